@@ -1,0 +1,37 @@
+# Every target makes its own .venv and needs nothing but Python and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format bench docs clean
+demo: .venv/plots
+	$(BIN)/python -m backprop demo
+
+test: .venv/dev
+	$(BIN)/python -m pytest tests backprop README.md docs
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --cache-dir .cache/imports
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/bench
+	$(BIN)/python benchmarks/batch_size.py
+
+docs: .venv/dev
+	$(BIN)/python -m pytest README.md docs
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# One stamp file per set of extras; `pip install -e` runs again when pyproject.toml changes.
+.venv/%: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf .venv .cache out build *.egg-info

@@ -1,0 +1,63 @@
+"""backprop: multilayer perceptrons on a CPU.
+
+Code that reads like the chalkboard, gradients that are proven, training that is fast. Start with `Sequential`, `Linear`, a loss,
+an optimizer and `Trainer`; `check_gradients` proves a network, `explain` shows its forward and backward pass.
+
+Names are imported on first use, so that `import backprop` stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backprop.datasets import load_digits as load_digits
+    from backprop.gradients import *  # noqa: F403
+    from backprop.initializers import *  # noqa: F403
+    from backprop.layers import *  # noqa: F403
+    from backprop.losses import *  # noqa: F403
+    from backprop.optimizers import *  # noqa: F403
+    from backprop.schedules import *  # noqa: F403
+    from backprop.sequential import Sequential as Sequential
+    from backprop.training import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "layers": [
+        *("Layer", "Activation", "Composite", "Linear", "ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus"),
+        *("Sigmoid", "Tanh", "Sin", "Cos", "Exp", "Identity", "Dropout", "BatchNorm", "LayerNorm"),
+        *("Residual", "FanOut"),
+    ],
+    "sequential": ["Sequential"],
+    "losses": [
+        *("Loss", "LeastSquares", "CrossEntropy", "BinaryCrossEntropy", "Huber", "AbsoluteError", "Poisson"),
+        *("GaussianNLL", "Pinball"),
+    ],
+    "initializers": [
+        *("Initializer", "HeNormal", "HeUniform", "GlorotNormal", "GlorotUniform", "LeCunNormal", "LeCunUniform"),
+        *("Normal", "Orthogonal", "Constant"),
+    ],
+    "optimizers": ["Optimizer", "SGD", "RMSProp", "Adagrad", "Adam", "AdamW"],
+    "schedules": [
+        *("Schedule", "ConstantRate", "StepDecay", "ExponentialDecay", "CosineDecay", "WarmUp", "OneCycle"),
+        "ReduceOnPlateau",
+    ],
+    "training": ["Trainer", "History", "Epoch", "Callback", "EarlyStopping"],
+    "gradients": ["check_gradients", "GradientReport", "explain"],
+    "datasets": ["load_digits"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return import_module(f"backprop.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'backprop' has no attribute {name!r}. It has: {', '.join(__all__)}.")
+    value = globals()[name] = getattr(import_module(f"backprop.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

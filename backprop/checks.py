@@ -1,0 +1,289 @@
+"""Every check of what a person hands in, and the text of its error.
+
+An error has four parts: who noticed, what was expected, what came instead, and what to do if one cause is likely.
+`ValueError` is for shape and range, `TypeError` for kind, `RuntimeError` for the order of calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def message(who: object, expected: str, got: str, advice: str = "") -> str:
+    """Text of a four-part error.
+
+    >>> message("SGD", "learning_rate > 0", "-1", "Try 0.1.")
+    'SGD: expected learning_rate > 0, got -1. Try 0.1.'
+    """
+    return f"{who}: expected {expected}, got {got}." + (f" {advice}" if advice else "")
+
+
+def number(
+    who: object,
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> float:
+    """A finite real number in the given range, as a float; bool and text are refused.
+
+    >>> number("SGD", "momentum", 0.9, least=0, below=1)
+    0.9
+    """
+    limits = [
+        f"{name} {sign} {limit:g}"
+        for sign, limit in ((">", above), ("≥", least), ("<", below), ("≤", most))
+        if math.isfinite(limit)
+    ]
+    expected = " and ".join(limits) or f"{name} a finite number"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(message(who, f"a number, {expected}", f"{value!r} ({type(value).__name__})"))
+    result = float(value)
+    if not (math.isfinite(result) and above < result < below and least <= result <= most):
+        raise ValueError(message(who, expected, repr(value)))
+    return result
+
+
+def integer(who: object, name: str, value: object, *, least: int = 1) -> int:
+    """A whole number of at least `least`; bool, text and 2.5 are refused.
+
+    >>> integer("Trainer", "batch_size", 32)
+    32
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(
+            message(who, f"a whole number {name} ≥ {least}", f"{value!r} ({type(value).__name__})")
+        )
+    if value < least:
+        raise ValueError(message(who, f"{name} ≥ {least}", repr(value)))
+    return int(value)
+
+
+def boolean(who: object, name: str, value: object) -> bool:
+    """True or False and nothing else."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(message(who, f"{name} True or False", f"{value!r} ({type(value).__name__})"))
+    return bool(value)
+
+
+def choice(who: object, name: str, value: object, options: Iterable[str]) -> str:
+    """One of the listed words; the error lists them all.
+
+    >>> choice("Mean", "reduction", "mean", ["mean", "sum"])
+    'mean'
+    """
+    options = list(options)
+    if not isinstance(value, str):
+        raise TypeError(message(who, f"{name} one of {options}", f"{value!r} ({type(value).__name__})"))
+    if value not in options:
+        raise ValueError(message(who, f"{name} one of {options}", repr(value)))
+    return value
+
+
+def numeric(who: object, name: str, values: object) -> Array:
+    """An array of real numbers at the door. Text, objects, complex and masked arrays are refused; nothing is copied.
+
+    Raises TypeError for the kind, ValueError for ragged or empty data.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(
+            message(
+                who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0)."
+            )
+        )
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            message(who, f"{name} a rectangular array", "rows of unequal length", str(error))
+        ) from None
+    if array.dtype.kind == "c":
+        raise TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
+    if array.dtype.kind not in "fiub":
+        advice = (
+            "Encode text and categories as numbers first." if array.dtype.kind in "OSUT" else "Convert it first."
+        )
+        raise TypeError(message(who, f"{name} numbers", f"an array of dtype {array.dtype}", advice))
+    if array.size == 0:
+        raise ValueError(message(who, f"{name} with at least one example", f"shape {array.shape}"))
+    return array
+
+
+def finite(who: object, name: str, array: Array, first_row: int = 0) -> None:
+    """Refuse NaN and inf, naming the row and column of the first one.
+
+    `first_row` is the row of the whole data set at which this block starts.
+    """
+    if array.dtype.kind != "f" or all_finite(array):
+        return
+    where = np.argwhere(~np.isfinite(array))[0]
+    place = f"row {where[0] + first_row}" + (f", column {where[1]}" if array.ndim > 1 else "")
+    value = array[tuple(where)]
+    raise ValueError(
+        message(who, f"finite values in {name}", f"{value} at {place}", "Remove or impute such rows first.")
+    )
+
+
+def all_finite(array: Array) -> bool:
+    """Whether every entry is finite.
+
+    A sum of squares is finite only if every term is, and a dot product reads memory once where `isfinite` also
+    writes a mask; only when it is not finite (which may be mere overflow) does the exact test run.
+    """
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        flat = array.ravel(order="K")
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(np.dot(flat, flat)):
+                return True
+    return bool(np.isfinite(array).all())
+
+
+def rows(who: object, X: object, in_features: int | None) -> Array:
+    """Inputs at the door: shape (N, D), one example per row.
+
+    Raises TypeError or ValueError; a matrix that fits when transposed is named as such.
+    """
+    X = numeric(who, "X", X)
+    if X.ndim != 2:
+        advice = "Use X.reshape(1, -1) for a single example, X.reshape(-1, 1) for a single feature."
+        raise ValueError(
+            message(
+                who,
+                "X with shape (N, D), one example per row",
+                f"shape {X.shape}",
+                advice if X.ndim == 1 else "",
+            )
+        )
+    if in_features is not None and X.shape[1] != in_features:
+        advice = "It fits when transposed: pass X.T." if X.shape[0] == in_features else ""
+        raise ValueError(
+            message(
+                who,
+                f"X with {in_features} columns (one example per row)",
+                f"shape {X.shape}",
+                advice,
+            )
+        )
+    return X
+
+
+def columns(layer: Any, method: str, h: object) -> Array:
+    """Input of a layer: shape (D,) or (D, N), one example per column, of a floating or complex type.
+
+    Integers become float64. Raises TypeError or ValueError; a matrix of rows is told to transpose itself.
+    """
+    array = h if isinstance(h, np.ndarray) else np.asarray(h)
+    if array.dtype.kind not in "fc":
+        if array.dtype.kind not in "iub":
+            raise TypeError(
+                message(f"{layer.label}.{method}", "h of real numbers", f"an array of dtype {array.dtype}")
+            )
+        array = array.astype(np.float64)
+    width = layer.in_features
+    if array.ndim not in (1, 2) or (width is not None and array.shape[0] != width):
+        wanted = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
+        advice = (
+            "Pass h.T, or use predict(X), which takes one row per example."
+            if array.ndim == 2 and array.shape[1] == width
+            else ""
+        )
+        raise ValueError(message(f"{layer.label}.{method}", wanted, f"shape {array.shape}", advice))
+    return array
+
+
+def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
+    """Argument of `backward`: the shape of what `forward` returned; None means that forward has not run yet.
+
+    Raises RuntimeError before forward, TypeError for the kind, ValueError for the shape.
+    """
+    if shape is None:
+        raise too_early(layer)
+    array = dL_df if isinstance(dL_df, np.ndarray) else np.asarray(dL_df)
+    if array.dtype.kind not in "fc":
+        if array.dtype.kind not in "iub":
+            raise TypeError(
+                message(f"{layer.label}.backward", "dL_df of real numbers", f"an array of dtype {array.dtype}")
+            )
+        array = array.astype(np.float64)
+    if array.shape != shape:
+        raise ValueError(
+            message(
+                f"{layer.label}.backward",
+                f"dL_df with shape {shape}, that of what forward returned",
+                f"shape {array.shape}",
+            )
+        )
+    return array
+
+
+def weights(who: object, sample_weight: object, n: int) -> Array:
+    """Sample weights: n finite numbers ≥ 0 that are not all 0.
+
+    Raises TypeError or ValueError.
+    """
+    w = numeric(who, "sample_weight", sample_weight)
+    if w.shape != (n,):
+        raise ValueError(message(who, f"sample_weight with shape ({n},), one per example", f"shape {w.shape}"))
+    finite(who, "sample_weight", w)
+    if (w < 0).any():
+        row = int(np.argmax(w < 0))
+        raise ValueError(message(who, "sample_weight ≥ 0", f"{w[row]} at row {row}"))
+    if not w.any():
+        raise ValueError(message(who, "at least one sample_weight > 0", "only zeros"))
+    return w if w.dtype.kind == "f" else w.astype(np.float64)
+
+
+def too_early(layer: Any) -> RuntimeError:
+    """The error of a `backward` that comes before its `forward`."""
+    return RuntimeError(
+        message(f"{layer.label}.backward", "forward to have run before backward", "no forward pass yet")
+    )
+
+
+def layer(who: object, value: object, kind: type) -> Any:
+    """A layer instance; a class given by mistake is told to add parentheses."""
+    if not isinstance(value, kind):
+        advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
+        raise TypeError(message(who, "layers", f"{value!r}", advice))
+    return value
+
+
+def dtype(who: object, value: object) -> np.dtype[Any]:
+    """float32 or float64."""
+    try:
+        kind = np.dtype(value)  # type: ignore[call-overload]
+    except TypeError:
+        kind = None
+    if kind not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(message(who, "dtype 'float32' or 'float64'", repr(value)))
+    return kind  # type: ignore[no-any-return]
+
+
+def labels(who: object, y: Array, K: int) -> Array:
+    """Class labels (N,): whole numbers 0 … K−1, as integers. Raises ValueError naming the first row that is not."""
+    finite(who, "y", y)
+    wrong = (y < 0) | (y > K - 1) | (y != np.floor(y)) if y.dtype.kind == "f" else (y < 0) | (y > K - 1)
+    if y.dtype.kind != "b" and wrong.any():
+        row = int(np.argmax(wrong))
+        advice = f"Number the classes from 0; {K} outputs make {K} classes."
+        raise ValueError(message(who, f"labels 0 … {K - 1}", f"{y[row]} at row {row}", advice))
+    return y.astype(np.intp)
+
+
+def values_between(who: object, name: str, array: Array, low: float, high: float) -> None:
+    """Refuse values outside [low, high], naming the first one by its example."""
+    wrong = (array < low) | (array > high)
+    if wrong.any():
+        where = tuple(np.argwhere(wrong)[0])
+        expected = f"{low:g} ≤ {name}" + (f" ≤ {high:g}" if math.isfinite(high) else "")
+        raise ValueError(message(who, expected, f"{array[where]} for example {where[-1]}"))

@@ -1,0 +1,180 @@
+"""Where training starts: how the weights Ω (D_out, D_in) are drawn.
+
+Each initializer is a function of the shape and a generator. The scale keeps the variance of activations, and of gradients,
+from growing or shrinking layer after layer.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+
+__all__ = [
+    "Constant",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Initializer",
+    "LeCunNormal",
+    "LeCunUniform",
+    "Normal",
+    "Orthogonal",
+]
+
+
+class Initializer(ABC):
+    """Draws an array of the given shape, (D_out, D_in), in float64."""
+
+    @abstractmethod
+    def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
+        """Return a new array of `shape`."""
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({values})"
+
+
+class _Scaled(Initializer):
+    """Mean 0 and a variance that depends on the widths."""
+
+    @abstractmethod
+    def variance(self, fan_out: int, fan_in: int) -> float:
+        """Variance of one weight, from D_out and D_in."""
+
+
+class _Normal(_Scaled):
+    def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
+        """Return a new array of `shape`, normally distributed."""
+        return generator.normal(0.0, math.sqrt(self.variance(*shape)), shape)
+
+
+class _Uniform(_Scaled):
+    def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
+        """Return a new array of `shape`, uniform on ±√(3 variance), which has that variance."""
+        bound = math.sqrt(3.0 * self.variance(*shape))
+        return generator.uniform(-bound, bound, shape)
+
+
+class _He(_Scaled):
+    def variance(self, fan_out: int, fan_in: int) -> float:
+        """2 / D_in."""
+        return 2.0 / fan_in
+
+
+class _Glorot(_Scaled):
+    def variance(self, fan_out: int, fan_in: int) -> float:
+        """2 / (D_in + D_out)."""
+        return 2.0 / (fan_in + fan_out)
+
+
+class _LeCun(_Scaled):
+    def variance(self, fan_out: int, fan_in: int) -> float:
+        """1 / D_in."""
+        return 1.0 / fan_in
+
+
+class HeNormal(_He, _Normal):
+    """Normal with variance 2 / D_in: a ReLU drops half of the mean square, the 2 brings it back.
+
+    Source: He, Zhang, Ren and Sun (2015), "Delving deep into rectifiers", eq. 10.
+
+    >>> import numpy as np
+    >>> round(float(HeNormal()((200, 50), np.random.default_rng(0)).var()), 3)
+    0.04
+    """
+
+
+class HeUniform(_He, _Uniform):
+    """Uniform with variance 2 / D_in.
+
+    Source: He, Zhang, Ren and Sun (2015), "Delving deep into rectifiers".
+    """
+
+
+class GlorotNormal(_Glorot, _Normal):
+    """Normal with variance 2 / (D_in + D_out), a compromise between the forward and the backward pass.
+
+    Source: Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks".
+    """
+
+
+class GlorotUniform(_Glorot, _Uniform):
+    """Uniform with variance 2 / (D_in + D_out), for Tanh and Sigmoid.
+
+    Source: Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks".
+    """
+
+
+class LeCunNormal(_LeCun, _Normal):
+    """Normal with variance 1 / D_in: a linear layer keeps the mean square of its input.
+
+    Source: LeCun, Bottou, Orr and Müller (1998), "Efficient BackProp", section 4.6.
+    """
+
+
+class LeCunUniform(_LeCun, _Uniform):
+    """Uniform with variance 1 / D_in.
+
+    Source: LeCun, Bottou, Orr and Müller (1998), "Efficient BackProp", section 4.6.
+    """
+
+
+class Normal(_Normal):
+    """Normal with mean 0 and variance σ² = `variance`, whatever the widths.
+
+    >>> import numpy as np
+    >>> round(float(Normal(0.01)((100, 100), np.random.default_rng(0)).var()), 3)
+    0.01
+    """
+
+    def __init__(self, variance: float) -> None:
+        self.sigma_squared = checks.number("Normal", "variance", variance, least=0)
+
+    def variance(self, fan_out: int, fan_in: int) -> float:
+        """The σ² that was asked for."""
+        return self.sigma_squared
+
+
+class Orthogonal(Initializer):
+    """Rows (or columns, whichever are fewer) orthonormal, times `gain`.
+
+    The sign of each column follows the diagonal of R; without it the Q of a QR factorization is not uniformly distributed.
+    Source: Saxe, McClelland and Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning"; Mezzadri (2007).
+
+    >>> import numpy as np
+    >>> omega = Orthogonal()((3, 5), np.random.default_rng(0))
+    >>> bool(np.allclose(omega @ omega.T, np.eye(3)))
+    True
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = checks.number("Orthogonal", "gain", gain)
+
+    def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
+        """Return gain · Q."""
+        tall = generator.standard_normal((max(shape), min(shape)))
+        q, r = np.linalg.qr(tall)
+        q *= np.sign(np.diagonal(r))
+        return self.gain * (q if shape[0] >= shape[1] else q.T)
+
+
+class Constant(Initializer):
+    """Every weight the same. All units of a layer then stay equal for ever: for tests and for teaching.
+
+    >>> import numpy as np
+    >>> Constant(0.5)((1, 2), np.random.default_rng(0))
+    array([[0.5, 0.5]])
+    """
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = checks.number("Constant", "value", value)
+
+    def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
+        """Return an array filled with the value."""
+        return np.full(shape, self.value)

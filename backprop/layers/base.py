@@ -1,0 +1,268 @@
+"""What a layer is, and the landing of a gradient.
+
+A layer keeps this contract (h and f hold one example per column):
+
+    f = layer.forward(h)                       training pass; caches what backward needs
+    dL_dh, gradients = layer.backward(dL_df)   gradients: a dict like layer.parameters, {} if there are none
+    f = layer.infer(h)                         inference; caches nothing
+    layer.parameters                           name -> array, beta before omega
+
+Gradients are return values: nothing is stored on the layer, so `backward` twice gives the same answer twice.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from backprop import checks
+from backprop.blas import FRESH, Landing
+from backprop.checks import Array
+from backprop.memory import Recycling
+
+Gradients = dict[str, Array]
+
+
+class Layer(Recycling, ABC):
+    """A differentiable function of h with parameters. Subclass it with `forward` and `backward`.
+
+    Parameters go into `self.parameters` and are read from there in each pass: a network moves them into its φ.
+
+    >>> import numpy as np, backprop as bp
+    >>> class Scale(bp.Layer):
+    ...     def __init__(self, features):
+    ...         self.parameters["omega"] = np.ones((features, 1))
+    ...     def forward(self, h):
+    ...         self.h = h
+    ...         return self.parameters["omega"] * h
+    ...     def backward(self, dL_df):
+    ...         dL_domega = (dL_df * self.h).sum(axis=1, keepdims=True)
+    ...         return self.parameters["omega"] * dL_df, {"omega": dL_domega}
+    >>> net = bp.Sequential(bp.Linear(2, 3), Scale(3), bp.ReLU())
+    >>> list(net.parameters)
+    ['0.beta', '0.omega', '1.omega']
+    """
+
+    in_features: int | None = None
+    out_features: int | None = None
+    keeps_width: ClassVar[bool] = False  # f has as many rows as h, whatever that number is
+    reuses_output: ClassVar[bool] = True  # backward reads f, so the next layer must not write over it
+    couples_examples: ClassVar[bool] = False  # f of one column depends on the other columns
+    equations: ClassVar[tuple[str, ...]] = ("f = layer[h]",)  # forward, then backward; shown by `explain`
+
+    parameters: dict[str, Array]
+    buffers: dict[str, Array]  # state that is not trained, such as running statistics
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Not in __init__: a subclass of one's own may then leave super().__init__() out.
+        layer = super().__new__(cls)
+        layer.__dict__.update(parameters={}, buffers={}, _landings={}, _arrays=None, _owned=False)
+        layer.__dict__.update(_wants_dL_dh=True, _may_overwrite_h=False)
+        return layer
+
+    @abstractmethod
+    def forward(self, h: Array) -> Array:
+        """f (D_out,) or (D_out, N) of h (D_in,) or (D_in, N); caches what `backward` needs."""
+
+    @abstractmethod
+    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
+        """(dL_dh, gradients) of the last `forward`, from dL_df in the shape of f."""
+
+    def infer(self, h: Array) -> Array:
+        """Like `forward`, but caches nothing: a pending backward is not disturbed."""
+        return copy.copy(self).forward(h)
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one; {} for most."""
+        return {}
+
+    @property
+    def size(self) -> int:
+        """Number of parameters.
+
+        >>> import backprop as bp
+        >>> bp.Linear(784, 128).size
+        100480
+        """
+        return sum(array.size for array in self.parameters.values())
+
+    @property
+    def label(self) -> str:
+        """Name of this layer in errors, on one line."""
+        return repr(self)
+
+    def leaves(self) -> Iterator[Layer]:
+        """The layers without children, in the order of φ."""
+        if not self.children:
+            yield self
+        for child in self.children.values():
+            yield from child.leaves()
+
+    def initialize(self, generator: np.random.Generator) -> None:
+        """Draw the parameters anew, in place."""
+        for child in self.children.values():
+            child.initialize(generator)
+
+    def reseed(self, *key: int) -> None:
+        """Start the randomness of the next forward pass from `key`; layers without any ignore it."""
+        for i, child in enumerate(self.children.values()):
+            child.reseed(*key, i)
+
+    def chain(self, width: int | None) -> int | None:
+        """Rows of f for an h of `width` rows; None is unknown. Raises ValueError if they cannot chain."""
+        if width is not None and self.in_features is not None and width != self.in_features:
+            raise ValueError(
+                checks.message(
+                    self.label,
+                    f"{self.in_features} input features",
+                    f"{width} from the layer before it",
+                    "Each layer takes as many features as the one before it returns.",
+                )
+            )
+        if self.keeps_width:
+            return width if width is not None else self.in_features
+        return self.out_features
+
+    def copy(self) -> Self:
+        """An independent layer or network with the same values.
+
+        >>> import backprop as bp
+        >>> a = bp.Linear(2, 2)
+        >>> b = a.copy()
+        >>> b.parameters["beta"] += 1
+        >>> float(a.parameters["beta"][0])
+        0.0
+        """
+        twin = copy.deepcopy(self)
+        twin.release()
+        return twin
+
+    def release(self) -> None:
+        """Belong to no network any more."""
+        self._owned = False
+        for child in self.children.values():
+            child.release()
+
+    def replica(self) -> Self:
+        """The same layer for the trainer: shared parameters and buffers, caches and recycled arrays of its own."""
+        twin = copy.copy(self)
+        twin.parameters = dict(self.parameters)
+        twin._landings, twin._arrays = {}, {}
+        return twin
+
+    def land(self, name: str) -> Landing:
+        """Where the gradient of parameter `name` goes. Ask for it after the parameter's last use in `backward`."""
+        return self._landings.get(name, FRESH)
+
+    def bind(self, phi: Array) -> None:
+        """Move the parameters into `phi` (P,), one after another, and keep views of it."""
+        for name, view in self.views(phi).items():
+            view[...] = self.parameters[name]
+            self.parameters[name] = view
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """A vector (P,) laid out like φ, seen as one array per parameter."""
+        found, start = {}, 0
+        for name, array in self.parameters.items():
+            found[name] = flat[start : start + array.size].reshape(array.shape)
+            start += array.size
+        return found
+
+    def land_in(self, landings: dict[str, Landing]) -> None:
+        """Send the gradients to these landings, one per parameter; {} lets each be a new array again."""
+        self._landings = landings
+
+    def take(self, gradients: Gradients) -> Gradients:
+        """Land the gradients that a layer of one's own returned as arrays; says so if they do not fit."""
+        if gradients.keys() != self.parameters.keys():
+            raise ValueError(
+                checks.message(
+                    f"{self.label}.backward",
+                    f"gradients named {list(self.parameters)}",
+                    f"{list(gradients)}",
+                    "Return one gradient per parameter.",
+                )
+            )
+        landed = {}
+        for name, gradient in gradients.items():
+            if np.shape(gradient) != self.parameters[name].shape:
+                raise ValueError(
+                    checks.message(
+                        f"{self.label}.backward",
+                        f"gradient {name!r} with shape {self.parameters[name].shape}",
+                        f"shape {np.shape(gradient)}",
+                    )
+                )
+            landing = self._landings.get(name)
+            landed[name] = gradient if landing is None else landing.add(gradient)
+        return landed
+
+    def __repr__(self) -> str:
+        if self.in_features is None or self.out_features is None:
+            return f"{type(self).__name__}()"
+        return f"{type(self).__name__}({self.in_features} → {self.out_features})"
+
+
+class Composite(Layer):
+    """A layer made of layers. Subclasses fill `self.layers`, a dict of key -> layer in the order of φ."""
+
+    layers: dict[str, Layer]
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one, by key."""
+        return self.layers
+
+    @property
+    def parameters(self) -> dict[str, Array]:  # type: ignore[override]
+        """Parameters of all children, named "key.name"."""
+        return {f"{key}.{name}": p for key, child in self.layers.items() for name, p in child.parameters.items()}
+
+    @property
+    def buffers(self) -> dict[str, Array]:  # type: ignore[override]
+        """Buffers of all children, named "key.name"."""
+        return {f"{key}.{name}": b for key, child in self.layers.items() for name, b in child.buffers.items()}
+
+    @property
+    def couples_examples(self) -> bool:  # type: ignore[override]
+        """Whether a layer inside couples the examples of a batch."""
+        return any(child.couples_examples for child in self.layers.values())
+
+    def replica(self) -> Self:
+        """Replicas of the children, put together the same way."""
+        twin = copy.copy(self)
+        twin._landings, twin._arrays = {}, {}
+        twin.layers = {key: child.replica() for key, child in self.layers.items()}
+        return twin
+
+    def bind(self, phi: Array) -> None:
+        """Give each child its stretch of `phi` (P,)."""
+        start = 0
+        for child in self.layers.values():
+            child.bind(phi[start : start + child.size])
+            start += child.size
+
+    def land_in(self, landings: dict[str, Landing]) -> None:
+        """Hand each child the landings of its own parameters."""
+        self._landings = landings
+        for key, child in self.layers.items():
+            start = len(key) + 1
+            child.land_in({n[start:]: to for n, to in landings.items() if n.startswith(f"{key}.")})
+
+    def backward_child(self, key: str, dL_df: Array) -> tuple[Array, Gradients]:
+        """Backward of one child, its gradients landed and named "key.name"."""
+        child = self.layers[key]
+        dL_dh, gradients = child.backward(dL_df)
+        if not child.children:
+            gradients = child.take(gradients)
+        return dL_dh, {f"{key}.{name}": gradient for name, gradient in gradients.items()}
+
+
+def column(vector: Array, like: Array) -> Array:
+    """A vector (D,) ready to be added to `like`, which is (D,) or (D, N)."""
+    return vector if like.ndim == 1 else vector[:, None]

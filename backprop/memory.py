@@ -1,0 +1,29 @@
+"""Arrays that are new for a user and recycled for the trainer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from backprop.checks import Array
+
+
+class Recycling:
+    """Gives layers and losses `empty`: a new array each time, or in a trainer's replica the same one again.
+
+    So a user's arrays are never overwritten, and after its first batch a trainer allocates nothing.
+    """
+
+    _arrays: dict[str, Array] | None = None  # a dict in a replica
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialized array: a new one in a user's network, the same one again in a trainer's replica."""
+        if self._arrays is None:
+            return np.empty(shape, dtype)
+        flat, size = self._arrays.get(name), math.prod(shape)
+        if flat is None or flat.size < size or flat.dtype != dtype:
+            flat = self._arrays[name] = np.empty(size, dtype)
+        view: Array = flat[:size].reshape(shape)  # a short last batch uses the front of the same memory
+        return view

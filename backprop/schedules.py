@@ -1,0 +1,203 @@
+"""Learning rates that change: α as a function of the step t = 0, 1, 2, ….
+
+A schedule stands wherever a learning rate does: `SGD(CosineDecay(0.1, steps=1000))`. It is a function of t alone, so training can
+stop and go on; `ReduceOnPlateau` also listens to the loss of each epoch. Rates never reach the optimizer as NaN or below 0.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from backprop import checks
+
+__all__ = [
+    "ConstantRate",
+    "CosineDecay",
+    "ExponentialDecay",
+    "OneCycle",
+    "ReduceOnPlateau",
+    "Schedule",
+    "StepDecay",
+    "WarmUp",
+]
+
+
+class Schedule(ABC):
+    """α(t): subclass it with `__call__`."""
+
+    @abstractmethod
+    def __call__(self, t: int) -> float:
+        """Learning rate of step t, counted from 0."""
+
+    def observe(self, loss: float) -> None:
+        """Called after each epoch with its (validation) loss; most schedules do not listen."""
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({values})"
+
+
+class ConstantRate(Schedule):
+    """α(t) = learning_rate.
+
+    >>> ConstantRate(0.1)(1000)
+    0.1
+    """
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = checks.number("ConstantRate", "learning_rate", learning_rate, above=0)
+
+    def __call__(self, t: int) -> float:
+        """The same at every step."""
+        return self.learning_rate
+
+
+class StepDecay(Schedule):
+    """α(t) = learning_rate · factor^⌊t / every⌋.
+
+    >>> StepDecay(1.0, every=10, factor=0.5)(25)
+    0.25
+    """
+
+    def __init__(self, learning_rate: float, *, every: int, factor: float = 0.1) -> None:
+        self.learning_rate = checks.number("StepDecay", "learning_rate", learning_rate, above=0)
+        self.every = checks.integer("StepDecay", "every", every)
+        self.factor = checks.number("StepDecay", "factor", factor, above=0, most=1)
+
+    def __call__(self, t: int) -> float:
+        """Lower by `factor` every `every` steps."""
+        return self.learning_rate * self.factor ** (t // self.every)
+
+
+class ExponentialDecay(Schedule):
+    """α(t) = learning_rate · factorᵗ.
+
+    >>> ExponentialDecay(1.0, factor=0.5)(2)
+    0.25
+    """
+
+    def __init__(self, learning_rate: float, *, factor: float) -> None:
+        self.learning_rate = checks.number("ExponentialDecay", "learning_rate", learning_rate, above=0)
+        self.factor = checks.number("ExponentialDecay", "factor", factor, above=0, most=1)
+
+    def __call__(self, t: int) -> float:
+        """Lower by `factor` at every step."""
+        return self.learning_rate * self.factor**t
+
+
+class CosineDecay(Schedule):
+    """Half a cosine from learning_rate down to `final` in `steps` steps, then constant.
+
+        α(t) = final + ½ (learning_rate − final)(1 + cos(π t / steps))
+
+    Source: Loshchilov and Hutter (2017), "SGDR: stochastic gradient descent with warm restarts", eq. 5.
+
+    >>> round(CosineDecay(0.1, steps=100)(50), 6)
+    0.05
+    """
+
+    def __init__(self, learning_rate: float, *, steps: int, final: float = 0.0) -> None:
+        self.learning_rate = checks.number("CosineDecay", "learning_rate", learning_rate, above=0)
+        self.steps = checks.integer("CosineDecay", "steps", steps)
+        self.final = checks.number("CosineDecay", "final", final, least=0)
+
+    def __call__(self, t: int) -> float:
+        """Along the cosine."""
+        share = min(t / self.steps, 1.0)
+        return self.final + 0.5 * (self.learning_rate - self.final) * (1 + math.cos(math.pi * share))
+
+
+class WarmUp(Schedule):
+    """A straight rise over the first `steps` steps, then the schedule `after` from its own step 0.
+
+        α(t) = after(0) · (t + 1) / (steps + 1)   for t < steps,   after(t − steps) from then on
+
+    Source: Goyal et al. (2017), "Accurate, large minibatch SGD", section 2.2.
+
+    >>> [round(WarmUp(0.4, steps=3)(t), 3) for t in range(5)]
+    [0.1, 0.2, 0.3, 0.4, 0.4]
+    """
+
+    def __init__(self, after: float | Schedule, *, steps: int) -> None:
+        self.after = schedule("WarmUp", after)
+        self.steps = checks.integer("WarmUp", "steps", steps)
+
+    def __call__(self, t: int) -> float:
+        """Rise, then follow `after`."""
+        if t < self.steps:
+            return self.after(0) * (t + 1) / (self.steps + 1)
+        return self.after(t - self.steps)
+
+    def observe(self, loss: float) -> None:
+        """Pass the loss on to `after`."""
+        self.after.observe(loss)
+
+
+class OneCycle(Schedule):
+    """Up to `learning_rate` in the first `rise` of the steps, then down to almost 0, both along half a cosine.
+
+    It starts at learning_rate / 25 and ends at learning_rate / 250,000, the defaults of PyTorch's OneCycleLR.
+    Source: Smith and Topin (2018), "Super-convergence", arXiv:1708.07120.
+
+    >>> cycle = OneCycle(1.0, steps=100)
+    >>> round(cycle(0), 3), round(cycle(29), 3), cycle(99) < 1e-5
+    (0.04, 1.0, True)
+    """
+
+    def __init__(self, learning_rate: float, *, steps: int, rise: float = 0.3) -> None:
+        self.learning_rate = checks.number("OneCycle", "learning_rate", learning_rate, above=0)
+        self.steps = checks.integer("OneCycle", "steps", steps, least=2)
+        self.rise = checks.number("OneCycle", "rise", rise, above=0, below=1)
+
+    def __call__(self, t: int) -> float:
+        """Along the cycle."""
+        start, end = self.learning_rate / 25, self.learning_rate / 250_000
+        top, last = self.rise * self.steps - 1, self.steps - 1
+        if t < top:
+            share, low, high = t / top, start, self.learning_rate
+        else:
+            share, low, high = min((t - top) / (last - top), 1.0), self.learning_rate, end
+        return high + 0.5 * (low - high) * (1 + math.cos(math.pi * share))
+
+
+class ReduceOnPlateau(Schedule):
+    """Multiply the rate by `factor` when the loss has not improved for more than `patience` epochs.
+
+    An epoch improves when loss < best · (1 − threshold). The rule is that of PyTorch's ReduceLROnPlateau.
+
+    >>> rate = ReduceOnPlateau(1.0, factor=0.5, patience=0)
+    >>> for loss in (3.0, 2.0, 2.0): rate.observe(loss)
+    >>> rate(0)
+    0.5
+    """
+
+    def __init__(
+        self, learning_rate: float, *, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4
+    ) -> None:
+        self.learning_rate = checks.number("ReduceOnPlateau", "learning_rate", learning_rate, above=0)
+        self.factor = checks.number("ReduceOnPlateau", "factor", factor, above=0, below=1)
+        self.patience = checks.integer("ReduceOnPlateau", "patience", patience, least=0)
+        self.threshold = checks.number("ReduceOnPlateau", "threshold", threshold, least=0, below=1)
+        self._rate, self._best, self._waited = self.learning_rate, math.inf, 0
+
+    def __call__(self, t: int) -> float:
+        """The rate as it stands."""
+        return self._rate
+
+    def observe(self, loss: float) -> None:
+        """Count epochs without improvement."""
+        if loss < self._best - abs(self._best) * self.threshold or math.isinf(self._best):
+            self._best, self._waited = loss, 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            self._rate *= self.factor
+            self._waited = 0
+
+
+def schedule(who: object, learning_rate: object) -> Schedule:
+    """A schedule of what was given: a number becomes `ConstantRate`. Raises TypeError or ValueError."""
+    if isinstance(learning_rate, Schedule):
+        return learning_rate
+    return ConstantRate(checks.number(who, "learning_rate", learning_rate, above=0))

@@ -1,0 +1,190 @@
+"""Layers one after another, with all parameters in one vector φ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+
+from backprop import checks
+from backprop.blas import Landing
+from backprop.checks import Array
+from backprop.layers import Composite, Gradients, Layer, Residual
+
+BLOCK_BYTES = 1 << 22  # predict works on about this much of X at a time, so that activations stay in cache
+
+
+class FlatGradients(dict[str, Array]):
+    """Gradients by name, as views of one vector `dL_dphi` (P,) laid out like φ."""
+
+    def __init__(self, gradients: Gradients, dL_dphi: Array) -> None:
+        super().__init__(gradients)
+        self.dL_dphi = dL_dphi
+
+
+class Sequential(Composite):
+    """Composition f = f_K[… f_1[f_0[h]]], itself a layer.
+
+        forward:   h_{k+1} = layer_k.forward(h_k)
+        backward:  ∂L/∂h_k, gradients_k = layer_k.backward(∂L/∂h_{k+1})     from the last layer to the first
+
+    `phi` (P,) holds every parameter, layer by layer, beta before omega; `parameters` are views into it, keyed "0.beta",
+    "0.omega", …. With `seed` all weights are drawn anew from one generator; without, the layers keep their values.
+    `dtype` is "float32" or "float64".
+
+    Raises ValueError for no layers, for widths that cannot chain, and for a layer that is used twice; TypeError for what
+    is not a layer.
+
+    >>> import numpy as np, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(2, 3), bp.ReLU(), bp.Linear(3, 1), seed=0)
+    >>> net.predict(np.zeros((4, 2))).shape
+    (4, 1)
+    >>> list(net.parameters), net.phi.shape
+    (['0.beta', '0.omega', '2.beta', '2.omega'], (13,))
+    """
+
+    equations = ("f = layer_K[… layer_0[h]]", "∂L/∂h: the layers' backward in reverse order")
+
+    def __init__(self, *layers: Layer, seed: int | None = None, dtype: Any = "float32") -> None:
+        if not layers:
+            raise ValueError(
+                checks.message("Sequential", "at least one layer", "none", "Sequential(Linear(64, 10))")
+            )
+        self.layers = {str(i): checks.layer("Sequential", layer, Layer) for i, layer in enumerate(layers)}
+        kind = checks.dtype("Sequential", dtype)
+        self._chain_widths()
+        self._claim()
+        if seed is not None:
+            self.initialize(np.random.default_rng(checks.integer("Sequential", "seed", seed, least=0)))
+        self.bind(np.empty(self.size, kind))
+
+    def _chain_widths(self) -> None:
+        for layer in self.layers.values():
+            self.in_features = layer.in_features
+            if not (self.in_features is None and layer.keeps_width):
+                break
+        self.out_features = self.chain(self.in_features)
+
+    def chain(self, width: int | None) -> int | None:
+        """Rows of f for an h of `width` rows. Raises ValueError if two neighbours do not fit."""
+        for layer in self.layers.values():
+            width = layer.chain(width)
+        return width
+
+    def _claim(self) -> None:
+        """Take the layers into this network, each once: a layer in two networks would leave the φ of the first."""
+        leaves = list(self.leaves())
+        if len({id(leaf) for leaf in leaves}) < len(leaves):
+            raise ValueError(
+                checks.message("Sequential", "each layer once", "the same layer object twice", "Use layer.copy().")
+            )
+        free = list(self.layers.values())
+        for layer in free:  # grows while it runs
+            if layer._owned:
+                raise ValueError(
+                    checks.message("Sequential", "layers of no other network", layer.label, "Use layer.copy().")
+                )
+            if not isinstance(layer, Sequential):
+                free.extend(layer.children.values())
+        for layer in free:
+            layer._owned = True
+
+    def bind(self, phi: Array) -> None:
+        """Move the parameters into `phi` (P,), which becomes the network's φ."""
+        super().bind(phi)
+        self.phi = phi
+
+    def release(self) -> None:
+        """Belong to no larger network any more; the layers stay in this one."""
+        self._owned = False
+
+    def replica(self) -> Self:
+        """Replicas of the layers, in which an activation may write over an input that nobody reads again."""
+        twin = super().replica()
+        layers = list(twin.layers.values())
+        for before, layer in pairwise(layers):
+            layer._may_overwrite_h = not before.reuses_output
+        return twin
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
+        self.__dict__.update(state)
+        self.bind(self.phi)
+
+    def forward(self, h: Array) -> Array:
+        """Training pass: h (D,) or (D, N), one example per column, to f (K,) or (K, N)."""
+        for layer in self.layers.values():
+            h = layer.forward(h)
+        return h
+
+    def infer(self, h: Array) -> Array:
+        """Inference pass, without caches."""
+        for layer in self.layers.values():
+            h = layer.infer(h)
+        return h
+
+    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
+        """Return dL_dh and all gradients, as views of one flat vector (`gradients.dL_dphi`)."""
+        if self._landings or not self.size:
+            return self._backward_children(dL_df)
+        dL_dphi = np.empty(self.size, np.result_type(self.phi, dL_df))
+        self.land_in({name: Landing(view) for name, view in self.views(dL_dphi).items()})
+        try:
+            dL_dh, gradients = self._backward_children(dL_df)
+        finally:
+            self.land_in({})
+        return dL_dh, FlatGradients(gradients, dL_dphi)
+
+    def _backward_children(self, dL_df: Array) -> tuple[Array, Gradients]:
+        by_layer = []
+        for key in reversed(self.layers):
+            dL_df, gradients = self.backward_child(key, dL_df)
+            by_layer.append(gradients)
+        return dL_df, {name: g for gradients in reversed(by_layer) for name, g in gradients.items()}
+
+    def predict(self, X: Array) -> Array:
+        """Outputs (N, K) for rows X (N, D). Raises TypeError or ValueError for X that does not fit.
+
+        >>> import numpy as np, backprop as bp
+        >>> bp.Sequential(bp.Exp()).predict(np.zeros((1, 3)))
+        array([[1., 1., 1.]], dtype=float32)
+        """
+        X = checks.rows(f"{self.label}.predict", X, self.in_features)
+        checks.finite(f"{self.label}.predict", "X", X)
+        return self.infer(X.T.astype(self.phi.dtype, copy=False)).T
+
+    @property
+    def label(self) -> str:
+        """Name in errors: the widths, not the whole table."""
+        return f"Sequential({self.in_features or '?'} → {self.out_features or '?'})"
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers.values())
+
+    def __getitem__(self, index: int) -> Layer:
+        return list(self.layers.values())[index]
+
+    def __repr__(self) -> str:
+        lines = [f"{'':4}{'layer':<34}{'f':>8}{'parameters':>13}"]
+        width = self.in_features
+        for key, layer in self.layers.items():
+            width = layer.chain(width)
+            name = _short(layer)
+            lines.append(f"{key:<4}{name:<34}{width or '?':>8}{layer.size:>13,}")
+        lines.append(f"{'':4}{'φ':<34}{'':>8}{self.size:>13,}  {self.phi.nbytes / 1024:,.1f} KiB {self.phi.dtype}")
+        return "\n".join(lines)
+
+
+def _short(layer: Layer) -> str:
+    """One line for the summary table."""
+    if isinstance(layer, Sequential):
+        return f"Sequential of {len(layer)}"
+    if isinstance(layer, Residual):
+        return f"Residual({_short(layer.layers['layer'])})"
+    text = repr(layer)
+    return text if len(text) <= 32 else text[:31] + "…"
