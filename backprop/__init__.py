@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backprop.datasets import load_digits as load_digits
+    from backprop.formats import *  # noqa: F403
     from backprop.gradients import *  # noqa: F403
     from backprop.initializers import *  # noqa: F403
     from backprop.layers import *  # noqa: F403
@@ -45,6 +46,7 @@ _HOMES = {
     "training": ["Trainer", "History", "Epoch", "Callback", "EarlyStopping"],
     "gradients": ["check_gradients", "GradientReport", "explain"],
     "datasets": ["load_digits"],
+    "formats": ["load_weights", "save_weights"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # noqa: PLE0605

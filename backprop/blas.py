@@ -1,15 +1,34 @@
-"""Products that end where they are needed: C ← scale · A B + keep · C."""
+"""Products that end where they are needed: C ← scale · A B + keep · C.
+
+BLAS computes exactly this in one call, so an update Ω ← Ω − α ∂L/∂f hᵀ needs neither a gradient nor a second pass over Ω. SciPy
+carries a BLAS with that interface. Three facts shape this file, each measured (docs/performance.md):
+
+- `scipy.linalg.blas` costs least per call but holds the interpreter lock; the same function called through its address in
+  `scipy.linalg.cython_blas` costs half a microsecond more and lets other threads run. Small products take the first way.
+- NumPy and SciPy each bring an OpenBLAS with threads of its own that get in each other's way, so the trainer uses SciPy's alone.
+- OpenBLAS picks its kernels when it is loaded, and on a processor it does not know it may fall back to half the vector width.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from backprop.checks import Array
 
+Call = Callable[[float, float], object]
 
-@dataclass(slots=True)
+RELEASE_FLOPS = 2e6  # from about 20 µs of work on, a product gives other Python threads the interpreter
+
+
+@dataclass(eq=False)
 class Landing:
     """Where a gradient goes: target ← scale · gradient + keep · target.
 
@@ -18,8 +37,7 @@ class Landing:
 
     >>> import numpy as np
     >>> omega = np.ones((2, 2))
-    >>> update = Landing(omega, scale=-0.1, keep=1.0)
-    >>> _ = update.outer(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    >>> _ = Landing(omega, scale=-0.1, keep=1.0).outer(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
     >>> omega
     array([[0.9, 1. ],
            [0.8, 1. ]])
@@ -33,23 +51,18 @@ class Landing:
         """Land dL_df hᵀ, summed over examples; (D_out, N) and (D_in, N), or two vectors."""
         if h.ndim == 1:
             dL_df, h = dL_df[:, None], h[:, None]
-        if self.target is None or self.keep or self.scale != 1:
-            return self.add(dL_df @ h.T)
-        return np.matmul(dL_df, h.T, out=self.target)
+        if self.target is None:
+            return dL_df @ h.T
+        return product(dL_df, h.T, self.target, self.scale, self.keep)
 
     def sum(self, dL_df: Array) -> Array:
         """Land dL_df (D, N) summed over examples, or the vector (D,) itself."""
-        if dL_df.ndim == 1:
-            return self.add(dL_df.copy() if self.target is None else dL_df)
-        if self.target is None or self.keep or self.scale != 1:
-            return self.add(np.add.reduce(dL_df, axis=1))
-        return np.add.reduce(dL_df, axis=1, out=self.target)
+        total = dL_df.copy() if dL_df.ndim == 1 else np.add.reduce(dL_df, axis=1)
+        return self.add(total)
 
     def add(self, gradient: Array) -> Array:
         """Land a gradient that is already formed."""
-        if self.target is None:
-            return gradient
-        if gradient is self.target:
+        if self.target is None or gradient is self.target:
             return gradient
         if self.keep == 0:
             return np.multiply(gradient, self.scale, out=self.target)
@@ -62,8 +75,43 @@ class Landing:
 FRESH = Landing()
 
 
+def product(A: Array, B: Array, C: Array, scale: float = 1.0, keep: float = 0.0) -> Array:
+    """C (m, n) ← scale · A (m, k) B (k, n) + keep · C, in place; vectors stand for a row A or columns B and C.
+
+    With keep 0 the old C is not read, so it may hold anything. Any strides, float32, float64 or complex.
+
+    >>> import numpy as np
+    >>> C = np.full((2, 2), 10.0)
+    >>> product(np.eye(2), np.ones((2, 2)), C, scale=2.0, keep=1.0)
+    array([[12., 12.],
+           [12., 12.]])
+    """
+    if A.ndim == 1:
+        prepare(A[None, :], B, C[None, :])(scale, keep)
+    elif B.ndim == 1:
+        prepare(A, B[:, None], C[:, None])(scale, keep)
+    else:
+        prepare(A, B, C)(scale, keep)
+    return C
+
+
+def prepare(A: Array, B: Array, C: Array) -> Call:
+    """The product of these three matrices as a function of (scale, keep), to be called many times."""
+    if not (A.dtype == B.dtype == C.dtype and C.dtype.char in "fd" and A.size and B.size):
+        return partial(_by_numpy, A, B, C)
+    if not C.flags.f_contiguous:
+        A, B, C = B.T, A.T, C.T  # BLAS writes Fortran order, and Cᵀ = Bᵀ Aᵀ
+    if not C.flags.f_contiguous or _order(A) is None or _order(B) is None:
+        return partial(_by_numpy, A, B, C)
+    if 2.0 * C.size * A.shape[1] >= RELEASE_FLOPS or not (_whole(A) and _whole(B)):
+        return _by_address(A, B, C)
+    gemm = load().sgemm if C.dtype.char == "f" else load().dgemm
+    (a, trans_a), (b, trans_b) = _fortran(A), _fortran(B)
+    return lambda scale, keep: gemm(scale, a, b, keep, C, trans_a, trans_b, 1)
+
+
 def axpy(a: float, x: Array, y: Array) -> None:
-    """Y ← a x + y, in place and without an array on the way; y contiguous.
+    """Update y ← a x + y in place, without an array on the way.
 
     >>> import numpy as np
     >>> y = np.ones(2)
@@ -71,10 +119,114 @@ def axpy(a: float, x: Array, y: Array) -> None:
     >>> y
     array([ 3., 21.])
     """
-    from scipy.linalg import blas  # here, so that importing the package does not import SciPy
-
-    if x.dtype == y.dtype and y.dtype.char in "fd" and y.flags.c_contiguous:
-        function = blas.saxpy if y.dtype.char == "f" else blas.daxpy
-        function(np.ravel(x), y.reshape(-1), a=a)
+    if x.dtype == y.dtype and y.dtype.char in "fd" and _whole(x) and y.flags.c_contiguous and x.flags.c_contiguous:
+        function = load().saxpy if y.dtype.char == "f" else load().daxpy
+        function(x.reshape(-1), y.reshape(-1), a=a)
     else:
         np.add(y, a * x, out=y)
+
+
+def _by_numpy(A: Array, B: Array, C: Array, scale: float, keep: float) -> None:
+    AB = np.matmul(A, B)
+    if scale != 1:
+        AB *= scale
+    if keep == 0:
+        C[...] = AB
+    else:
+        C *= keep
+        C += AB
+
+
+def _whole(A: Array) -> bool:
+    return A.flags.c_contiguous or A.flags.f_contiguous
+
+
+def _fortran(A: Array) -> tuple[Array, int]:
+    """A in Fortran order, and 1 if that is Aᵀ."""
+    return (A, 0) if A.flags.f_contiguous else (A.T, 1)
+
+
+def _order(A: Array) -> tuple[bytes, int] | None:
+    """BLAS's name for A's order and its leading dimension; None if neither dimension is dense."""
+    if A.flags.f_contiguous:
+        return b"N", max(A.shape[0], 1)
+    if A.flags.c_contiguous:
+        return b"T", max(A.shape[1], 1)
+    rows, columns = (stride // A.itemsize for stride in A.strides)
+    if rows == 1 and columns >= A.shape[0]:
+        return b"N", columns
+    if columns == 1 and rows >= A.shape[1]:
+        return b"T", rows
+    return None
+
+
+def _by_address(A: Array, B: Array, C: Array) -> Call:
+    """The product through BLAS's own address, which releases the interpreter lock. C is in Fortran order."""
+    kind = C.dtype.char
+    gemm, real = _address(kind + "gemm"), ctypes.c_float if kind == "f" else ctypes.c_double
+    (trans_a, lda), (trans_b, ldb) = _order(A), _order(B)  # type: ignore[misc]
+    alpha, beta = real(), real()
+    numbers = [ctypes.c_int(v) for v in (*C.shape, A.shape[1], lda, ldb, max(C.shape[0], 1))]
+    m, n, k, a_lead, b_lead, c_lead = map(ctypes.addressof, numbers)
+    letters = [ctypes.c_char(trans_a), ctypes.c_char(trans_b)]
+    pointers = [ctypes.addressof(letter) for letter in letters]
+    pointers += [m, n, k, ctypes.addressof(alpha), A.ctypes.data, a_lead, B.ctypes.data, b_lead]
+    pointers += [ctypes.addressof(beta), C.ctypes.data, c_lead]
+    arguments = [ctypes.c_void_p(pointer) for pointer in pointers]
+    alive = (A, B, C, numbers, letters)  # what the addresses point at
+
+    def call(scale: float, keep: float, _alive: Any = alive) -> None:
+        alpha.value, beta.value = scale, keep
+        gemm(*arguments)
+
+    return call
+
+
+@cache
+def _address(name: str) -> Any:
+    """A BLAS function of SciPy as a C function of pointers. SciPy documents these capsules in `cython_blas`."""
+    load()
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__["s" + name[1:] if name[0] == "f" else name]
+    api = ctypes.pythonapi
+    get_name, get_pointer = api.PyCapsule_GetName, api.PyCapsule_GetPointer
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    signature = get_name(capsule)
+    if b"long" in signature:  # a BLAS with 64-bit integers would read past our 32-bit ones
+        raise ImportError("this SciPy's BLAS takes 64-bit integers, which backprop does not know")
+    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)
+    return kind(get_pointer(capsule, signature))
+
+
+@cache
+def load() -> Any:
+    """`scipy.linalg.blas`, loaded on first use and with kernels that fit the processor."""
+    name = "OPENBLAS_CORETYPE"
+    chosen = None if name in os.environ else _better_kernels()
+    if chosen:
+        os.environ[name] = chosen
+    try:
+        from scipy.linalg import blas
+    finally:
+        if chosen:
+            del os.environ[name]
+    return blas
+
+
+def _better_kernels() -> str | None:
+    """OpenBLAS's name for AVX-512 kernels, where the processor has AVX-512 and OpenBLAS did not notice.
+
+    NumPy's OpenBLAS, already loaded, tells what it took this processor for. On a Zen 5 under KVM, OpenBLAS 0.3.30 takes it for a
+    Haswell; with the right kernels its products run twice as fast. Set OPENBLAS_CORETYPE to decide yourself.
+    """
+    from threadpoolctl import threadpool_info
+
+    flags = Path("/proc/cpuinfo")
+    if not flags.exists():
+        return None
+    words = set(flags.read_text().partition("flags")[2].partition("\n")[0].split())
+    avx512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= words
+    taken_for = {info.get("architecture") for info in threadpool_info() if info["internal_api"] == "openblas"}
+    return "SkylakeX" if avx512 and taken_for and taken_for <= {"Haswell", "Zen"} else None

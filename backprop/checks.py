@@ -69,6 +69,15 @@ def integer(who: object, name: str, value: object, *, least: int = 1) -> int:
     return int(value)
 
 
+def integer_or(who: object, name: str, value: object, word: str) -> int | str:
+    """A whole number ≥ 1, or the one word that stands for something else.
+
+    >>> integer_or("Trainer", "threads", "auto", "auto")
+    'auto'
+    """
+    return choice(who, f"{name} a whole number ≥ 1 or", value, [word]) if isinstance(value, str) else integer(who, name, value)
+
+
 def boolean(who: object, name: str, value: object) -> bool:
     """True or False and nothing else."""
     if not isinstance(value, bool | np.bool_):
@@ -287,3 +296,10 @@ def values_between(who: object, name: str, array: Array, low: float, high: float
         where = tuple(np.argwhere(wrong)[0])
         expected = f"{low:g} ≤ {name}" + (f" ≤ {high:g}" if math.isfinite(high) else "")
         raise ValueError(message(who, expected, f"{array[where]} for example {where[-1]}"))
+
+
+def same_length(who: object, X: Array, y: object) -> None:
+    """Refuse targets that are not one row per row of X."""
+    y = numeric(who, "y", y)
+    if y.ndim == 0 or len(y) != len(X):
+        raise ValueError(message(who, f"y with {len(X)} rows, one per row of X", f"shape {y.shape}"))

@@ -53,6 +53,7 @@ class Loss(Recycling, ABC):
     """
 
     outputs_per_target: int = 1
+    measures: ClassVar[tuple[str, ...]] = ()  # the names `metrics` returns
     takes_labels: ClassVar[bool] = False  # y may be labels (N,) whatever the number of outputs
     equations: ClassVar[tuple[str, str]] = ("ℓ = loss[f, y]", "∂ℓ/∂f")
 
@@ -145,9 +146,7 @@ class Loss(Recycling, ABC):
 
     def replica(self) -> Self:
         """The same loss for the trainer, with caches and recycled arrays of its own."""
-        twin = copy.copy(self)
-        twin._arrays = {}
-        return twin
+        return self.recycled()
 
     @property
     def label(self) -> str:
@@ -162,6 +161,8 @@ class Loss(Recycling, ABC):
 
 class _Difference(Loss):
     """A loss of d = f − y: subclasses give the value and slope of one entry."""
+
+    measures = ("r2",)
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ_k of the entries."""
@@ -200,6 +201,7 @@ class LeastSquares(_Difference):
     (2.5, array([[1., 2.]]))
     """
 
+    replays = True
     equations = ("ℓ = Σₖ (f − y)²", "∂ℓ/∂f = 2 (f − y)")
 
     def entry(self, d: Array) -> Array:
@@ -222,6 +224,7 @@ class AbsoluteError(_Difference):
     2.0
     """
 
+    replays = True
     equations = ("ℓ = Σₖ |f − y|", "∂ℓ/∂f = sign(f − y)")
 
     def entry(self, d: Array) -> Array:
@@ -247,6 +250,7 @@ class Huber(_Difference):
     array([0.125, 2.5  ])
     """
 
+    replays = True
     equations = ("ℓ = Σₖ ½ d² if |d| ≤ δ, else δ(|d| − δ/2)", "∂ℓ/∂f = d clipped to [−δ, δ]")
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
@@ -279,6 +283,7 @@ class Pinball(Loss):
     array([1.])
     """
 
+    replays = True
     equations = ("ℓ = Σ_q max(q d, (q − 1) d), d = y − f_q", "∂ℓ/∂f = −q if d > 0, 1 − q if d < 0")
 
     def __init__(self, quantiles: Sequence[float] = (0.5,), *, reduction: str = "mean") -> None:
@@ -323,6 +328,7 @@ class Poisson(Loss):
     1.0
     """
 
+    replays = True
     equations = ("ℓ = Σₖ exp(f) − y f", "∂ℓ/∂f = exp(f) − y")
 
     def check_values(self, y: Array) -> None:
@@ -355,6 +361,7 @@ class GaussianNLL(Loss):
     0.9189
     """
 
+    replays = True
     outputs_per_target = 2
     equations = ("ℓ = Σₖ ½(s + (y − μ)² e⁻ˢ + log 2π)", "∂ℓ/∂μ = (μ − y)e⁻ˢ, ∂ℓ/∂s = ½(1 − (y − μ)²e⁻ˢ)")
 
@@ -389,7 +396,9 @@ class CrossEntropy(Loss):
     (0.6931, array([[ 0.5, -0.5]]))
     """
 
+    replays = True
     takes_labels = True
+    measures = ("accuracy",)
     equations = ("ℓ = log Σⱼ exp(fⱼ) − f_y", "∂ℓ/∂f = softmax(f) − onehot(y)")
 
     def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
@@ -456,6 +465,8 @@ class BinaryCrossEntropy(Loss):
     (0.0, array([[0., 0.]]))
     """
 
+    replays = True
+    measures = ("accuracy",)
     equations = ("ℓ = Σₖ log(1 + exp(f)) − y f", "∂ℓ/∂f = σ(f) − y")
 
     def check_values(self, y: Array) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,7 +17,15 @@ class Recycling:
     So a user's arrays are never overwritten, and after its first batch a trainer allocates nothing.
     """
 
+    replays: ClassVar[bool] = False  # the calls of one pass are those of every pass of the same shape
     _arrays: dict[str, Array] | None = None  # a dict in a replica
+    _tape: Any = None  # while a replica's pass is recorded
+
+    def recycled(self) -> Self:
+        """A twin whose `empty` recycles; a twin of a twin shares its arrays."""
+        twin = copy.copy(self)
+        twin._arrays = {} if self._arrays is None else self._arrays
+        return twin
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialized array: a new one in a user's network, the same one again in a trainer's replica."""
@@ -26,4 +35,4 @@ class Recycling:
         if flat is None or flat.size < size or flat.dtype != dtype:
             flat = self._arrays[name] = np.empty(size, dtype)
         view: Array = flat[:size].reshape(shape)  # a short last batch uses the front of the same memory
-        return view
+        return view if self._tape is None else self._tape.watch(view)  # type: ignore[no-any-return]

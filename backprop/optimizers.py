@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,6 +33,15 @@ __all__ = [
     "RMSProp",
     "SGD",
 ]
+
+
+ForPieces = Callable[[int, Callable[[slice], None]], None]
+
+
+def one_after_another(size: int, function: Callable[[slice], None]) -> None:
+    """Call function(piece) for the pieces of a vector of this size."""
+    for start in range(0, size, PIECE):
+        function(slice(start, min(start + PIECE, size)))
 
 
 class Optimizer(ABC):
@@ -58,7 +68,6 @@ class Optimizer(ABC):
         self.t = 0
         self.state: dict[str, Array] = {}
         self._gradient: Array | None = None
-        self._scratch: tuple[Array, Array] | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -79,7 +88,7 @@ class Optimizer(ABC):
             expected = f"dL_dphi with shape {phi.shape}, that of phi"
             raise ValueError(checks.message(f"{type(self).__name__}.step", expected, f"shape {dL_dphi.shape}"))
         self.prepare(phi)
-        self.landing(phi).add(self.clip(dL_dphi))
+        self.landing(phi).add(self.clip(dL_dphi, np.empty_like(phi)) if self.clips else dL_dphi)
         self.finish(phi)
 
     def prepare(self, phi: Array) -> None:
@@ -100,30 +109,30 @@ class Optimizer(ABC):
             self._gradient = np.empty_like(phi)
         return Landing(self._gradient)
 
-    def finish(self, phi: Array) -> None:
-        """Move phi once the gradient has landed, piece by piece."""
+    def finish(self, phi: Array, for_pieces: ForPieces | None = None) -> None:
+        """Move phi once the gradient has landed, piece by piece; the trainer runs the pieces on its threads."""
         g, alpha = self.landing(phi).target, self.learning_rate
-        if self._scratch is None or self._scratch[0].dtype != phi.dtype:
-            self._scratch = (np.empty(PIECE, phi.dtype), np.empty(PIECE, phi.dtype))
-        for start in range(0, phi.size, PIECE):
-            piece = slice(start, start + PIECE)
+
+        def update(piece: slice) -> None:
             own = phi[piece]
             states = [self.state[name][piece] for name in self.slots]
-            scratch = [array[: own.size] for array in self._scratch]
-            self.update(alpha, own, g[piece], *states, *scratch)  # type: ignore[index]
+            self.update(alpha, own, g[piece], *states, *np.empty((2, own.size), own.dtype))  # type: ignore[index]
+
+        (for_pieces or one_after_another)(phi.size, update)
         self.t += 1
 
     @abstractmethod
     def update(self, alpha: float, phi: Array, g: Array, *arrays: Array) -> None:
         """The rule for one piece: phi, g, the state in the order of `slots`, two scratch arrays; g may be used up."""
 
-    def clip(self, g: Array) -> Array:
-        """G after clipping by value and then by global norm; a new array if anything was clipped."""
+    def clip(self, g: Array, out: Array) -> Array:
+        """Write g (P,) to out, clipped by value and then by global norm; out may be g itself."""
         if self.clip_value is not None:
-            g = np.clip(g, -self.clip_value, self.clip_value)
+            g = np.clip(g, -self.clip_value, self.clip_value, out=out)
         if self.clip_norm is not None:
             # 1e-6 as in PyTorch's clip_grad_norm_
-            g = g * min(1.0, self.clip_norm / (math.sqrt(float(np.dot(g, g))) + 1e-6))
+            factor = min(1.0, self.clip_norm / (math.sqrt(float(np.dot(g, g))) + 1e-6))
+            g = np.multiply(g, factor, out=out)
         return g
 
     def __repr__(self) -> str:
@@ -181,7 +190,7 @@ class SGD(Optimizer):
             return Landing(self.state["velocity"], 1.0, self.momentum)
         return Landing(phi, -self.learning_rate, 1 - self.learning_rate * self.weight_decay)
 
-    def finish(self, phi: Array) -> None:
+    def finish(self, phi: Array, for_pieces: ForPieces | None = None) -> None:
         """With momentum: move φ along v."""
         if self.momentum:
             alpha, mu = self.learning_rate, self.momentum

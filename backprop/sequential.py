@@ -45,6 +45,7 @@ class Sequential(Composite):
     (['0.beta', '0.omega', '2.beta', '2.omega'], (13,))
     """
 
+    replays = True
     equations = ("f = layer_K[… layer_0[h]]", "∂L/∂h: the layers' backward in reverse order")
 
     def __init__(self, *layers: Layer, seed: int | None = None, dtype: Any = "float32") -> None:

@@ -76,6 +76,7 @@ class ReLU(Layer):
     array([0., 0., 2.])
     """
 
+    replays = True
     keeps_width = True
     equations = ("f = max(h, 0)", "∂L/∂h = 𝕀[h > 0] ⊙ ∂L/∂f")
 
@@ -118,6 +119,7 @@ class LeakyReLU(Activation):
     array([-0.1,  2. ])
     """
 
+    replays = True
     equations = ("f = h for h > 0, c·h otherwise", "∂L/∂h = (1 for h > 0, c otherwise) ⊙ ∂L/∂f")
 
     def __init__(self, negative_slope: float = 0.01) -> None:
@@ -148,6 +150,7 @@ class ELU(Activation):
     array([0., 2.])
     """
 
+    replays = True
     equations = ("f = h for h > 0, α(eʰ − 1) otherwise", "∂L/∂h = (1 for h > 0, f + α otherwise) ⊙ ∂L/∂f")
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -182,6 +185,7 @@ class Sigmoid(Activation):
     array([0.5])
     """
 
+    replays = True
     equations = ("f = 1 / (1 + exp(−h))", "∂L/∂h = f (1 − f) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -205,6 +209,7 @@ class Tanh(Activation):
     array([0.])
     """
 
+    replays = True
     equations = ("f = tanh(h)", "∂L/∂h = (1 − f²) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -230,6 +235,7 @@ class SiLU(Activation):
     array([0.])
     """
 
+    replays = True
     equations = ("f = h σ(h)", "∂L/∂h = (σ(h) + f (1 − σ(h))) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -257,6 +263,7 @@ class GELU(Activation):
     array([0.])
     """
 
+    replays = True
     equations = ("f = h Φ(h)", "∂L/∂h = (Φ(h) + h φ(h)) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -293,6 +300,7 @@ class Softplus(Activation):
     array([10000.])
     """
 
+    replays = True
     equations = ("f = log(1 + exp(h))", "∂L/∂h = σ(h) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -318,6 +326,7 @@ class Sin(Activation):
     array([0.])
     """
 
+    replays = True
     equations = ("f = sin(h)", "∂L/∂h = cos(h) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -340,6 +349,7 @@ class Cos(Activation):
     array([1.])
     """
 
+    replays = True
     equations = ("f = cos(h)", "∂L/∂h = −sin(h) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -363,6 +373,7 @@ class Exp(Activation):
     array([1.])
     """
 
+    replays = True
     equations = ("f = exp(h)", "∂L/∂h = f ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
@@ -382,6 +393,7 @@ class Identity(Layer):
     array([3.])
     """
 
+    replays = True
     keeps_width = True
     equations = ("f = h", "∂L/∂h = ∂L/∂f")
 

@@ -149,10 +149,13 @@ class Layer(Recycling, ABC):
             child.release()
 
     def replica(self) -> Self:
-        """The same layer for the trainer: shared parameters and buffers, caches and recycled arrays of its own."""
-        twin = copy.copy(self)
+        """The same layer for the trainer: shared parameters and buffers, caches and recycled arrays of its own.
+
+        A replica of a replica shares the recycled arrays, too: for passes that never run at the same time.
+        """
+        twin = self.recycled()
         twin.parameters = dict(self.parameters)
-        twin._landings, twin._arrays = {}, {}
+        twin._landings = {}
         return twin
 
     def land(self, name: str) -> Landing:
@@ -235,8 +238,8 @@ class Composite(Layer):
 
     def replica(self) -> Self:
         """Replicas of the children, put together the same way."""
-        twin = copy.copy(self)
-        twin._landings, twin._arrays = {}, {}
+        twin = self.recycled()
+        twin._landings = {}
         twin.layers = {key: child.replica() for key, child in self.layers.items()}
         return twin
 

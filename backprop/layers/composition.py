@@ -23,6 +23,7 @@ class Residual(Composite):
     array([2., 4.])
     """
 
+    replays = True
     reuses_output = False
     equations = ("f = h + g[h]", "∂L/∂h = ∂L/∂f + (∂g/∂h)ᵀ ∂L/∂f")
 
@@ -78,6 +79,7 @@ class FanOut(Composite):
     array([0., 1.])
     """
 
+    replays = True
     equations = ("f = join of f_b[h] over branches b", "∂L/∂h = Σ_b (∂f_b/∂h)ᵀ ∂L/∂f_b")
 
     def __init__(self, *branches: Layer, join: str = "concatenate") -> None:
@@ -112,7 +114,7 @@ class FanOut(Composite):
     def _joined(self, outputs: list[Array]) -> Array:
         if self.join == "concatenate":
             return np.concatenate(outputs)
-        total = outputs[0].copy()
+        total = outputs[0]
         for output in outputs[1:]:
             if output.shape != total.shape:
                 raise ValueError(
@@ -127,15 +129,12 @@ class FanOut(Composite):
             raise checks.too_early(self)
         rows = sum(self._rows) if self.join == "concatenate" else self._rows[0]
         dL_df = checks.gradient(self, dL_df, (rows, *np.shape(dL_df)[1:]))
-        parts = (
-            np.split(dL_df, np.cumsum(self._rows)[:-1])
-            if self.join == "concatenate"
-            else [dL_df] * len(self._rows)
-        )
         dL_dh: Array | None = None
         gradients: Gradients = {}
-        for key, part in zip(self.layers, parts, strict=True):
-            through, of_branch = self.backward_child(key, part)
+        start = 0
+        for key, own in zip(self.layers, self._rows, strict=True):
+            through, of_branch = self.backward_child(key, dL_df[start : start + own])
+            start += own if self.join == "concatenate" else 0
             dL_dh = through if dL_dh is None else dL_dh + through
             gradients |= of_branch
         return dL_dh, gradients  # type: ignore[return-value]

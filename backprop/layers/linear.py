@@ -31,6 +31,7 @@ class Linear(Layer):
     array([32.])
     """
 
+    replays = True
     reuses_output = False
     equations = ("f = β + Ω h", "∂L/∂h = Ωᵀ ∂L/∂f", "∂L/∂β = Σₙ ∂L/∂f", "∂L/∂Ω = ∂L/∂f hᵀ")
 

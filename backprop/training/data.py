@@ -1,8 +1,8 @@
-"""Examples at the door: checked once, then handed out in batches as columns."""
+"""Examples at the door: checked once, then copied batch by batch into the trainer's arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -11,46 +11,103 @@ from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 
+BLOCK_BYTES = 1 << 22  # data that is not an array in memory is read in blocks of about this size
+
 
 class Examples:
     """Rows X (N, D), their targets and weights, checked against a network and a loss.
 
-    Raises TypeError or ValueError; nothing is changed by data that does not fit.
+    X may be any array of numbers, a memory map, or any object with `shape`, `dtype` and slices (such as an HDF5 data set): it is
+    read block by block and never copied whole. Raises TypeError or ValueError; data that does not fit changes nothing.
     """
 
     def __init__(
-        self, who: str, net: Sequential, loss: Loss, X: object, y: object, sample_weight: object = None
+        self, who: str, net: Sequential, loss: Loss, X: Any, y: object, sample_weight: object = None
     ) -> None:
-        self.X = checks.rows(who, X, net.in_features)
-        checks.finite(who, "X", self.X)
-        self.n = len(self.X)
-        K = net.out_features or len(net.infer(self.X[:1].T.astype(net.phi.dtype)))
-        self.y = targets(who, loss, y, K, self.n)
-        self.w = None if sample_weight is None else checks.weights(who, sample_weight, self.n)
-        self.dtype = net.phi.dtype
+        self.X = X = checks.rows(who, X, net.in_features)
+        self.n, self.dtype = len(X), net.phi.dtype
+        self.block = max(1, BLOCK_BYTES // max(1, X.shape[1] * X.dtype.itemsize))
+        for start in range(0, self.n, self.block):
+            checks.finite(who, "X", np.asarray(X[start : start + self.block]), start)
+        K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
+        columns = targets(who, loss, y, K, self.n)
+        if columns.dtype.kind == "f":
+            columns = columns.astype(self.dtype, copy=False)
+        self.y = np.ascontiguousarray(columns.T)
+        self.w = None
+        if sample_weight is not None:
+            self.w = checks.weights(who, sample_weight, self.n).astype(self.dtype, copy=False)
+        self._slab: tuple[int, Array] | None = None
+        # Examples of the same kind can be trained with the same arrays.
+        self.kind = (X.shape[1], self._transposed(), self.y.shape[1:], self.y.dtype, self.w is not None)
 
-    def columns(self, rows: Array | slice) -> tuple[Array, Array, Array | None]:
-        """h (D, n), y and weights of some rows, in the network's dtype."""
-        h = self.X[rows].astype(self.dtype, copy=False).T
-        return h, self.y[..., rows], None if self.w is None else self.w[rows]
+    def order(self, seed: int, epoch: int) -> Array:
+        """The rows of one epoch, shuffled by (seed, epoch) alone.
 
-    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Array, Array, Array | None]]:
-        """The batches of one epoch, shuffled by (seed, epoch) alone; the last one may be short."""
-        if batch_size >= self.n:
-            yield self.columns(slice(None))
-            return
-        order = np.random.default_rng([seed, epoch]).permutation(self.n)
-        for start in range(0, self.n, batch_size):
-            yield self.columns(order[start : start + batch_size])
+        What can only be sliced is shuffled in two steps, the blocks and then the rows of each, so that each block is read once.
+        """
+        generator = np.random.default_rng([seed, epoch])
+        if isinstance(self.X, np.ndarray):
+            return generator.permutation(self.n)
+        starts = generator.permutation(np.arange(0, self.n, self.block))
+        blocks = [start + generator.permutation(min(self.block, self.n - start)) for start in starts]
+        return np.concatenate(blocks)
+
+    def inputs(self, n: int) -> tuple[Array, Array]:
+        """Memory for n examples: the array to fill, and h (D, n), a view of it."""
+        D = self.X.shape[1]
+        if self._transposed():
+            h = np.empty((D, n), self.dtype)
+            return h, h
+        rows = np.empty((n, D), self.dtype)
+        return rows, rows.T
+
+    def fill(self, rows: Array, inputs: Array, y: Array) -> None:
+        """Copy the given rows into the trainer's arrays, in the network's dtype."""
+        X = self.X
+        if not isinstance(X, np.ndarray):
+            inputs[...] = self._sliced(rows)
+        elif X.dtype == self.dtype and X.flags.c_contiguous:
+            np.take(X, rows, axis=0, out=inputs, mode="clip")
+        elif self._transposed():
+            np.take(X.T, rows, axis=1, out=inputs, mode="clip")
+        else:
+            inputs[...] = X[rows]
+        np.take(self.y, rows, axis=0, out=y, mode="clip")
+
+    def predictions(self, net: Sequential) -> Array:
+        """Outputs (K, N) of a network for all examples, computed block by block."""
+        f: Array | None = None
+        for start in range(0, self.n, self.block):
+            rows = np.asarray(self.X[start : start + self.block])
+            of_block = net.infer(rows.T.astype(self.dtype, copy=False))
+            if f is None:
+                f = np.empty((len(of_block), self.n), of_block.dtype)
+            f[:, start : start + self.block] = of_block
+        return f  # type: ignore[return-value]
+
+    def _transposed(self) -> bool:
+        """Whether X is stored feature by feature; np.take along the other axis would copy all of it first."""
+        X = self.X
+        return isinstance(X, np.ndarray) and X.dtype == self.dtype and X.flags.f_contiguous and X.shape[1] > 1
+
+    def _sliced(self, rows: Array) -> Array:
+        found = np.empty((len(rows), self.X.shape[1]), self.dtype)
+        of_block = rows // self.block
+        for b in dict.fromkeys(of_block.tolist()):
+            if self._slab is None or self._slab[0] != b:
+                self._slab = b, np.asarray(self.X[b * self.block : (b + 1) * self.block])
+            mine = of_block == b
+            found[mine] = self._slab[1][rows[mine] - b * self.block]
+        return found
 
 
 def targets(who: str, loss: Loss, y: object, K: int, N: int) -> Array:
-    """Targets as rows, (N,) or (N, K), turned into the columns a loss takes."""
+    """Targets as rows, (N,) or (N, K), checked and turned into the columns a loss takes."""
     y = checks.numeric(who, "y", y)
     width = K // loss.outputs_per_target
     one = loss.takes_labels or width == 1
-    fits = (y.shape == (N,) and one) or y.shape == (N, width)
-    if not fits:
+    if not ((y.shape == (N,) and one) or y.shape == (N, width)):
         forms = [f"({N},)"] * one + [f"({N}, {width})"] * (width > 1 or not loss.takes_labels)
         advice = "y takes one row per row of X."
         if y.shape == (width, N):
@@ -58,7 +115,7 @@ def targets(who: str, loss: Loss, y: object, K: int, N: int) -> Array:
         elif y.shape == (N, 1) and loss.takes_labels:
             advice = "Pass y.ravel()."
         elif len(y) == N:
-            advice = f"The network has {K} outputs; {loss!r} needs {loss.outputs_per_target} per target."
+            advice = f"The network has {K} outputs; {loss!r} takes {loss.outputs_per_target} per target."
         expected = f"y with shape {' or '.join(forms)} for {N} rows of X"
         raise ValueError(checks.message(who, expected, f"shape {y.shape}", advice))
     checks.finite(who, "y", y)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing
 from backprop.checks import Array
-from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
+from backprop.training.descent import Descent
 from backprop.training.history import Epoch, History
 
 Metric = Callable[[Array, Array], float]
+
+HIDDEN = {"epoch", "seconds", "examples_per_second", "learning_rate"}  # what the progress bar leaves out
 
 
 class Trainer:
@@ -34,8 +33,12 @@ class Trainer:
     `batch_size` 1 is single-example descent, "full" the whole data set in each step. The trainer runs replicas of the network:
     the same φ, but caches of their own, so what you do with `net` between steps does not disturb it.
 
+    `shards` cuts each batch into that many parts, one after another or on threads: activation memory is that of one part per
+    thread. "auto" takes 1 for small steps. `threads` is "auto" (what the step is worth, at most the cores there are) or a
+    number. The same seed and setting give the same bits; with `deterministic=True` whatever the number of threads.
+
     Raises TypeError or ValueError for arguments that do not fit; FloatingPointError while training, when a loss or gradient is
-    not finite (the weights are then those of the step that the message names).
+    not finite (the message names the step whose weights are left).
 
     >>> import numpy as np, backprop as bp
     >>> X = np.linspace(-1, 1, 20).reshape(-1, 1)
@@ -55,33 +58,37 @@ class Trainer:
         *,
         batch_size: int | str = 32,
         seed: int = 0,
+        shards: int | str = "auto",
+        threads: int | str = "auto",
+        deterministic: bool = False,
     ) -> None:
-        for name, value, kind in (("net", net, Sequential), ("loss", loss, Loss), ("optimizer", optimizer, Optimizer)):
+        for name, value, kind in (
+            ("net", net, Sequential),
+            ("loss", loss, Loss),
+            ("optimizer", optimizer, Optimizer),
+        ):
             if not isinstance(value, kind):
                 advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
                 raise TypeError(checks.message("Trainer", f"{name}: a {kind.__name__}", repr(value), advice))
         self.net, self.loss, self.optimizer = net, loss, optimizer
-        if isinstance(batch_size, str):
-            checks.choice("Trainer", "batch_size", batch_size, ["full"])
-        self.batch_size = batch_size if isinstance(batch_size, str) else checks.integer("Trainer", "batch_size", batch_size)
+        self.batch_size = checks.integer_or("Trainer", "batch_size", batch_size, "full")
         self.seed = checks.integer("Trainer", "seed", seed, least=0)
+        self.shards = checks.integer_or("Trainer", "shards", shards, "auto")
+        self.threads = checks.integer_or("Trainer", "threads", threads, "auto")
+        self.deterministic = checks.boolean("Trainer", "deterministic", deterministic)
         self.epochs_done = 0
-        self._replica, self._loss = net.replica(), loss.replica()
-        self._random = any(type(leaf).reseed is not Layer.reseed for leaf in net.leaves())
-        first = next(iter(self._replica.leaves()))
-        first._wants_dL_dh = False  # nobody asks for the gradient of the data
+        self._progress: Callable[[int], object] = lambda examples: None
+        self._descent = Descent(net, loss, optimizer, self.shards, self.threads, self.deterministic)
 
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
         """One optimizer step on the rows X (N, D) as one batch; returns the loss before it.
 
-        The gradient is checked before φ is touched.
+        The gradient is checked before φ is touched. For many steps `epochs` is faster: it checks the data once.
         """
-        h, y, w = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight).columns(slice(None))
-        L = self._gradient(h, y, w, buffer := Landing(np.empty_like(self.net.phi)))
-        if not checks.all_finite(buffer.target):  # type: ignore[arg-type]
-            raise self._not_finite("gradient", buffer.target, "The weights are those before this step.")
-        self.optimizer.step(self.net.phi, buffer.target)  # type: ignore[arg-type]
-        return L
+        examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
+        descent = self._descent
+        with descent.running(descent.step_for(examples, examples.n)):
+            return descent.step(examples, np.arange(examples.n), self.seed, careful=True)
 
     def epochs(
         self,
@@ -89,7 +96,7 @@ class Trainer:
         y: Array,
         n: int,
         *,
-        validation_data: tuple[Array, Array] | None = None,
+        validation_data: tuple[Array, ...] | None = None,
         sample_weight: Array | None = None,
         metrics: Sequence[str | Metric] = (),
     ) -> Iterator[Epoch]:
@@ -100,14 +107,71 @@ class Trainer:
         checks.integer("Trainer.epochs", "n", n)
         examples = Examples("Trainer.epochs", self.net, self.loss, X, y, sample_weight)
         validation = self._validation(validation_data)
+        self._check_metrics(metrics)
         return self._epochs(examples, n, validation, metrics)
+
+    def fit(
+        self,
+        X: Array,
+        y: Array,
+        *,
+        epochs: int = 10,
+        validation_data: tuple[Array, ...] | None = None,
+        sample_weight: Array | None = None,
+        metrics: Sequence[str | Metric] = (),
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> History:
+        """Train with a progress bar; returns the history of this call. A second `fit` goes on where the first stopped.
+
+        `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2")
+        or functions of predictions (N, K) and targets in rows; they are measured after each epoch on the training data, and
+        on the validation data. Ctrl-C ends training after the step at hand: the weights are whole and the history is kept.
+        """
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                advice = f"Write {callback.__name__}(…)." if isinstance(callback, type) else ""
+                raise TypeError(checks.message("Trainer.fit", "callbacks", repr(callback), advice))
+        records = self.epochs(
+            X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
+        )
+        history = History()
+        for callback in callbacks:
+            callback.start(self)
+        with _bar(len(X), epochs, progress) as bar:
+            before, self._progress = self._progress, bar.update
+            try:
+                self._follow(records, history, callbacks, bar)
+            except KeyboardInterrupt:
+                history.stopped = "Ctrl-C"
+            finally:
+                self._progress = before
+        for callback in callbacks:
+            callback.end(self)
+        return history
+
+    def evaluate(
+        self, X: Array, y: Array, sample_weight: Array | None = None, metrics: Sequence[str | Metric] = ()
+    ) -> dict[str, float]:
+        """Loss and measures on rows X (N, D): {"loss": …, "accuracy": …}. Nothing is trained.
+
+        >>> import numpy as np, backprop as bp
+        >>> trainer = bp.Trainer(bp.Sequential(bp.Identity()), bp.LeastSquares(), bp.SGD(0.1))
+        >>> trainer.evaluate(np.ones((2, 1)), np.array([1.0, 0.0]))
+        {'loss': 0.5, 'r2': -1.0}
+        """
+        self._check_metrics(metrics)
+        return self._measure(
+            Examples("Trainer.evaluate", self.net, self.loss, X, y, sample_weight), metrics
+        )
 
     def _epochs(
         self, examples: Examples, n: int, validation: Examples | None, metrics: Sequence[str | Metric]
     ) -> Iterator[Epoch]:
+        batch_size = examples.n if isinstance(self.batch_size, str) else self.batch_size
         for _ in range(n):
             alpha, start = self.optimizer.learning_rate, time.perf_counter()
-            loss = self._epoch(examples)
+            loss = self._descent.epoch(examples, batch_size, self.seed, self.epochs_done, self._progress)
             seconds = time.perf_counter() - start
             self.epochs_done += 1
             record = Epoch(
@@ -116,8 +180,58 @@ class Trainer:
                 seconds=seconds,
                 examples_per_second=examples.n / seconds,
                 learning_rate=alpha,
-                metrics=self._measure(examples, metrics) if metrics else {},
+                metrics=self._measure(examples, metrics, own=False) if metrics else {},
                 validation=self._measure(validation, metrics) if validation else {},
             )
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
             yield record
+
+    def _follow(
+        self, records: Iterator[Epoch], history: History, callbacks: Sequence[Callback], bar: Any
+    ) -> None:
+        for record in records:
+            history.epochs.append(record)
+            shown = {name: f"{value:.4g}" for name, value in record.flat().items() if name not in HIDDEN}
+            bar.set_postfix(shown, refresh=False)
+            stops = [type(callback).__name__ for callback in callbacks if callback.epoch(self, record)]
+            if stops:
+                history.stopped = stops[0]
+                break
+
+    def _validation(self, data: tuple[Array, ...] | None) -> Examples | None:
+        if data is None:
+            return None
+        if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+            got = f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
+            raise TypeError(checks.message("Trainer", "validation_data as (X, y) or (X, y, sample_weight)", got))
+        return Examples("Trainer, validation_data", self.net, self.loss, *data)
+
+    def _check_metrics(self, metrics: Sequence[str | Metric]) -> None:
+        if isinstance(metrics, str):
+            raise TypeError(checks.message("Trainer", "metrics as a list", repr(metrics), f"Pass [{metrics!r}]."))
+        for metric in metrics:
+            if not callable(metric):
+                checks.choice("Trainer", "metric", metric, self.loss.measures)
+
+    def _measure(
+        self, examples: Examples, metrics: Sequence[str | Metric], *, own: bool = True
+    ) -> dict[str, float]:
+        """The loss and measures of some examples; without `own`, only those that are asked for."""
+        f = examples.predictions(self.net)
+        y = examples.y.T
+        measured = {k: v for k, v in self.loss.metrics(f, y).items() if own or k in metrics}
+        measured |= {metric.__name__: float(metric(f.T, y.T)) for metric in metrics if not isinstance(metric, str)}
+        if own:
+            measured = {"loss": self.loss.replica().total(f, y, examples.w).item()} | measured
+        return measured
+
+
+@contextmanager
+def _bar(examples: int, epochs: int, shown: bool) -> Iterator[Any]:
+    """A progress bar over the examples of all epochs; tqdm.auto draws it in a terminal or a notebook."""
+    from tqdm.auto import tqdm
+
+    with tqdm(
+        total=examples * epochs, disable=not shown, unit="example", unit_scale=True, dynamic_ncols=True
+    ) as bar:
+        yield bar

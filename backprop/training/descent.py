@@ -1,0 +1,195 @@
+"""The loop over batches: steps, the watch over NaN and inf, and a clean end on Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from backprop import checks
+from backprop.blas import Landing
+from backprop.checks import Array
+from backprop.losses import Loss
+from backprop.optimizers import Optimizer
+from backprop.sequential import Sequential
+from backprop.training.data import Examples
+from backprop.training.shards import Step, automatic_shards, for_pieces
+from backprop.training.threads import Pool, blas_threads, cores
+
+BLAS_FLOPS = 4e6  # products of a step from which on a second BLAS thread pays
+
+
+class Descent:
+    """Steps of one network, loss and optimizer. Keeps what each batch size needs, so that a step allocates nothing."""
+
+    def __init__(
+        self,
+        net: Sequential,
+        loss: Loss,
+        optimizer: Optimizer,
+        shards: int | str,
+        threads: int | str,
+        deterministic: bool,
+    ) -> None:
+        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self.shards, self.deterministic = shards, deterministic
+        self.threads = cores() if isinstance(threads, str) else threads
+        self._chooses = isinstance(threads, str)
+        self._steps: dict[object, Step] = {}
+        self._pool: Pool | None = None
+        self._before: dict[str, Array] = {}
+
+    def epoch(
+        self, examples: Examples, batch_size: int, seed: int, number: int, progress: Callable[[int], object]
+    ) -> float:
+        """One pass over the examples; returns the mean of the loss (its sum for reduction="sum").
+
+        Raises KeyboardInterrupt between two steps, FloatingPointError for a loss or gradient that is not finite.
+        """
+        order = np.arange(examples.n) if batch_size >= examples.n else examples.order(seed, number)
+        every = max(batch_size, examples.n // 50)
+        total, done = 0.0, 0
+        self._remember()
+        with self.running(self.step_for(examples, min(batch_size, examples.n))), interrupts() as interrupted:
+            for start in range(0, examples.n, batch_size):
+                rows = order[start : start + batch_size]
+                share = self._share(examples, rows)
+                if share:
+                    total += share * self.step(examples, rows, seed)
+                done += len(rows)
+                if done >= every:
+                    progress(done)
+                    done = 0
+                if interrupted:
+                    raise KeyboardInterrupt
+            progress(done)
+            if not checks.all_finite(self.net.phi):
+                raise self._lost("weights", self.net.phi, examples, rows)
+        return total / self._share(examples, slice(None))
+
+    def _share(self, examples: Examples, rows: Array | slice) -> float:
+        """What a batch counts in the loss of the epoch. A batch of weight 0 is no step at all."""
+        if examples.w is not None:
+            weight = float(examples.w[rows].sum())
+            return weight if self.loss.reduction == "mean" else float(weight > 0)
+        if self.loss.reduction == "sum":
+            return 1.0
+        return float(examples.n if isinstance(rows, slice) else len(rows))
+
+    def step_for(self, examples: Examples, n: int) -> Step:
+        """What a batch of n examples of this kind needs; made once."""
+        key = (n, examples.kind)
+        step = self._steps.get(key)
+        if step is None:
+            if len(self._steps) >= 4:
+                self._steps.clear()
+            S = automatic_shards(self.net, n) if isinstance(self.shards, str) else self.shards
+            step = self._steps[key] = Step(self.net, self.loss, examples, n, S, self.threads)
+        return step
+
+    @contextmanager
+    def running(self, step: Step) -> Iterator[None]:
+        """Cores for steps of this kind: threads of our own for shards, else BLAS threads where they pay."""
+        flops = 6.0 * self.net.size * step.n
+        mine = self.threads if step.S > 1 else 1
+        pays = flops >= BLAS_FLOPS or not self._chooses
+        blas = self.threads if step.S == 1 and not self.deterministic and pays else 1
+        # Long vectors are updated in pieces on threads, which holds for Adam whatever the batch.
+        mine = max(mine, self.threads if self.net.size >= 1 << 17 else 1)
+        with ExitStack() as stack:
+            stack.enter_context(blas_threads(blas))
+            self._pool = stack.enter_context(Pool(mine)) if mine > 1 else None
+            try:
+                yield
+            finally:
+                self._pool = None
+
+    def step(self, examples: Examples, rows: Array, seed: int, *, careful: bool = False) -> float:
+        """One optimizer step; returns the loss before it. `careful` checks the gradient before φ is touched."""
+        optimizer, phi, pool = self.optimizer, self.net.phi, self._pool
+        step = self.step_for(examples, len(rows))
+        optimizer.prepare(phi)
+        direct = step.S == 1 and not careful and not optimizer.clips
+        to = optimizer.landing(phi) if direct else Landing(step.buffer)
+        L = step.run(examples, rows, (seed, optimizer.t), to, pool)
+        if not math.isfinite(L):
+            raise self._lost("loss", None, examples, rows)
+        if to.target is not None and to.keep == 0 and not checks.all_finite(to.target):
+            raise self._lost("gradient", to.target, examples, rows)
+        if not direct:
+            self._land(optimizer.clip(step.buffer, step.buffer), optimizer.landing(phi))
+        optimizer.finish(phi, lambda size, update: for_pieces(size, update, pool))
+        return L
+
+    def _land(self, g: Array, to: Landing) -> None:
+        def land(piece: slice) -> None:
+            replace(to, target=to.target[piece]).add(g[piece])  # type: ignore[index]
+
+        for_pieces(g.size, land, self._pool)
+
+    def _remember(self) -> None:
+        """Keep φ and the optimizer's state: SGD's gradient lands before it can be looked at."""
+        self._t = self.optimizer.t
+        for name, array in {"phi": self.net.phi, **self.optimizer.state, **self.net.buffers}.items():
+            if name not in self._before:
+                self._before[name] = np.empty_like(array)
+            np.copyto(self._before[name], array)
+
+    def _lost(self, what: str, vector: Array | None, examples: Examples, rows: Array) -> FloatingPointError:
+        """Find the tensor that is not finite, put finite weights back, and say so."""
+        step = self.optimizer.t + 1
+        where = _first_bad(self.net, vector, examples, rows)
+        advice = "Lower the learning rate, scale the inputs, or clip gradients (clip_norm=1)."
+        if not self._before:
+            left = f"The weights are those before step {step}."
+        else:
+            for name, array in {"phi": self.net.phi, **self.optimizer.state, **self.net.buffers}.items():
+                np.copyto(array, self._before.get(name, 0))
+            self.optimizer.t = self._t
+            left = f"The weights are those after step {self._t}, the last epoch's end."
+        return FloatingPointError(
+            checks.message("Trainer", f"a finite {what} at step {step}", f"nan or inf in {where}", f"{left} {advice}")
+        )
+
+
+def _first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: Array) -> str:
+    """The first tensor in the order of computation that holds NaN or inf, by layer and name."""
+    if vector is not None:
+        bad = [name for name, view in net.views(vector).items() if not checks.all_finite(view)]
+        return f"{'the gradient of ' if vector is not net.phi else ''}{bad[0] if bad else 'φ'}"
+    for name, parameter in net.parameters.items():
+        if not checks.all_finite(parameter):
+            return name
+    inputs, h = examples.inputs(len(rows))
+    examples.fill(rows, inputs, np.empty((len(rows), *examples.y.shape[1:]), examples.y.dtype))
+    with np.errstate(all="ignore"):
+        for key, layer in net.layers.items():
+            h = layer.infer(h)
+            if not checks.all_finite(h):
+                return f"the output of layer {key}, {layer.label}"
+    return "the loss"
+
+
+@contextmanager
+def interrupts() -> Iterator[list[bool]]:
+    """Collect Ctrl-C while a step runs, so that it ends between two steps; a second Ctrl-C interrupts at once."""
+    seen: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def note(number: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(True)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)

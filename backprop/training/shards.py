@@ -1,0 +1,192 @@
+"""One training step: a batch cut into logical shards, run on replicas, its gradients landed and added.
+
+    S shards by position in the batch      S depends on the network and the batch size only, never on the machine
+    G = min(S, 8) groups of shards         within a group each shard's gradient lands on top of the one before it
+    sum over groups in a fixed binary tree
+
+Whatever thread runs a group, its numbers are the same, so any number of threads gives the same bits. With S = 1 the gradient
+lands straight in the optimizer's target and is never written anywhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from backprop.blas import Landing
+from backprop.checks import Array
+from backprop.layers import Layer
+from backprop.losses import Loss
+from backprop.optimizers import PIECE
+from backprop.sequential import Sequential
+from backprop.training.data import Examples
+from backprop.training.tape import Tape, TapedLanding, record
+from backprop.training.threads import Pool
+
+GROUPS = 8  # gradients held at the same time; also the most threads one step can use
+LEAST_PIECES = 8  # below that, updating φ on one thread is quicker than handing half of it over
+LEAST_FLOPS = 2e8  # a shard with less work costs more to hand over than it saves
+
+
+def automatic_shards(net: Sequential, batch_size: int) -> int:
+    """S for a network and a batch size: 2 from 512 examples, 4 from 2,048, … where a shard is worth a thread.
+
+    Layers that couple the examples of a batch keep S = 1.
+    """
+    if net.couples_examples or batch_size < 512:
+        return 1
+    S: int = 2 ** int(math.log2(math.sqrt(batch_size / 128)))
+    while S > 1 and 6.0 * net.size * batch_size / S < LEAST_FLOPS:
+        S //= 2
+    return S
+
+
+class Shard:
+    """Fixed arrays for n examples, and the tape of one pass over them."""
+
+    def __init__(self, net: Sequential, loss: Loss, examples: Examples, n: int, divisor: float) -> None:
+        self.replicas, self.divisor = (net, loss), divisor
+        self.inputs, self.h = examples.inputs(n)
+        self.y = np.empty((n, *examples.y.shape[1:]), examples.y.dtype)
+        self.w = None if examples.w is None else np.empty(n, examples.dtype)
+        self.target: Array | None = None
+
+    def run(self, target: Array, scale: float, keep: float, key: tuple[int, ...] | None) -> float:
+        """Forward and backward; the gradient lands in `target` (P,). Returns this shard's part of L.
+
+        `key` starts the randomness of layers that have some.
+        """
+        if self.target is not target:
+            self._record(target, scale, keep, key)
+            return float(self.L[0])
+        if self.scale != scale or self.keep != keep:
+            self._set(scale, keep)
+        if key is not None:
+            self.net.reseed(*key)
+        self.tape.play()
+        return float(self.L[0])
+
+    def _record(self, target: Array, scale: float, keep: float, key: tuple[int, ...] | None) -> None:
+        net, loss = (part.replica() for part in self.replicas)
+        next(net.leaves())._wants_dL_dh = False  # nobody asks for the gradient of the data
+        self.tape, self.target, self.net = Tape(), target, net
+        self.landings = {name: TapedLanding(view, tape=self.tape) for name, view in net.views(target).items()}
+        self._set(scale, keep)
+        net.land_in(dict(self.landings))
+        if key is not None:
+            net.reseed(*key)
+        self.L = record(self.tape, net, loss, self.h, self.y.T, self.w, self.divisor)
+
+    def _set(self, scale: float, keep: float) -> None:
+        self.scale, self.keep = scale, keep
+        for landing in self.landings.values():
+            landing.scale, landing.keep = scale, keep
+
+
+class Step:
+    """All that one batch size needs: shards, groups, and the memory of each thread."""
+
+    def __init__(self, net: Sequential, loss: Loss, examples: Examples, n: int, S: int, threads: int) -> None:
+        self.n, self.net, self.loss = n, net, loss
+        self.bounds = np.linspace(0, n, min(S, n) + 1).astype(int).tolist()
+        self.random = any(type(leaf).reseed is not Layer.reseed for leaf in net.leaves())
+        self.weighted = examples.w is not None
+        self.divisor = 1.0 if loss.reduction == "sum" or self.weighted else float(n)
+        self.groups = min(len(self.bounds) - 1, GROUPS)
+        # A replica of a replica shares its arrays: one set of activations per thread, however many shards it runs.
+        self._memory = [(net.replica(), loss.replica()) for _ in range(min(threads, self.groups))]
+        self._shards: dict[tuple[int, int], Shard] = {}
+        self._gradients = list(np.empty((self.groups if self.S > 1 else 0, net.size), net.phi.dtype))
+
+    @property
+    def S(self) -> int:
+        """Number of shards."""
+        return len(self.bounds) - 1
+
+    @property
+    def buffer(self) -> Array:
+        """A vector (P,) for a gradient that may not land anywhere else yet; with S > 1, the one `run` fills."""
+        if not self._gradients:
+            self._gradients = [np.empty(self.net.size, self.net.phi.dtype)]
+        return self._gradients[0]
+
+    def run(
+        self, examples: Examples, rows: Array, key: tuple[int, ...], to: Landing, pool: Pool | None
+    ) -> float:
+        """Run the batch of these rows and return L. With S = 1 the gradient lands in `to`, else it is left in `buffer`.
+
+        `key` starts the randomness of layers that have some.
+        """
+        w = None
+        if examples.w is not None:
+            w = examples.w[rows]
+            w = w / w.sum() if self.loss.reduction == "mean" else w
+        if self.S == 1:
+            return self._run(0, 0, examples, rows, w, key, to)
+        losses = [0.0] * self.S
+
+        def work(thread: int) -> None:
+            for group in range(thread, self.groups, threads):
+                first, end = self.S * group // self.groups, self.S * (group + 1) // self.groups
+                for s in range(first, end):
+                    landing = Landing(self._gradients[group], 1.0, float(s > first))
+                    losses[s] = self._run(s, group, examples, rows, w, key, landing)
+
+        threads = len(self._memory)
+        run_all([partial(work, thread) for thread in range(threads)], pool)
+        for_pieces(self.net.size, self._add, pool)
+        return sum(losses)
+
+    def _run(
+        self,
+        s: int,
+        group: int,
+        examples: Examples,
+        rows: Array,
+        w: Array | None,
+        key: tuple[int, ...],
+        to: Landing,
+    ) -> float:
+        mine = slice(self.bounds[s], self.bounds[s + 1])
+        n = mine.stop - mine.start
+        shard = self._shards.get((group, n))
+        if shard is None:
+            net, loss = self._memory[group % len(self._memory)]
+            shard = self._shards[group, n] = Shard(net, loss, examples, n, self.divisor)
+        examples.fill(rows[mine], shard.inputs, shard.y)
+        if w is not None and shard.w is not None:
+            shard.w[...] = w[mine]
+        if to.target is None:
+            raise ValueError("a step needs a landing with a target")
+        return shard.run(to.target, to.scale, to.keep, (*key, s) if self.random else None)
+
+    def _add(self, piece: slice) -> None:
+        """Add the groups' gradients in a binary tree; the sum ends in the first."""
+        parts = [gradient[piece] for gradient in self._gradients]
+        while len(parts) > 1:
+            pairs = list(zip(parts[::2], parts[1::2], strict=False))
+            parts = [np.add(a, b, out=a) for a, b in pairs] + parts[2 * len(pairs) :]
+
+
+def run_all(jobs: list[Callable[[], object]], pool: Pool | None) -> None:
+    """Run the jobs on the pool's threads, or one after another."""
+    if pool is not None and len(jobs) > 1:
+        pool.run(jobs)
+    else:
+        for job in jobs:
+            job()
+
+
+def for_pieces(size: int, function: Callable[[slice], object], pool: Pool | None) -> None:
+    """Call function(piece) for the cache-sized pieces of a vector, split over the threads where that pays."""
+    pieces = [slice(start, start + PIECE) for start in range(0, size, PIECE)]
+    threads = pool.n if pool is not None and len(pieces) >= LEAST_PIECES else 1
+
+    def work(thread: int) -> None:
+        for piece in pieces[len(pieces) * thread // threads : len(pieces) * (thread + 1) // threads]:
+            function(piece)
+
+    run_all([partial(work, thread) for thread in range(threads)], pool)

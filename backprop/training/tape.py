@@ -1,0 +1,217 @@
+"""The tape: the NumPy calls of one training step, written down once and played back at every later step.
+
+A replica's arrays are the same objects in every step, so the calls of a step are the same, too: same functions, same arguments.
+Recording keeps the calls and drops what Python does between them (attribute look-ups, checks, views, dictionaries), which
+for a small network is most of the time. The layers are not written for it: during the one recorded pass they are given arrays
+of the class `Recorded`, which notice each ufunc applied to them.
+
+Only layers and losses that say `replays = True` in their own class are recorded call by call. Anything else, such as a layer
+of one's own, becomes a single call of its `forward` and one of its `backward`: always right, a little slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from backprop.blas import Landing, prepare
+from backprop.checks import Array
+from backprop.layers import Composite, Layer
+from backprop.layers.base import Gradients
+from backprop.losses import Loss
+
+PLAYABLE = {np.copyto, np.concatenate}  # NumPy functions that are not ufuncs and may be on a tape
+HARMLESS = {np.result_type, np.shape}  # those that only look at types and shapes, the same in every step
+
+
+class Tape:
+    """A list of calls without arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+
+    def play(self) -> None:
+        """Run all calls again."""
+        for call in self.calls:
+            call()
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Run a call now and at every later `play`."""
+        call()
+        self.calls.append(call)
+
+    def watch(self, array: Array) -> Array:
+        """The same memory, in an array that writes what is done to it on this tape."""
+        watched = array.view(Recorded)
+        watched.tape = self
+        return watched
+
+
+class Recorded(np.ndarray[Any, Any]):
+    """An array whose ufunc calls are written on a tape. What would make a step depend on its numbers is refused."""
+
+    tape: Tape
+
+    def __array_finalize__(self, parent: Any) -> None:
+        self.tape = getattr(parent, "tape", None)  # type: ignore[assignment]
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        tape = next(x.tape for x in (*inputs, *(out or ())) if isinstance(x, Recorded))
+        arguments = [plain(x) for x in inputs]
+        function = getattr(ufunc, method)
+        if "where" in options:
+            options["where"] = plain(options["where"])
+        target = plain(out[0]) if out else np.asarray(function(*arguments, **options))
+        if ufunc is np.matmul and target.ndim == 2:
+            tape.run(partial(prepare(*arguments, target), 1.0, 0.0))
+        else:
+            tape.run(partial(function, *arguments, out=target, **options))
+        return out[0] if out else tape.watch(target)
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        if function in HARMLESS:
+            return function(*plain(arguments))
+        if function not in PLAYABLE:
+            raise NotImplementedError(f"np.{function.__name__} cannot be written on a tape")
+        arguments, options = plain(arguments), {name: plain(value) for name, value in options.items()}
+        result = function(*arguments, **options)
+        if function is not np.copyto:
+            options.setdefault("out", result)
+        self.tape.calls.append(partial(function, *arguments, **options))
+        return result if result is None else self.tape.watch(result)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError("a step that reads its numbers in Python cannot be written on a tape")
+
+    __bool__ = __int__ = __float__ = __complex__ = __index__ = __setitem__ = _refuse
+    item = tolist = copy = fill = _refuse
+
+
+def plain(value: Any) -> Any:
+    """The same memory as an ordinary array, also inside lists and tuples."""
+    if isinstance(value, Recorded):
+        return value.view(np.ndarray)
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+@dataclass(eq=False)
+class TapedLanding(Landing):
+    """A landing whose products are prepared once; scale and keep are read at each play, so they may change.
+
+    Off the tape (`tape` None), which is where a layer of one's own runs, it is an ordinary landing.
+    """
+
+    tape: Tape | None = None
+
+    def outer(self, dL_df: Array, h: Array) -> Array:
+        """Land dL_df hᵀ with one prepared product."""
+        if self.tape is None or self.target is None:
+            return super().outer(dL_df, h)
+        return self._play(self.tape, plain(dL_df), plain(h).T, self.target)
+
+    def sum(self, dL_df: Array) -> Array:
+        """Land the sum over examples as the product with a column of ones, several times faster than a reduction."""
+        if self.tape is None or self.target is None:
+            return super().sum(dL_df)
+        dL_df = plain(dL_df)
+        return self._play(self.tape, dL_df, np.ones((dL_df.shape[1], 1), dL_df.dtype), self.target)
+
+    def _play(self, tape: Tape, A: Array, B: Array, C: Array) -> Array:
+        call = prepare(A, B, C.reshape(len(A), -1))
+        tape.run(lambda: call(self.scale, self.keep))
+        return C
+
+
+class Opaque(Layer):
+    """A layer that is on the tape as one call of its forward and one of its backward."""
+
+    def __init__(self, layer: Layer, tape: Tape) -> None:
+        self.layer, self.tape = layer, tape
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        for leaf in layer.leaves():
+            for landing in leaf._landings.values():
+                if isinstance(landing, TapedLanding):
+                    landing.tape = None
+
+    @property
+    def parameters(self) -> dict[str, Array]:  # type: ignore[override]
+        """Those of the layer."""
+        return self.layer.parameters
+
+    def land_in(self, landings: dict[str, Landing]) -> None:
+        """Hand the landings on."""
+        self.layer.land_in(landings)
+
+    def reseed(self, *key: int) -> None:
+        """Hand the key on."""
+        self.layer.reseed(*key)
+
+    def forward(self, h: Array) -> Array:
+        """Record layer.forward into an array of our own: what the layer returns may be a new array each time."""
+        h = plain(h)
+        f = np.array(self.layer.forward(h))
+        self.tape.calls.append(lambda: np.copyto(f, self.layer.forward(h)))
+        return self.tape.watch(f)
+
+    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
+        """Record layer.backward, with its gradients landed."""
+        dL_df = plain(dL_df)
+
+        def run() -> Array:
+            through, gradients = self.layer.backward(dL_df)
+            self.layer.take(gradients)
+            return through
+
+        dL_dh = np.array(run())
+        self.tape.calls.append(lambda: np.copyto(dL_dh, run()))
+        return self.tape.watch(dL_dh), {}
+
+    def take(self, gradients: Gradients) -> Gradients:
+        """Nothing is left to land."""
+        return gradients
+
+
+def replays(part: Layer | Loss) -> bool:
+    """Whether this very class, not one it inherits from, says that it may be recorded call by call."""
+    return bool(vars(type(part)).get("replays"))
+
+
+def put_on(layer: Layer, tape: Tape) -> Layer:
+    """Prepare a replica for its recorded pass."""
+    if isinstance(layer, Composite) and replays(layer):
+        layer.layers = {key: put_on(child, tape) for key, child in layer.layers.items()}
+    elif not replays(layer):
+        return Opaque(layer, tape)
+    else:
+        layer.parameters = {name: tape.watch(array) for name, array in layer.parameters.items()}
+    layer._tape = tape
+    return layer
+
+
+def record(
+    tape: Tape, net: Layer, loss: Loss, h: Array, y: Array, w: Array | None, divisor: float
+) -> Array:
+    """Run one step of a replica, forward and backward, and write it on the tape; returns L, an array (1,)."""
+    f = put_on(net, tape).forward(tape.watch(h))
+    if replays(loss):
+        loss._tape = tape
+        L = loss.total(f, tape.watch(y), None if w is None else tape.watch(w), divisor)
+        dL_df = loss.slope()
+    else:
+        f = plain(f)
+        L, dL_df = np.empty(1, f.dtype), np.empty_like(f)
+
+        def run() -> None:
+            np.copyto(L, loss.total(f, y, w, divisor))
+            np.copyto(dL_df, loss.slope())
+
+        tape.run(run)
+        dL_df = tape.watch(dL_df)
+    net.backward(dL_df)
+    return plain(L)

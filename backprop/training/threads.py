@@ -1,0 +1,111 @@
+"""The cores, and who may use them: one BLAS at a time, or Python threads of our own."""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from backprop import blas
+
+Job = Callable[[], object]
+
+
+def cores() -> int:
+    """Cores this process may use: the least of affinity, control-group quota, OMP_NUM_THREADS and OPENBLAS_NUM_THREADS.
+
+    >>> cores() >= 1
+    True
+    """
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        allowed, period = quota.read_text().split()
+        if allowed != "max":
+            limits.append(math.ceil(int(allowed) / int(period)))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value.isdigit() and int(value):
+            limits.append(int(value))
+    return max(1, min(limits))
+
+
+@cache
+def _blas_libraries() -> list[Any]:
+    from threadpoolctl import ThreadpoolController
+
+    blas.load()  # first, so that the controller finds it
+    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
+
+
+@contextmanager
+def blas_threads(n: int) -> Iterator[None]:
+    """Give SciPy's BLAS `n` threads and every other BLAS one; put everything back afterwards."""
+    libraries = _blas_libraries()
+    ours = [library for library in libraries if "scipy" in library.filepath] or libraries
+    before = [library.num_threads for library in libraries]
+    try:
+        for library in libraries:
+            library.set_num_threads(n if library in ours else 1)
+        yield
+    finally:
+        for library, count in zip(libraries, before, strict=True):
+            library.set_num_threads(count)
+
+
+class Pool:
+    """Runs jobs on `n` threads, of which the caller's is one. Use it with `with`: no thread outlives the block.
+
+    >>> with Pool(2) as pool:
+    ...     found = []
+    ...     pool.run([lambda: found.append(1), lambda: found.append(2)])
+    >>> sorted(found)
+    [1, 2]
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._jobs: list[queue.SimpleQueue[Job | None]] = [queue.SimpleQueue() for _ in range(n - 1)]
+        self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, args=(jobs,), name=f"backprop-{i}", daemon=True)
+            for i, jobs in enumerate(self._jobs, start=1)
+        ]
+
+    def __enter__(self) -> Pool:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for jobs in self._jobs:
+            jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, jobs: queue.SimpleQueue[Job | None]) -> None:
+        while (job := jobs.get()) is not None:
+            try:
+                job()
+                self._done.put(None)
+            except BaseException as error:  # raised again in the caller, with its own traceback
+                self._done.put(error)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run at most `n` jobs, the first one here; returns when all are done and raises the first error."""
+        for queue_, job in zip(self._jobs, jobs[1:], strict=False):
+            queue_.put(job)
+        errors: list[BaseException] = []
+        try:
+            jobs[0]()
+        except BaseException as error:
+            errors.append(error)
+        errors += [error for _ in jobs[1:] if (error := self._done.get()) is not None]
+        if errors:
+            raise errors[0]

@@ -1,0 +1,323 @@
+"""The fast path is the plain path: the trainer against net.forward, net.backward and optimizer.step, written out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import backprop as bp
+from backprop.training.shards import GROUPS, automatic_shards
+from backprop.training.threads import Pool, cores
+
+D, K, N = 6, 3, 50
+
+
+class Scale(bp.Layer):
+    """A layer of one's own, which knows nothing of replicas and landings."""
+
+    def __init__(self, features):
+        self.parameters["omega"] = np.full((features, 1), 1.5)
+
+    def forward(self, h):
+        self.h = h
+        return self.parameters["omega"] * h
+
+    def backward(self, dL_df):
+        return self.parameters["omega"] * dL_df, {"omega": (dL_df * self.h).sum(axis=1, keepdims=True)}
+
+
+class Quartic(bp.Loss):
+    """A loss of one's own."""
+
+    def ell(self, f, y):
+        self.d = f - y
+        return (self.d**4).sum(axis=0)
+
+    def dell_df(self):
+        return 4 * self.d**3
+
+
+ACTIVATIONS = [
+    *(bp.ReLU, bp.LeakyReLU, bp.ELU, bp.SiLU, bp.GELU, bp.Softplus, bp.Sigmoid, bp.Tanh, bp.Sin, bp.Cos),
+    *(bp.Exp, bp.Identity),
+]
+HIDDEN = {a.__name__: (lambda a=a: a()) for a in ACTIVATIONS} | {
+    "Scale": lambda: Scale(5),
+    "LayerNorm": lambda: bp.LayerNorm(5),
+    "BatchNorm": lambda: bp.BatchNorm(5),
+    "Residual": lambda: bp.Residual(bp.Sequential(bp.Linear(5, 5), bp.Tanh())),
+    "concatenate": lambda: bp.FanOut(bp.Linear(5, 2), bp.Sequential(bp.Linear(5, 3), bp.ReLU())),
+    "sum": lambda: bp.FanOut(bp.Linear(5, 5), bp.Identity(), Scale(5), join="sum"),
+    "without bias": lambda: bp.Linear(5, 5, bias=False),
+    "two in a row": lambda: bp.Sequential(bp.ReLU(), bp.ReLU(), bp.Exp(), bp.ReLU()),
+}
+OPTIMIZERS = {
+    "SGD": lambda: bp.SGD(0.05),
+    "weight decay": lambda: bp.SGD(0.05, weight_decay=0.1),
+    "momentum": lambda: bp.SGD(0.05, momentum=0.9),
+    "momentum and decay": lambda: bp.SGD(0.05, momentum=0.9, weight_decay=0.1),
+    "nesterov": lambda: bp.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "schedule": lambda: bp.SGD(bp.ExponentialDecay(0.05, factor=0.9), momentum=0.5),
+    "clip value": lambda: bp.SGD(0.05, clip_value=0.01),
+    "clip norm": lambda: bp.SGD(0.05, clip_norm=0.1),
+    "RMSProp": lambda: bp.RMSProp(0.01),
+    "Adagrad": lambda: bp.Adagrad(0.05),
+    "Adam": lambda: bp.Adam(0.01, weight_decay=0.1, clip_norm=0.5),
+    "AdamW": lambda: bp.AdamW(0.01),
+}
+LOSSES = {
+    "LeastSquares": (lambda: bp.LeastSquares(), K),
+    "AbsoluteError": (lambda: bp.AbsoluteError(), K),
+    "Huber": (lambda: bp.Huber(0.5), K),
+    "Poisson": (lambda: bp.Poisson(), K),
+    "BinaryCrossEntropy": (lambda: bp.BinaryCrossEntropy(), K),
+    "GaussianNLL": (lambda: bp.GaussianNLL(), 2 * K),
+    "Pinball": (lambda: bp.Pinball([0.2, 0.8]), 2 * K),
+    "CrossEntropy": (lambda: bp.CrossEntropy(), K),
+    "one-hot": (lambda: bp.CrossEntropy(), K),
+    "sum": (lambda: bp.LeastSquares(reduction="sum"), K),
+    "Quartic": (lambda: Quartic(), K),
+}
+
+
+def data(loss="CrossEntropy", n=N):
+    rng = np.random.default_rng(1)
+    X, labels = rng.standard_normal((n, D)), rng.integers(0, K, n)
+    onehot = np.eye(K)[labels]
+    y = {"CrossEntropy": labels, "BinaryCrossEntropy": onehot, "one-hot": onehot}.get(loss, rng.random((n, K)))
+    return X, y
+
+
+def network(hidden=bp.ReLU, outputs=K):
+    return bp.Sequential(bp.Linear(D, 5), hidden(), bp.Linear(5, outputs), seed=0, dtype="float64")
+
+
+def plain(net, loss, optimizer, X, y, batch_size, epochs, weights=None, seed=0):
+    """Minibatch descent as on the chalkboard."""
+    history = []
+    for epoch in range(epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(len(X))
+        order = np.arange(len(X)) if batch_size >= len(X) else order
+        total = share = 0.0
+        for start in range(0, len(X), batch_size):
+            rows = order[start : start + batch_size]
+            w = None if weights is None else weights[rows]
+            L = loss.forward(net.forward(X[rows].T), y[rows].T, w)
+            _, gradients = net.backward(loss.backward())
+            optimizer.step(net.phi, gradients.dL_dphi)
+            of_batch = len(rows) if w is None else w.sum()
+            total, share = total + L * of_batch, share + of_batch
+        history.append(total / share)
+    return history
+
+
+def assert_same_training(net, loss, optimizer, X, y, batch_size=8, weights=None, **settings):
+    epochs, twin = 3, net.copy()
+    expected = plain(twin, loss(), optimizer(), X, y, batch_size, epochs, weights)
+    trainer = bp.Trainer(net, loss(), optimizer(), batch_size=batch_size, **settings)
+    found = [record.loss for record in trainer.epochs(X, y, epochs, sample_weight=weights)]
+    scale = np.abs(twin.phi).max()
+    assert_allclose(net.phi, twin.phi, rtol=0, atol=1e-12 * max(1, scale))
+    if loss().reduction == "mean":
+        assert_allclose(found, expected, rtol=1e-12)
+    for name, buffer in net.buffers.items():
+        assert_allclose(buffer, twin.buffers[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_every_layer_trains_as_on_the_chalkboard(hidden, shards):
+    if hidden == "BatchNorm":
+        shards = 1
+    assert_same_training(network(HIDDEN[hidden]), bp.CrossEntropy, lambda: bp.SGD(0.05), *data(), shards=shards)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 11])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_trains_as_on_the_chalkboard(optimizer, shards):
+    assert_same_training(
+        network(), bp.CrossEntropy, OPTIMIZERS[optimizer], *data(), batch_size=12, shards=shards, threads=2
+    )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_as_on_the_chalkboard(loss, shards, weighted):
+    make, outputs = LOSSES[loss]
+    weights = np.random.default_rng(2).random(N) if weighted else None
+    assert_same_training(
+        network(bp.Tanh, outputs), make, lambda: bp.SGD(0.01), *data(loss), weights=weights, shards=shards
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
+def test_single_example_minibatch_and_full_batch_descent(batch_size):
+    assert_same_training(network(), bp.CrossEntropy, lambda: bp.SGD(0.05), *data(), batch_size=batch_size)
+
+
+def test_full_batch_by_its_name():
+    X, y = data()
+    a, b = network(), network()
+    bp.Trainer(a, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full").fit(X, y, epochs=2, progress=False)
+    bp.Trainer(b, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N).fit(X, y, epochs=2, progress=False)
+    assert_array_equal(a.phi, b.phi)
+
+
+def test_a_step_of_the_trainer_is_a_step_on_the_chalkboard():
+    X, y = data()
+    net, twin = network(), network()
+    L = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1)).step(X, y)
+    expected = plain(twin, bp.CrossEntropy(), bp.SGD(0.1), X, y, N, 1)
+    assert_allclose(L, expected[0], rtol=1e-13)
+    assert_allclose(net.phi, twin.phi, rtol=1e-12, atol=1e-14)
+
+
+def trained(threads, deterministic=True, hidden=bp.ReLU, dtype="float32", optimizer=lambda: bp.SGD(0.1, 0.9), **more):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((700, 40)).astype(np.float32), rng.integers(0, 10, 700)
+    net = bp.Sequential(bp.Linear(40, 64), hidden(), bp.Linear(64, 10), seed=0, dtype=dtype)
+    settings = {"batch_size": 300, "shards": 5, "threads": threads, "deterministic": deterministic} | more
+    bp.Trainer(net, bp.CrossEntropy(), optimizer(), **settings).fit(X, y, epochs=3, progress=False)
+    return net.phi
+
+
+@pytest.mark.parametrize("optimizer", [lambda: bp.SGD(0.1, 0.9), lambda: bp.Adam(0.01)], ids=["SGD", "Adam"])
+@pytest.mark.parametrize("hidden", [bp.ReLU, lambda: bp.Dropout(0.3), lambda: Scale(64)], ids=str)
+def test_threads_never_change_a_bit(hidden, optimizer):
+    one = trained(1, hidden=hidden, optimizer=optimizer)
+    for threads in (2, 4, 7):
+        assert_array_equal(trained(threads, hidden=hidden, optimizer=optimizer), one)
+
+
+def test_without_shards_deterministic_means_one_blas_thread():
+    assert_array_equal(trained(1, shards=1), trained(4, shards=1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_seed_one_hash(dtype):
+    assert_array_equal(trained(2, False, dtype=dtype), trained(2, False, dtype=dtype))
+
+
+PROGRAM = """
+import hashlib, numpy as np, backprop as bp
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((2048, 96)).astype("f"), rng.integers(0, 10, 2048)
+net = bp.Sequential(bp.Linear(96, 256), bp.ReLU(), bp.Dropout(0.2), bp.Linear(256, 256), bp.ReLU(), bp.Linear(256, 10), seed=0)
+bp.Trainer(net, bp.CrossEntropy(), bp.Adam(), batch_size=512).fit(X, y, epochs=1, progress=False)
+print(hashlib.sha256(net.phi.tobytes()).hexdigest())
+"""
+
+
+def test_fresh_processes_agree_to_the_bit():
+    """Three processes here; twenty are run by benchmarks/reproducible.py."""
+    hashes = {
+        subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    }
+    assert len(hashes) == 1
+    assert len(hashes.pop().strip()) == 64
+
+
+RULES = {"SGD": lambda: bp.SGD(0.01), "Nesterov": lambda: bp.SGD(0.01, 0.9, True), "Adam": lambda: bp.Adam()}
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("hidden", [bp.ReLU, bp.GELU, lambda: bp.Residual(bp.Linear(1024, 1024))], ids=str)
+def test_a_step_allocates_nothing_that_grows(hidden, optimizer, shards):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((2 * 1024, 256)).astype(np.float32), rng.integers(0, 10, 2 * 1024)
+    net = bp.Sequential(bp.Linear(256, 1024), hidden(), bp.Linear(1024, 10), seed=0)
+    trainer = bp.Trainer(net, bp.CrossEntropy(), RULES[optimizer](), batch_size=1024, shards=shards)
+    peaks = []
+    tracemalloc.start()
+    for _ in trainer.epochs(X, y, 3):
+        now, peak = tracemalloc.get_traced_memory()
+        peaks.append(peak - now)
+        tracemalloc.reset_peak()
+    tracemalloc.stop()
+    # An activation here takes 4 MiB, a gradient at least 1 MiB; pieces of φ and the buffers of NumPy's casts are smaller.
+    assert max(peaks[1:]) < 400_000
+
+
+def test_shards_depend_on_network_and_batch_alone():
+    small = bp.Sequential(bp.Linear(64, 32), bp.ReLU(), bp.Linear(32, 10))
+    large = bp.Sequential(bp.Linear(784, 512), bp.ReLU(), bp.Linear(512, 512), bp.ReLU(), bp.Linear(512, 10))
+    coupled = bp.Sequential(bp.Linear(784, 2048), bp.BatchNorm(2048), bp.Linear(2048, 10))
+    assert [automatic_shards(small, n) for n in (1, 512, 2048)] == [1, 1, 1]
+    assert [automatic_shards(large, n) for n in (1, 32, 256, 512, 2048, 8192)] == [1, 1, 1, 2, 4, 8]
+    assert automatic_shards(coupled, 8192) == 1
+
+
+def test_activation_memory_is_that_of_a_shard():
+    rng = np.random.default_rng(0)
+
+    def arrays(batch_size, shards):
+        X, y = rng.standard_normal((batch_size, 64)).astype(np.float32), rng.integers(0, 10, batch_size)
+        net = bp.Sequential(bp.Linear(64, 512), bp.Tanh(), bp.Linear(512, 10), seed=0)
+        trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full", shards=shards, threads=1)
+        tracemalloc.start()
+        trainer.fit(X, y, epochs=1, progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert arrays(8192, 32) < 1.5 * arrays(256, 1) + 8 * GROUPS * 4 * 40_000
+
+
+def test_a_worker_s_exception_arrives_with_its_traceback():
+    class Faulty(Scale):
+        def forward(self, h):
+            if threading.current_thread() is not threading.main_thread():
+                raise ZeroDivisionError("from a worker")
+            return super().forward(h)
+
+    X, y = data()
+    net = bp.Sequential(bp.Linear(D, 5), Faulty(5), bp.Linear(5, K), seed=0)
+    trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N, shards=2, threads=2)
+    with pytest.raises(ZeroDivisionError, match="from a worker") as caught:
+        trainer.fit(X, y, epochs=1, progress=False)
+    assert any(entry.name == "forward" for entry in caught.traceback)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
+
+
+def test_no_thread_outlives_fit():
+    trained(4)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
+
+
+def test_a_pool_runs_and_raises():
+    with Pool(3) as pool:
+        found = []
+        pool.run([lambda i=i: found.append(i) for i in range(3)])
+        assert sorted(found) == [0, 1, 2]
+        with pytest.raises(ZeroDivisionError):
+            pool.run([lambda: None, lambda: 1 / 0])
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
+def test_thread_limits_of_the_environment_are_respected(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert cores() == 1
+
+
+def test_user_arrays_survive_training():
+    X, y = data()
+    net = network()
+    f = net.forward(X.T)
+    before = f.copy()
+    bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N).fit(X, y, epochs=3, progress=False)
+    assert_array_equal(f, before)
+    twin = network()
+    twin.forward(X.T)
+    d = np.ones((K, N))
+    expected = twin.backward(d)[1]["0.beta"]
+    net.phi[...] = twin.phi  # the trainer's replicas left the caches of `net` alone
+    assert_allclose(net.backward(d)[1]["0.beta"], expected, rtol=1e-12)

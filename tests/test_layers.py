@@ -1,0 +1,490 @@
+"""Every layer keeps one contract: exact gradients, no surprises in memory, shape or type."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from tables import LAYERS, SEED, assert_close, complex_step, draws, forward, network, spread
+
+import backprop as bp
+from backprop.blas import Landing
+
+COUPLED = [name for name in LAYERS if network(name).couples_examples]
+RANDOM = [name for name in LAYERS if draws(network(name))]
+PLAIN = [name for name in LAYERS if name not in COUPLED + RANDOM]
+
+every_layer = pytest.mark.parametrize("name", LAYERS)
+every_plain_layer = pytest.mark.parametrize("name", PLAIN)
+
+
+def flat(gradients):
+    """All gradients as one vector, in their order."""
+    return np.concatenate([[], *(gradient.ravel() for gradient in gradients.values())])
+
+
+def passes(net, h, seed=1):
+    """One forward and one backward pass: f, dL_df, dL_dh and dL_dphi."""
+    f = forward(net, h)
+    dL_df = np.random.default_rng(seed).normal(size=f.shape).astype(f.dtype)
+    dL_dh, gradients = net.backward(dL_df)
+    return f, dL_df, dL_dh, flat(gradients)
+
+
+class TestGradients:
+    @every_layer
+    @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2), (4, 7), (4, 64)], ids=str)
+    def test_are_those_of_the_complex_step(self, name, shape):
+        net, h = network(name), spread(shape)
+        _, dL_df, dL_dh, dL_dphi = passes(net, h)
+        complex_net = net.copy()
+        complex_net.bind(net.phi.astype(complex))
+
+        def L_of_phi(phi):
+            complex_net.phi[...] = phi
+            return (dL_df * forward(complex_net, h)).sum()
+
+        assert_close(dL_dh, complex_step(lambda h: (dL_df * forward(net, h)).sum(), h))
+        assert_close(dL_dphi, complex_step(L_of_phi, net.phi))
+
+    @every_layer
+    def test_are_named_and_shaped_like_the_parameters(self, name):
+        net = network(name)
+        _, gradients = net.backward(net.forward(spread((4, 3))))
+        assert [(k, g.shape) for k, g in gradients.items()] == [(k, p.shape) for k, p in net.parameters.items()]
+
+    @every_layer
+    def test_are_views_of_one_vector_laid_out_like_phi(self, name):
+        net = network(name)
+        _, gradients = net.backward(net.forward(spread((4, 3))))
+        assert gradients.dL_dphi.shape == net.phi.shape
+        assert all(np.shares_memory(g, gradients.dL_dphi) for g in gradients.values())
+        assert_array_equal(gradients.dL_dphi, flat(gradients))
+
+    @every_layer
+    def test_are_the_same_when_backward_runs_twice(self, name):
+        net = network(name)
+        _, dL_df, dL_dh, dL_dphi = passes(net, spread((4, 3)))
+        again, gradients = net.backward(dL_df)
+        assert_array_equal(again, dL_dh)
+        assert_array_equal(flat(gradients), dL_dphi)
+
+    @every_plain_layer
+    def test_of_a_batch_are_the_sum_over_its_examples(self, name):
+        net, h = network(name), spread((4, 7))
+        _, dL_df, dL_dh, dL_dphi = passes(net, h)
+        total = np.zeros(net.size)
+        for n in range(7):
+            net.forward(h[:, n])
+            dL_dh_n, gradients = net.backward(dL_df[:, n])
+            assert_close(dL_dh_n, dL_dh[:, n])
+            total += flat(gradients)
+        assert_close(total, dL_dphi)
+
+    def test_couple_examples_exactly_where_a_batch_norm_is(self):
+        assert COUPLED == ["BatchNorm", "BatchNorm inside"]
+
+
+class TestArrays:
+    @every_layer
+    def test_returned_once_are_never_written_again(self, name):
+        net = network(name)
+        f, _, dL_dh, _ = passes(net, spread((4, 5)))
+        inferred = net.infer(spread((4, 5)))
+        _, gradients = net.backward(np.ones_like(f))
+        returned = [f, dL_dh, inferred, *gradients.values()]
+        before = [array.copy() for array in returned]
+        for n in (5, 3):
+            passes(net, spread((4, n), seed=9))
+            net.infer(spread((4, n), seed=9))
+        for array, then in zip(returned, before, strict=True):
+            assert_array_equal(array, then)
+
+    @every_layer
+    def test_handed_in_are_never_written(self, name):
+        net, h = network(name), spread((4, 5))
+        h.setflags(write=False)
+        dL_df = np.ones_like(net.forward(h))
+        dL_df.setflags(write=False)
+        phi = net.phi.copy()
+        net.infer(h)
+        net.backward(dL_df)
+        assert_array_equal(h, spread((4, 5)))
+        assert_array_equal(dL_df, np.ones_like(dL_df))
+        assert_array_equal(net.phi, phi)
+
+    @every_layer
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("shape", [(4,), (4, 3)], ids=str)
+    def test_keep_their_type(self, name, dtype, shape):
+        net, h = network(name, dtype=dtype), spread(shape).astype(dtype)
+        f = net.forward(h)
+        dL_dh, gradients = net.backward(f)
+        for array in (f, dL_dh, net.infer(h), *gradients.values()):
+            assert array.dtype == dtype
+
+    @every_layer
+    def test_of_whole_numbers_count_as_float64(self, name):
+        net, h = network(name), np.array([[1, 2], [-3, 1], [2, -1], [-1, 5]])
+        assert_array_equal(forward(net, h), forward(net, h.astype(float)))
+
+    @every_layer
+    @given(
+        D=st.integers(1, 6),
+        N=st.one_of(st.none(), st.integers(1, 9)),
+        layout=st.sampled_from(["C", "F", "strided", "reversed", "read-only"]),
+    )
+    def test_of_any_layout_give_the_same_answer(self, name, D, N, layout):
+        net, h = network(name, D), spread((D,) if N is None else (D, N))
+        expected = passes(net, h)
+        f, dL_df, dL_dh, dL_dphi = passes(net, laid_out(h, layout))
+        assert_close(f, expected[0], 1e-12)
+        again, _ = net.backward(laid_out(dL_df, layout))
+        assert dL_dh.shape == h.shape
+        for actual in (dL_dh, again):
+            assert_close(actual, expected[2], 1e-12)
+        assert_close(dL_dphi, expected[3], 1e-12)
+
+    @every_layer
+    @given(D=st.integers(1, 6), N=st.integers(1, 9))
+    def test_of_float32_agree_with_float64(self, name, D, N):
+        h = spread((D, N), seed=4)
+        # A variance near 0 makes the answer itself sensitive to the last digits of h, whatever the arithmetic.
+        h = h * 3 if D > 1 else h
+        wide = passes(network(name, D), h.astype(np.float32).astype(float))
+        narrow = passes(network(name, D, dtype="float32"), h.astype(np.float32))
+        assert_close(narrow[0], wide[0], 1e-3)
+
+
+def laid_out(array, layout):
+    """The same values in another memory layout."""
+    if layout == "strided":
+        room = np.full([2 * n for n in array.shape], np.nan)
+        room[tuple(slice(None, None, 2) for _ in array.shape)] = array
+        return room[tuple(slice(None, None, 2) for _ in array.shape)]
+    if layout == "reversed":
+        return array[::-1].copy()[::-1]
+    array = array.copy(order="F" if layout == "F" else "C")
+    array.setflags(write=layout != "read-only")
+    return array
+
+
+class TestInfer:
+    @every_layer
+    def test_leaves_a_pending_backward_alone(self, name):
+        net = network(name)
+        _, dL_df, dL_dh, dL_dphi = passes(net, spread((4, 3)))
+        forward(net, spread((4, 3)))
+        net.infer(spread((4, 6), seed=8))
+        again, gradients = net.backward(dL_df)
+        assert_array_equal(again, dL_dh)
+        assert_array_equal(flat(gradients), dL_dphi)
+
+    @every_plain_layer
+    @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 7)], ids=str)
+    def test_equals_forward_without_randomness_and_batch_statistics(self, name, shape):
+        net, h = network(name), spread(shape)
+        assert_array_equal(net.infer(h), net.forward(h))
+
+    def test_of_a_composite_of_ones_own_leaves_a_pending_backward_alone(self):
+        class Twice(bp.Composite):
+            def __init__(self, layer):
+                self.layers = {"inner": layer}
+
+            def forward(self, h):
+                return 2 * self.layers["inner"].forward(h)
+
+            def backward(self, dL_df):
+                return self.backward_child("inner", 2 * dL_df)
+
+        net, h = bp.Sequential(Twice(bp.Linear(4, 2)), dtype="float64"), spread((4, 3))
+        _, dL_df, dL_dh, dL_dphi = passes(net, h)
+        net.infer(spread((4, 3), seed=8))
+        again, gradients = net.backward(dL_df)
+        assert_array_equal(again, dL_dh)
+        assert_array_equal(gradients.dL_dphi, dL_dphi)
+
+
+class TestStability:
+    # The exponential of 10⁴ is no number.
+    @pytest.mark.parametrize("name", [name for name in LAYERS if name != "Exp"])
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_at_ten_thousand(self, name, dtype):
+        net = network(name, dtype=dtype)
+        h = np.array([[1e4, -1e4, 1e4], [-1e4, -1e4, 0], [1e4, 1e4, 1], [0, -1e4, -1]], dtype)
+        f = net.forward(h)
+        dL_dh, gradients = net.backward(np.ones_like(f))
+        for array in (f, dL_dh, net.infer(h), *gradients.values()):
+            assert np.isfinite(array).all()
+
+
+# name: layer, a[h], a'[h] of a number h, with Python's own functions
+ACTIVATIONS = {
+    "ReLU": (bp.ReLU(), lambda h: max(h, 0), lambda h: h > 0),
+    "LeakyReLU": (bp.LeakyReLU(0.1), lambda h: h if h > 0 else 0.1 * h, lambda h: 1 if h > 0 else 0.1),
+    "LeakyReLU by default": (bp.LeakyReLU(), lambda h: max(h, h / 100), lambda h: 1 if h > 0 else 0.01),
+    "ELU": (bp.ELU(), lambda h: h if h > 0 else math.expm1(h), lambda h: math.exp(min(h, 0))),
+    "ELU of 2": (
+        bp.ELU(2.0),
+        lambda h: h if h > 0 else 2 * math.expm1(h),
+        lambda h: 1 if h > 0 else 2 * math.exp(h),
+    ),
+    "SiLU": (
+        bp.SiLU(),
+        lambda h: h * logistic(h),
+        lambda h: logistic(h) * (1 + h * logistic(-h)),
+    ),
+    "GELU": (
+        bp.GELU(),
+        lambda h: h * math.erfc(-h / math.sqrt(2)) / 2,
+        lambda h: math.erfc(-h / math.sqrt(2)) / 2 + h * math.exp(-h * h / 2) / math.sqrt(2 * math.pi),
+    ),
+    "Softplus": (bp.Softplus(), lambda h: max(h, 0) + math.log1p(math.exp(-abs(h))), lambda h: logistic(h)),
+    "Sigmoid": (bp.Sigmoid(), lambda h: logistic(h), lambda h: logistic(h) * logistic(-h)),
+    "Tanh": (bp.Tanh(), math.tanh, lambda h: 1 - math.tanh(h) ** 2),
+    "Sin": (bp.Sin(), math.sin, math.cos),
+    "Cos": (bp.Cos(), math.cos, lambda h: -math.sin(h)),
+    "Exp": (bp.Exp(), lambda h: math.exp(min(h, 700)), lambda h: math.exp(min(h, 700))),
+    "Identity": (bp.Identity(), lambda h: h, lambda h: 1),
+}
+
+
+def logistic(h):
+    """1 / (1 + e⁻ʰ)."""
+    return 1 / (1 + math.exp(-h)) if h > 0 else math.exp(h) / (1 + math.exp(h))
+
+
+class TestActivations:
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_are_their_formulas(self, name):
+        layer, value, slope = ACTIVATIONS[name]
+        h = np.array([-1e4, -50.0, -3.0, -1.0, -1e-3, 0.0, 1e-3, 0.5, 2.0, 30.0, 1e4])
+        h = h[h <= 700] if name == "Exp" else h
+        assert_allclose(layer.forward(h), [value(x) for x in h], rtol=1e-14, atol=1e-300)
+        # Where a slope is 1 − something near 1, its digits end at 1e-16 of 1, not of the slope.
+        dL_dh, _ = layer.backward(np.ones_like(h))
+        assert_allclose(dL_dh, [slope(x) for x in h], rtol=1e-14, atol=1e-15)
+
+    def test_are_all_in_the_table(self):
+        elementwise = {"ReLU", "Identity"} | {c.__name__ for c in bp.Activation.__subclasses__()}
+        assert elementwise == {type(layer).__name__ for layer, _, _ in ACTIVATIONS.values()}
+
+
+class TestMatrixCalculus:
+    """∂f/∂x holds ∂f_j/∂x_i in row i and column j: as many rows as x has entries, one column per entry of f."""
+
+    h, beta = np.array([0.3, -1.2, 0.8]), np.array([0.5, -0.25])
+    omega = np.array([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]])
+
+    @staticmethod
+    def jacobian(function, x):
+        """∂f/∂x by central differences."""
+        step = 1e-6
+        rows = [(function(x + step * e) - function(x - step * e)) / (2 * step) for e in np.eye(len(x))]
+        return np.array(rows)
+
+    def linear(self, beta):
+        layer = bp.Sequential(bp.Linear(3, 2), dtype="float64")
+        layer.parameters["0.beta"][...] = beta
+        layer.parameters["0.omega"][...] = self.omega
+        return layer
+
+    def test_df_dh_is_omega_transposed(self):
+        assert_allclose(self.jacobian(self.linear(self.beta).infer, self.h), self.omega.T, atol=1e-9)
+
+    def test_df_dbeta_is_the_identity(self):
+        J = self.jacobian(lambda beta: self.linear(beta).infer(self.h), self.beta)
+        assert_allclose(J, np.eye(2), atol=1e-9)
+
+    def test_da_db_is_a_diagonal_of_indicators(self):
+        J = self.jacobian(bp.ReLU().infer, self.h)
+        assert_allclose(J, np.diag([1.0, 0.0, 1.0]), atol=1e-9)
+
+    @pytest.mark.parametrize("name", PLAIN)
+    def test_backward_multiplies_by_the_jacobian(self, name):
+        net, h = network(name), spread((4,))
+        f = net.forward(h)
+        columns = np.stack([net.backward(e)[0] for e in np.eye(len(f))], axis=1)
+        assert_allclose(columns, self.jacobian(net.infer, h), rtol=1e-7, atol=1e-7)
+
+
+class TestDropout:
+    @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+    def test_keeps_the_mean(self, rate):
+        n = 200_000
+        f = bp.Dropout(rate, seed=0).forward(np.ones((1, n)))
+        # Five standard deviations of the mean of n values that are 0 or 1/(1 − rate).
+        assert_allclose(f.mean(), 1, atol=5 * math.sqrt(rate / (1 - rate) / n))
+        assert_allclose(f[f > 0], 1 / (1 - rate), rtol=1e-15)
+
+    def test_drops_the_share_it_is_told(self):
+        f = bp.Dropout(0.25, seed=1).forward(np.ones(100_000))
+        assert_allclose(np.mean(f == 0), 0.25, atol=0.01)
+
+    def test_of_rate_0_and_in_inference_is_the_identity(self):
+        h = spread((4, 3))
+        assert_array_equal(bp.Dropout(0.0).forward(h), h)
+        assert_array_equal(bp.Dropout(0.9).infer(h), h)
+
+    def test_repeats_its_mask_from_the_same_key_only(self):
+        layer, h = bp.Dropout(0.5), np.ones((8, 64))
+        masks = []
+        for key in [(1, 2), (1, 2), (1, 3), (2, 2)]:
+            layer.reseed(*key)
+            masks.append(layer.forward(h))
+        assert_array_equal(masks[0], masks[1])
+        assert len({mask.tobytes() for mask in masks}) == 3
+
+    def test_draws_a_new_mask_each_time(self):
+        layer, h = bp.Dropout(0.5, seed=0), np.ones((8, 64))
+        assert (layer.forward(h) != layer.forward(h)).any()
+
+    def test_twice_in_a_network_draws_two_masks(self):
+        net = bp.Sequential(bp.FanOut(bp.Dropout(0.5), bp.Dropout(0.5)))
+        net.reseed(SEED)
+        first, second = np.split(net.forward(np.ones((64, 4), np.float32)), 2)
+        assert (first != second).any()
+
+
+class TestNormalization:
+    def test_batch_norm_keeps_running_statistics_as_pytorch_does(self):
+        layer, generator = bp.BatchNorm(3, momentum=0.2), np.random.default_rng(0)
+        mean, variance = np.zeros(3), np.ones(3)
+        for n in (4, 9, 2):
+            h = generator.normal(3, 2, (3, n))
+            layer.forward(h)
+            mean = 0.8 * mean + 0.2 * h.mean(axis=1)
+            variance = 0.8 * variance + 0.2 * h.var(axis=1, ddof=1)
+        assert_allclose(layer.buffers["running_mean"], mean, rtol=1e-14)
+        assert_allclose(layer.buffers["running_variance"], variance, rtol=1e-14)
+        z = (h - mean[:, None]) / np.sqrt(variance[:, None] + 1e-5)
+        assert_allclose(layer.infer(h), z, rtol=1e-13)
+        assert_allclose(layer.infer(h[:, 0]), z[:, 0], rtol=1e-13)
+
+    def test_infer_and_backward_leave_running_statistics_alone(self):
+        layer, h = bp.BatchNorm(4), spread((4, 5))
+        layer.forward(h)
+        before = {name: buffer.copy() for name, buffer in layer.buffers.items()}
+        layer.infer(h)
+        layer.backward(h)
+        for name, buffer in layer.buffers.items():
+            assert_array_equal(buffer, before[name])
+
+    @pytest.mark.parametrize(("layer", "axis"), [(bp.BatchNorm(4), 1), (bp.LayerNorm(4), 0)], ids=str)
+    def test_gives_mean_0_and_variance_1(self, layer, axis):
+        f = layer.forward(100 + 7 * spread((4, 9)))
+        assert_allclose(f.mean(axis=axis), 0, atol=1e-12)
+        assert_allclose(f.var(axis=axis), 1, rtol=1e-4)
+
+    def test_layer_norm_is_its_formula(self):
+        net, h = network("LayerNorm"), spread((4, 9))
+        beta, gamma = (net.parameters[f"0.{name}"][:, None] for name in ("beta", "gamma"))
+        z = (h - h.mean(axis=0)) / np.sqrt(h.var(axis=0) + 1e-5)
+        assert_allclose(net.forward(h), beta + gamma * z, rtol=1e-13)
+
+
+class TestComposition:
+    h = spread((4, 5))
+
+    def test_residual_adds_its_input(self):
+        layer = bp.Linear(4, 4, seed=0)
+        assert_allclose(bp.Residual(layer).forward(self.h), self.h + layer.infer(self.h), rtol=1e-15)
+
+    @pytest.mark.parametrize("join", ["concatenate", "sum"])
+    def test_fan_out_joins_its_branches(self, join):
+        branches = [bp.Linear(4, 2, seed=0), bp.Linear(4, 2, seed=1), bp.Sequential(bp.Linear(4, 2), bp.Sin())]
+        outputs = [branch.infer(self.h) for branch in branches]
+        expected = np.concatenate(outputs) if join == "concatenate" else sum(outputs)
+        assert_allclose(bp.FanOut(*branches, join=join).forward(self.h), expected, rtol=1e-14)
+
+    def test_fan_out_gradient_is_the_sum_over_branches(self):
+        branches = [bp.Sin(), bp.Exp(), bp.Tanh()]
+        fan_out, dL_df = bp.FanOut(*branches, join="sum"), spread((4, 5), seed=2)
+        fan_out.forward(self.h)
+        dL_dh, gradients = fan_out.backward(dL_df)
+        assert_allclose(dL_dh, sum(branch.backward(dL_df)[0] for branch in branches), rtol=1e-14)
+        assert gradients == {}
+
+    def test_forward_is_one_layer_after_another(self):
+        net = network("Sequential in Sequential")
+        net.reseed(SEED)
+        h = self.h
+        for layer in net:
+            h = layer.forward(h)
+        assert_array_equal(forward(net, self.h), h)
+
+
+class TestReplica:
+    """What the trainer runs: the same φ, arrays of its own that it uses again and again."""
+
+    @every_layer
+    def test_gives_the_values_of_the_users_layer(self, name):
+        net = network(name)
+        twin = net.replica()
+        for n in (7, 3, 7, 9, 1):
+            for actual, desired in zip(passes(twin, spread((4, n))), passes(net, spread((4, n))), strict=True):
+                assert_array_equal(actual, desired)
+
+    @every_layer
+    def test_leaves_a_pending_backward_of_the_users_layer_alone(self, name):
+        net = network(name)
+        _, dL_df, dL_dh, dL_dphi = passes(net, spread((4, 5)))
+        forward(net, spread((4, 5)))
+        passes(net.replica(), spread((4, 6), seed=7))
+        again, gradients = net.backward(dL_df)
+        assert_array_equal(again, dL_dh)
+        assert_array_equal(flat(gradients), dL_dphi)
+
+    @every_layer
+    def test_shares_phi_and_buffers(self, name):
+        net = network(name)
+        twin = net.replica()
+        for mine, its in ((net.parameters, twin.parameters), (net.buffers, twin.buffers)):
+            assert mine.keys() == its.keys()
+            assert all(np.shares_memory(mine[key], its[key]) for key in mine)
+        net.phi[...] = np.linspace(-1, 1, net.size)
+        passes(net, spread((4, 5)))  # what it does to running statistics shows in both
+        assert_array_equal(twin.infer(spread((4, 5))), net.infer(spread((4, 5))))
+
+    @pytest.mark.parametrize(
+        "name", [name for name in LAYERS if not network(name)[0].children and "own" not in name]
+    )
+    def test_writes_to_the_same_arrays_in_each_step(self, name):
+        layer = network(name)[0].replica()
+        first = layer.forward(spread((4, 5)))
+        first_dL_dh, _ = layer.backward(np.ones_like(first))
+        second = layer.forward(spread((4, 5), seed=1))
+        second_dL_dh, _ = layer.backward(np.ones_like(first))
+        assert np.shares_memory(first, second)
+        assert name.endswith("Norm") or np.shares_memory(first_dL_dh, second_dL_dh)
+
+    @every_layer
+    @pytest.mark.parametrize(("scale", "keep"), [(-0.1, 1.0), (1.0, 0.9), (1.0, 0.0), (2.0, 0.5), (-1.0, 0.0)])
+    def test_lands_scale_times_gradient_plus_keep_times_target(self, name, scale, keep):
+        net, h = network(name), spread((4, 5))
+        f = forward(net, h)
+        _, gradients = net.backward(f)
+        targets = {key: np.full(g.shape, 0.5) for key, g in gradients.items()}
+        twin = net.replica()
+        twin.land_in({key: Landing(target, scale, keep) for key, target in targets.items()})
+        dL_dh, _ = (forward(twin, h), twin.backward(f))[1]
+        assert_array_equal(dL_dh, net.backward(f)[0])
+        for key, target in targets.items():
+            assert_close(target, scale * gradients[key] + keep * 0.5)
+
+    @every_layer
+    def test_may_land_in_phi_itself(self, name):
+        net, h = network(name), spread((4, 5))
+        f = forward(net, h)
+        dL_dh, gradients = net.backward(f)
+        expected = {key: p - 0.1 * gradients[key] for key, p in net.parameters.items()}
+        twin = net.replica()
+        twin.land_in({key: Landing(p, -0.1, 1.0) for key, p in net.parameters.items()})
+        forward(twin, h)
+        assert_array_equal(twin.backward(f)[0], dL_dh)
+        for key, p in net.parameters.items():
+            assert_close(p, expected[key])
