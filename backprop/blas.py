@@ -101,7 +101,8 @@ def prepare(A: Array, B: Array, C: Array) -> Call:
         return partial(_by_numpy, A, B, C)
     if not C.flags.f_contiguous:
         A, B, C = B.T, A.T, C.T  # BLAS writes Fortran order, and Cᵀ = Bᵀ Aᵀ
-    if not C.flags.f_contiguous or _order(A) is None or _order(B) is None:
+    usable = C.flags.f_contiguous and C.flags.aligned and C.flags.writeable
+    if not usable or _order(A) is None or _order(B) is None:
         return partial(_by_numpy, A, B, C)
     if 2.0 * C.size * A.shape[1] >= RELEASE_FLOPS or not (_whole(A) and _whole(B)):
         return _by_address(A, B, C)
@@ -126,6 +127,16 @@ def axpy(a: float, x: Array, y: Array) -> None:
         np.add(y, a * x, out=y)
 
 
+def norm(x: Array) -> float:
+    """√(Σ x²) of a vector, without overflow on the way.
+
+    >>> import numpy as np
+    >>> norm(np.array([3.0, 4.0]))
+    5.0
+    """
+    return float((load().snrm2 if x.dtype.char == "f" else load().dnrm2)(x))
+
+
 def _by_numpy(A: Array, B: Array, C: Array, scale: float, keep: float) -> None:
     AB = np.matmul(A, B)
     if scale != 1:
@@ -148,6 +159,8 @@ def _fortran(A: Array) -> tuple[Array, int]:
 
 def _order(A: Array) -> tuple[bytes, int] | None:
     """BLAS's name for A's order and its leading dimension; None if neither dimension is dense."""
+    if not A.flags.aligned or any(stride % A.itemsize for stride in A.strides):
+        return None
     if A.flags.f_contiguous:
         return b"N", max(A.shape[0], 1)
     if A.flags.c_contiguous:

@@ -6,6 +6,7 @@ An error has four parts: who noticed, what was expected, what came instead, and 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -48,7 +49,10 @@ def number(
     expected = " and ".join(limits) or f"{name} a finite number"
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(message(who, f"a number, {expected}", f"{value!r} ({type(value).__name__})"))
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
     if not (math.isfinite(result) and above < result < below and least <= result <= most):
         raise ValueError(message(who, expected, repr(value)))
     return result
@@ -67,6 +71,28 @@ def integer(who: object, name: str, value: object, *, least: int = 1) -> int:
     if value < least:
         raise ValueError(message(who, f"{name} ≥ {least}", repr(value)))
     return int(value)
+
+
+def generator(who: object, seed: object) -> np.random.Generator:
+    """A generator of what was given: None, a whole number ≥ 0, or a generator."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng(None if seed is None else integer(who, "seed", seed, least=0))
+
+
+def call(thing: object, **instead: object) -> str:
+    """The call that makes an object: its class and those constructor arguments that are not at their default.
+
+    >>> import backprop as bp
+    >>> call(bp.StepDecay(0.1, every=10))
+    'StepDecay(learning_rate=0.1, every=10)'
+    """
+    values = []
+    for name, parameter in inspect.signature(type(thing).__init__).parameters.items():
+        value = instead.get(name, getattr(thing, name, parameter.default))
+        if name != "self" and value is not parameter.empty and value != parameter.default:
+            values.append(f"{name}={value!r}")
+    return f"{type(thing).__name__}({', '.join(values)})"
 
 
 def integer_or(who: object, name: str, value: object, word: str) -> int | str:
@@ -128,49 +154,57 @@ def numeric(who: object, name: str, values: object) -> Array:
     return array
 
 
-def finite(who: object, name: str, array: Array, first_row: int = 0) -> None:
-    """Refuse NaN and inf, naming the row and column of the first one.
+def finite(who: object, name: str, array: Array, first_row: int = 0, dtype: Any = None) -> None:
+    """Refuse NaN and inf, also those that only appear as `dtype`, naming the row and column of the first one.
 
     `first_row` is the row of the whole data set at which this block starts.
     """
-    if array.dtype.kind != "f" or all_finite(array):
+    if array.dtype.kind != "f":
         return
-    where = np.argwhere(~np.isfinite(array))[0]
+    with np.errstate(over="ignore"):
+        stored = array if dtype is None else array.astype(dtype, copy=False)
+    if all_finite(stored):
+        return
+    where = tuple(np.argwhere(~np.isfinite(stored))[0])
     place = f"row {where[0] + first_row}" + (f", column {where[1]}" if array.ndim > 1 else "")
-    value = array[tuple(where)]
-    raise ValueError(
-        message(who, f"finite values in {name}", f"{value} at {place}", "Remove or impute such rows first.")
-    )
+    advice = "Remove or impute such rows first."
+    if np.isfinite(array[where]):
+        advice = f"It is too large for {np.dtype(dtype)}: scale the data, or use dtype='float64'."
+    raise ValueError(message(who, f"finite values in {name}", f"{array[where]} at {place}", advice))
 
 
 def all_finite(array: Array) -> bool:
     """Whether every entry is finite.
 
-    A sum of squares is finite only if every term is, and a dot product reads memory once where `isfinite` also
-    writes a mask; only when it is not finite (which may be mere overflow) does the exact test run.
+    A sum is finite only if every term is, and it reads memory once where `isfinite` also writes a mask; only when it is not
+    finite (which may be mere overflow) does the exact test run.
     """
-    if array.flags.c_contiguous or array.flags.f_contiguous:
-        flat = array.ravel(order="K")
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(np.dot(flat, flat)):
-                return True
-    return bool(np.isfinite(array).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.add.reduce(array, axis=None))) or bool(np.isfinite(array).all())
 
 
-def rows(who: object, X: object, in_features: int | None) -> Array:
+def sliceable(X: Any) -> bool:
+    """Whether X is not an array but has a shape, a numeric dtype and slices, such as an HDF5 data set; it is not read whole."""
+    if isinstance(X, np.ndarray | np.generic) or not hasattr(X, "__getitem__") or hasattr(X, "iloc"):
+        return False
+    dtype, shape = getattr(X, "dtype", None), getattr(X, "shape", ())
+    return isinstance(dtype, np.dtype) and dtype.kind in "fiub" and len(shape) == 2 and min(shape) > 0
+
+
+def rows(who: object, X: Any, in_features: int | None) -> Any:
     """Inputs at the door: shape (N, D), one example per row.
 
     Raises TypeError or ValueError; a matrix that fits when transposed is named as such.
     """
-    X = numeric(who, "X", X)
-    if X.ndim != 2:
+    X = X if sliceable(X) else numeric(who, "X", X)
+    if len(X.shape) != 2:
         advice = "Use X.reshape(1, -1) for a single example, X.reshape(-1, 1) for a single feature."
         raise ValueError(
             message(
                 who,
                 "X with shape (N, D), one example per row",
                 f"shape {X.shape}",
-                advice if X.ndim == 1 else "",
+                advice if len(X.shape) == 1 else "",
             )
         )
     if in_features is not None and X.shape[1] != in_features:
@@ -186,18 +220,24 @@ def rows(who: object, X: object, in_features: int | None) -> Array:
     return X
 
 
-def columns(layer: Any, method: str, h: object) -> Array:
-    """Input of a layer: shape (D,) or (D, N), one example per column, of a floating or complex type.
-
-    Integers become float64. Raises TypeError or ValueError; a matrix of rows is told to transpose itself.
-    """
-    array = h if isinstance(h, np.ndarray) else np.asarray(h)
+def floating(who: object, name: str, value: object) -> Array:
+    """An array of a floating or complex type; whole numbers become float64. Raises TypeError for anything else."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(message(who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0)."))
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    if array.dtype.kind in "iub":
+        return array.astype(np.float64)
     if array.dtype.kind not in "fc":
-        if array.dtype.kind not in "iub":
-            raise TypeError(
-                message(f"{layer.label}.{method}", "h of real numbers", f"an array of dtype {array.dtype}")
-            )
-        array = array.astype(np.float64)
+        raise TypeError(message(who, f"{name} of real numbers", f"an array of dtype {array.dtype}"))
+    return array
+
+
+def columns(layer: Any, method: str, h: object) -> Array:
+    """Input of a layer: shape (D,) or (D, N), one example per column.
+
+    Raises TypeError or ValueError; a matrix of rows is told to transpose itself.
+    """
+    array = floating(f"{layer.label}.{method}", "h", h)
     width = layer.in_features
     if array.ndim not in (1, 2) or (width is not None and array.shape[0] != width):
         wanted = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
@@ -217,21 +257,10 @@ def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
     """
     if shape is None:
         raise too_early(layer)
-    array = dL_df if isinstance(dL_df, np.ndarray) else np.asarray(dL_df)
-    if array.dtype.kind not in "fc":
-        if array.dtype.kind not in "iub":
-            raise TypeError(
-                message(f"{layer.label}.backward", "dL_df of real numbers", f"an array of dtype {array.dtype}")
-            )
-        array = array.astype(np.float64)
+    array = floating(f"{layer.label}.backward", "dL_df", dL_df)
     if array.shape != shape:
-        raise ValueError(
-            message(
-                f"{layer.label}.backward",
-                f"dL_df with shape {shape}, that of what forward returned",
-                f"shape {array.shape}",
-            )
-        )
+        expected = f"dL_df with shape {shape}, that of what forward returned"
+        raise ValueError(message(f"{layer.label}.backward", expected, f"shape {array.shape}"))
     return array
 
 
@@ -269,20 +298,20 @@ def layer(who: object, value: object, kind: type) -> Any:
 
 def dtype(who: object, value: object) -> np.dtype[Any]:
     """float32 or float64."""
-    try:
-        kind = np.dtype(value)  # type: ignore[call-overload]
-    except TypeError:
-        kind = None
-    if kind not in (np.dtype("float32"), np.dtype("float64")):
+    kinds = {np.dtype(kind).name: np.dtype(kind) for kind in (np.float32, np.float64)}
+    name = getattr(value, "name", getattr(value, "__name__", value))
+    if not isinstance(name, str) or name not in kinds:
         raise ValueError(message(who, "dtype 'float32' or 'float64'", repr(value)))
-    return kind  # type: ignore[no-any-return]
+    return kinds[name]
 
 
 def labels(who: object, y: Array, K: int) -> Array:
     """Class labels (N,): whole numbers 0 … K−1, as integers. Raises ValueError naming the first row that is not."""
     finite(who, "y", y)
-    wrong = (y < 0) | (y > K - 1) | (y != np.floor(y)) if y.dtype.kind == "f" else (y < 0) | (y > K - 1)
-    if y.dtype.kind != "b" and wrong.any():
+    wrong = (y < 0) | (y > K - 1)
+    if y.dtype.kind == "f":
+        wrong |= y != np.floor(y)
+    if wrong.any():
         row = int(np.argmax(wrong))
         advice = f"Number the classes from 0; {K} outputs make {K} classes."
         raise ValueError(message(who, f"labels 0 … {K - 1}", f"{y[row]} at row {row}", advice))
@@ -298,8 +327,9 @@ def values_between(who: object, name: str, array: Array, low: float, high: float
         raise ValueError(message(who, expected, f"{array[where]} for example {where[-1]}"))
 
 
-def same_length(who: object, X: Array, y: object) -> None:
-    """Refuse targets that are not one row per row of X."""
-    y = numeric(who, "y", y)
-    if y.ndim == 0 or len(y) != len(X):
-        raise ValueError(message(who, f"y with {len(X)} rows, one per row of X", f"shape {y.shape}"))
+def backward_result(layer: Any, result: object) -> tuple[Array, dict[str, Array]]:
+    """What a layer's `backward` returned: (dL_dh, gradients). Raises TypeError for anything else."""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
+        return result
+    expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
+    raise TypeError(message(f"{layer.label}.backward", expected, f"a {type(result).__name__}"))

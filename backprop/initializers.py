@@ -36,45 +36,44 @@ class Initializer(ABC):
         """Return a new array of `shape`."""
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({values})"
+        return checks.call(self)
 
 
 class _Scaled(Initializer):
     """Mean 0 and a variance that depends on the widths."""
 
     @abstractmethod
-    def variance(self, fan_out: int, fan_in: int) -> float:
+    def variance_of(self, fan_out: int, fan_in: int) -> float:
         """Variance of one weight, from D_out and D_in."""
 
 
 class _Normal(_Scaled):
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
         """Return a new array of `shape`, normally distributed."""
-        return generator.normal(0.0, math.sqrt(self.variance(*shape)), shape)
+        return generator.normal(0.0, math.sqrt(self.variance_of(*shape)), shape)
 
 
 class _Uniform(_Scaled):
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
         """Return a new array of `shape`, uniform on ±√(3 variance), which has that variance."""
-        bound = math.sqrt(3.0 * self.variance(*shape))
+        bound = math.sqrt(3.0 * self.variance_of(*shape))
         return generator.uniform(-bound, bound, shape)
 
 
 class _He(_Scaled):
-    def variance(self, fan_out: int, fan_in: int) -> float:
+    def variance_of(self, fan_out: int, fan_in: int) -> float:
         """2 / D_in."""
         return 2.0 / fan_in
 
 
 class _Glorot(_Scaled):
-    def variance(self, fan_out: int, fan_in: int) -> float:
+    def variance_of(self, fan_out: int, fan_in: int) -> float:
         """2 / (D_in + D_out)."""
         return 2.0 / (fan_in + fan_out)
 
 
 class _LeCun(_Scaled):
-    def variance(self, fan_out: int, fan_in: int) -> float:
+    def variance_of(self, fan_out: int, fan_in: int) -> float:
         """1 / D_in."""
         return 1.0 / fan_in
 
@@ -134,11 +133,11 @@ class Normal(_Normal):
     """
 
     def __init__(self, variance: float) -> None:
-        self.sigma_squared = checks.number("Normal", "variance", variance, least=0)
+        self.variance = checks.number("Normal", "variance", variance, least=0)
 
-    def variance(self, fan_out: int, fan_in: int) -> float:
+    def variance_of(self, fan_out: int, fan_in: int) -> float:
         """The σ² that was asked for."""
-        return self.sigma_squared
+        return self.variance
 
 
 class Orthogonal(Initializer):

@@ -73,14 +73,16 @@ class Loss(Recycling, ABC):
         """∂ℓ_n/∂f_n (K, N) of the last `ell`."""
 
     def forward(self, f: Array, y: Array, sample_weight: Array | None = None) -> float:
-        """L of outputs f (K, N) or (K,) and targets y: labels (N,) or (K, N). Caches what `backward` needs."""
-        f = np.asarray(f)
-        columns = f.reshape(len(f), -1) if f.ndim else f.reshape(1, 1)
-        y = self.targets(y, columns.shape, single=f.ndim < 2)
+        """L of outputs f (K, N) and targets y: labels (N,) or (K, N). Caches what `backward` needs.
+
+        A vector f (K,) is one example with K outputs; pass f[None] for N examples with one output each.
+        """
+        columns = self._columns("forward", f)
+        y = self.targets(y, columns.shape, single=np.ndim(f) < 2)
         if sample_weight is not None:
             sample_weight = checks.weights(f"{self!r}.forward", sample_weight, columns.shape[1])
         L: float = self.total(columns, y, sample_weight).item()
-        self._shape = f.shape
+        self._shape = np.shape(f)
         return L
 
     def backward(self) -> Array:
@@ -90,9 +92,17 @@ class Loss(Recycling, ABC):
 
     def per_example(self, f: Array, y: Array) -> Array:
         """ℓ_n (N,), without weights; a pending `backward` is not disturbed."""
-        f = np.asarray(f)
-        columns = f.reshape(len(f), -1)
-        return copy.copy(self).ell(columns, self.targets(y, columns.shape, single=f.ndim < 2))
+        columns = self._columns("per_example", f)
+        return copy.copy(self).ell(columns, self.targets(y, columns.shape, single=np.ndim(f) < 2))
+
+    def _columns(self, method: str, f: object) -> Array:
+        """Outputs (K, N) of a floating or complex type; a vector (K,) is one example."""
+        array = checks.floating(f"{self!r}.{method}", "f", f)
+        if array.ndim not in (1, 2) or not array.size:
+            raise ValueError(
+                checks.message(f"{self!r}.{method}", "f with shape (K, N) or (K,)", f"shape {array.shape}")
+            )
+        return array.reshape(len(array), -1)
 
     def total(self, f: Array, y: Array, w: Array | None, divisor: float | None = None) -> Array:
         """L as an array of shape (), from checked columns. A shard passes the `divisor` of its whole batch."""
@@ -137,6 +147,25 @@ class Loss(Recycling, ABC):
         self.check_values(y)
         return y.reshape(K, N)
 
+    def from_rows(self, who: str, y: object, K: int, N: int) -> Array:
+        """Targets as a person has them, rows (N,) or (N, K), checked and turned into the columns of `targets`."""
+        y = checks.numeric(who, "y", y)
+        width = K // self.outputs_per_target
+        shapes: list[tuple[int, ...]] = [(N,)] if self.takes_labels or width == 1 else []
+        shapes += [(N, width)] if width > 1 or not self.takes_labels else []
+        if y.shape not in shapes:
+            advice = "y takes one row per row of X."
+            if y.T.shape in shapes:
+                advice = "Pass y.T."
+            elif y.shape == (N, 1):
+                advice = "Pass y.ravel()."
+            elif y.ndim and len(y) == N:
+                advice = f"The network has {K} outputs; {self!r} takes {self.outputs_per_target} per target."
+            expected = f"y with shape {' or '.join(map(str, shapes))} for {N} rows of X and {K} outputs"
+            raise ValueError(checks.message(who, expected, f"shape {y.shape}", advice))
+        checks.finite(who, "y", y)
+        return self.targets(y.T, (K, N))
+
     def check_values(self, y: Array) -> None:
         """Refuse target values that mean nothing to this loss; most take any number."""
 
@@ -154,9 +183,7 @@ class Loss(Recycling, ABC):
         return repr(self)
 
     def __repr__(self) -> str:
-        values = [f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k != "reduction"]
-        values += ["reduction='sum'"] * (self.reduction == "sum")
-        return f"{type(self).__name__}({', '.join(values)})"
+        return checks.call(self)
 
 
 class _Difference(Loss):
@@ -293,13 +320,9 @@ class Pinball(Loss):
                 checks.message("Pinball", "quantiles as a sequence such as [0.1, 0.5, 0.9]", repr(quantiles))
             )
         self.quantiles = tuple(
-            checks.number("Pinball", "quantile", float(q) if isinstance(q, np.floating) else q, above=0, below=1)
-            for q in quantiles
+            checks.number("Pinball", "quantile", q, above=0, below=1) for q in quantiles
         )
         self.outputs_per_target = len(self.quantiles)
-
-    def __repr__(self) -> str:
-        return f"Pinball(quantiles={self.quantiles})"
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ over quantiles and targets, each as slope · (f − y)."""
@@ -405,9 +428,9 @@ class CrossEntropy(Loss):
         """Labels (N,) as whole numbers 0 … K−1, or columns (K, N) of probabilities."""
         K, N = shape
         y = checks.numeric(repr(self), "y", y)
-        if single and y.shape == (K,) and y.dtype.kind == "f":
+        if single and y.shape == (K,) and (K > 1 or y.dtype.kind == "f"):
             y = y.reshape(K, 1)
-        if y.shape == (N,) or (single and y.size == 1):
+        elif y.shape == (N,) or (single and y.shape == ()):
             return checks.labels(repr(self), y.reshape(N), K)
         if y.shape != (K, N):
             advice = "Pass y.T." if y.shape == (N, K) else "Pass y.ravel()." if y.shape == (N, 1) else ""

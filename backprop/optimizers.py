@@ -19,9 +19,9 @@ from collections.abc import Callable
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing, axpy
+from backprop.blas import Landing, axpy, norm
 from backprop.checks import Array
-from backprop.schedules import Schedule, schedule
+from backprop.schedules import ConstantRate, Schedule, schedule
 
 PIECE = 1 << 14  # entries of φ updated at a time: with state and scratch they stay in the first cache levels
 
@@ -71,8 +71,11 @@ class Optimizer(ABC):
 
     @property
     def learning_rate(self) -> float:
-        """α of the next step."""
-        return self.schedule(self.t)
+        """α of the next step. Raises ValueError if a schedule of one's own leaves the numbers ≥ 0."""
+        alpha = self.schedule(self.t)
+        if not 0 <= alpha < math.inf:
+            raise ValueError(checks.message(repr(self.schedule), "learning_rate ≥ 0 and finite", repr(alpha)))
+        return alpha
 
     @property
     def clips(self) -> bool:
@@ -131,14 +134,13 @@ class Optimizer(ABC):
             g = np.clip(g, -self.clip_value, self.clip_value, out=out)
         if self.clip_norm is not None:
             # 1e-6 as in PyTorch's clip_grad_norm_
-            factor = min(1.0, self.clip_norm / (math.sqrt(float(np.dot(g, g))) + 1e-6))
+            factor = min(1.0, self.clip_norm / (norm(g) + 1e-6))
             g = np.multiply(g, factor, out=out)
         return g
 
     def __repr__(self) -> str:
-        given = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in ("schedule", "t", "state") and v}
-        values = [f"learning_rate={self.learning_rate:g}"] + [f"{k}={v}" for k, v in given.items()]
-        return f"{type(self).__name__}({', '.join(values)})"
+        rate = self.schedule
+        return checks.call(self, learning_rate=rate(0) if isinstance(rate, ConstantRate) else rate)
 
 
 class SGD(Optimizer):

@@ -34,8 +34,7 @@ class Schedule(ABC):
         """Called after each epoch with its (validation) loss; most schedules do not listen."""
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
-        return f"{type(self).__name__}({values})"
+        return checks.call(self)
 
 
 class ConstantRate(Schedule):
@@ -164,7 +163,8 @@ class OneCycle(Schedule):
 class ReduceOnPlateau(Schedule):
     """Multiply the rate by `factor` when the loss has not improved for more than `patience` epochs.
 
-    An epoch improves when loss < best · (1 − threshold). The rule is that of PyTorch's ReduceLROnPlateau.
+    An epoch improves when loss < best − |best| · threshold: the rule of PyTorch's ReduceLROnPlateau, made right for
+    losses below 0. NaN never improves.
 
     >>> rate = ReduceOnPlateau(1.0, factor=0.5, patience=0)
     >>> for loss in (3.0, 2.0, 2.0): rate.observe(loss)
@@ -187,7 +187,8 @@ class ReduceOnPlateau(Schedule):
 
     def observe(self, loss: float) -> None:
         """Count epochs without improvement."""
-        if loss < self._best - abs(self._best) * self.threshold or math.isinf(self._best):
+        margin = 0.0 if math.isinf(self._best) else abs(self._best) * self.threshold
+        if loss < self._best - margin:
             self._best, self._waited = loss, 0
             return
         self._waited += 1

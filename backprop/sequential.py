@@ -51,14 +51,15 @@ class Sequential(Composite):
     def __init__(self, *layers: Layer, seed: int | None = None, dtype: Any = "float32") -> None:
         if not layers:
             raise ValueError(
-                checks.message("Sequential", "at least one layer", "none", "Sequential(Linear(64, 10))")
+                checks.message("Sequential", "at least one layer", "none", "Write Sequential(Linear(64, 10)).")
             )
         self.layers = {str(i): checks.layer("Sequential", layer, Layer) for i, layer in enumerate(layers)}
         kind = checks.dtype("Sequential", dtype)
+        generator = None if seed is None else checks.generator("Sequential", seed)
         self._chain_widths()
         self._claim()
-        if seed is not None:
-            self.initialize(np.random.default_rng(checks.integer("Sequential", "seed", seed, least=0)))
+        if generator is not None:
+            self.initialize(generator)
         self.bind(np.empty(self.size, kind))
 
     def _chain_widths(self) -> None:
@@ -67,6 +68,11 @@ class Sequential(Composite):
             if not (self.in_features is None and layer.keeps_width):
                 break
         self.out_features = self.chain(self.in_features)
+
+    @property
+    def keeps_width(self) -> bool:  # type: ignore[override]
+        """Whether every layer does."""
+        return all(layer.keeps_width for layer in self.layers.values())
 
     def chain(self, width: int | None) -> int | None:
         """Rows of f for an h of `width` rows. Raises ValueError if two neighbours do not fit."""
@@ -116,19 +122,21 @@ class Sequential(Composite):
 
     def forward(self, h: Array) -> Array:
         """Training pass: h (D,) or (D, N), one example per column, to f (K,) or (K, N)."""
+        h = checks.columns(self, "forward", h)
         for layer in self.layers.values():
             h = layer.forward(h)
         return h
 
     def infer(self, h: Array) -> Array:
         """Inference pass, without caches."""
+        h = checks.columns(self, "infer", h)
         for layer in self.layers.values():
             h = layer.infer(h)
         return h
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return dL_dh and all gradients, as views of one flat vector (`gradients.dL_dphi`)."""
-        if self._landings or not self.size:
+        if self._landings:
             return self._backward_children(dL_df)
         dL_dphi = np.empty(self.size, np.result_type(self.phi, dL_df))
         self.land_in({name: Landing(view) for name, view in self.views(dL_dphi).items()})
@@ -145,16 +153,43 @@ class Sequential(Composite):
             by_layer.append(gradients)
         return dL_df, {name: g for gradients in reversed(by_layer) for name, g in gradients.items()}
 
-    def predict(self, X: Array) -> Array:
-        """Outputs (N, K) for rows X (N, D). Raises TypeError or ValueError for X that does not fit.
+    def predict(self, X: Any, out: Array | None = None) -> Array:
+        """Outputs (N, K) for rows X (N, D), computed block by block; written to `out` if given.
+
+        X may be an array, a memory map, or anything with `shape`, `dtype` and slices. Nothing is cached, so several threads may
+        predict at once. Raises TypeError or ValueError for X or `out` that do not fit.
 
         >>> import numpy as np, backprop as bp
         >>> bp.Sequential(bp.Exp()).predict(np.zeros((1, 3)))
         array([[1., 1., 1.]], dtype=float32)
         """
-        X = checks.rows(f"{self.label}.predict", X, self.in_features)
-        checks.finite(f"{self.label}.predict", "X", X)
-        return self.infer(X.T.astype(self.phi.dtype, copy=False)).T
+        who = f"{self.label}.predict"
+        X = checks.rows(who, X, self.in_features)
+        block = max(1, BLOCK_BYTES // (self._widest() * self.phi.itemsize))
+        if len(X) <= block and out is None:
+            return self._infer_rows(X, 0).T
+        for start in range(0, len(X), block):
+            f = self._infer_rows(X[start : start + block], start)
+            out = self._checked_out(out, (len(X), len(f)))
+            out[start : start + block] = f.T
+        return out  # type: ignore[return-value]
+
+    def _infer_rows(self, X: Any, first_row: int) -> Array:
+        X = np.asarray(X)
+        checks.finite(f"{self.label}.predict", "X", X, first_row, self.phi.dtype)
+        return self.infer(X.T.astype(self.phi.dtype, copy=False))
+
+    def _checked_out(self, out: Array | None, shape: tuple[int, int]) -> Array:
+        if out is None:
+            return np.empty(shape, self.phi.dtype)
+        if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype.kind != "f":
+            got = f"shape {out.shape} of {out.dtype}" if isinstance(out, np.ndarray) else repr(out)
+            raise ValueError(checks.message(f"{self.label}.predict", f"out with shape {shape} of floats", got))
+        return out
+
+    def _widest(self) -> int:
+        widths = [layer.out_features or 1 for layer in self.leaves()]
+        return max(*widths, self.in_features or 1, 16)
 
     @property
     def label(self) -> str:

@@ -90,12 +90,14 @@ def forward(net: bp.Layer, h: np.ndarray) -> np.ndarray:
 def spread(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Inputs spread evenly over ±2 in random order: none near the kink at 0, no two alike."""
     n = int(np.prod(shape))
-    return np.random.default_rng(seed).permutation(np.linspace(-2, 2, 2 * n + 1)[1::2] + 0.2 / n).reshape(shape)
+    return (
+        np.random.default_rng(seed).permutation(np.linspace(-2, 2, 2 * n + 1)[1::2] + 0.2 / n).reshape(shape)
+    )
 
 
 @dataclass(frozen=True)
 class LossRow:
-    """One loss: how to make it, targets for K outputs per quantile or moment, and ℓ_n written out independently."""
+    """One loss: how to make it, its targets (K, N) or labels (N,), and ℓ_n written out independently."""
 
     make: Callable[..., bp.Loss]
     target: Callable[[np.random.Generator, int, int], np.ndarray]
@@ -201,7 +203,7 @@ OPTIMIZERS: dict[str, tuple[type[bp.Optimizer], dict[str, Any]]] = {
 
 
 def complex_step(function: Callable[[np.ndarray], complex], x: np.ndarray) -> np.ndarray:
-    """∂function/∂x, entry by entry: Im function(x + iε) / ε, exact to the last digits because nothing cancels."""
+    """∂function/∂x, entry by entry: Im function(x + iε) / ε, exact because nothing cancels."""
     gradient = np.empty(x.shape)
     for entry in np.ndindex(x.shape):
         stepped = x.astype(complex)

@@ -295,7 +295,7 @@ def test_minus_zero_is_printed_as_zero():
         (
             {"y": lambda y: y[:3]},
             ValueError,
-            r"explain: expected y with shape \(4, 2\) or \(4,\) .*got shape \(3,\)",
+            r"explain: expected y with shape \(4,\) or \(4, 2\) .*got shape \(3,\)",
         ),
         (
             {"y": lambda y: y[:, None]},

@@ -1,4 +1,4 @@
-"""Weights start where their sources say, and He is the one that keeps activations alive through many ReLU layers."""
+"""Weights start where their sources say; He keeps activations alive through many ReLU layers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_mean_variance_and_bounds(name, shape):
     omega = initializer(shape, np.random.default_rng(0))
     expected = variance(*shape)
     n = omega.size
-    # Five standard deviations of the sample mean and of the sample variance (√(2/n) for a normal, less for a uniform).
+    # Five standard deviations of the sample mean and variance (√(2/n) for a normal, less for a uniform).
     assert_allclose(omega.mean(), 0, atol=5 * np.sqrt(expected / n))
     assert_allclose(omega.var(), expected, rtol=5 * np.sqrt(2 / n))
     bound = np.sqrt(3 * expected)
@@ -97,7 +97,12 @@ def growth(initializer, seed, depth=50, width=100):
 
 @pytest.mark.parametrize(
     ("initializer", "low", "high"),
-    [(bp.HeNormal(), 0.1, 10), (bp.HeUniform(), 0.1, 10), (bp.Normal(0.001), 0, 1e-15), (bp.Normal(0.1), 1e15, np.inf)],
+    [
+        (bp.HeNormal(), 0.1, 10),
+        (bp.HeUniform(), 0.1, 10),
+        (bp.Normal(0.001), 0, 1e-15),
+        (bp.Normal(0.1), 1e15, np.inf),
+    ],
     ids=repr,
 )
 def test_mean_square_through_fifty_relu_layers(initializer, low, high):

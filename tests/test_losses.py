@@ -1,4 +1,4 @@
-"""Every loss returns one number and exactly the gradient of that number, whatever K, the weights and the reduction."""
+"""Every loss returns one number and exactly its gradient, whatever K, the weights and the reduction."""
 
 from __future__ import annotations
 
@@ -181,13 +181,13 @@ class TestTargets:
     @pytest.mark.parametrize("shape", [(6, 1), (2, 3), (1, 1), (1,), (1, 6, 1)], ids=str)
     def test_never_broadcast(self, name, shape):
         loss, f, _ = example(name, 1)
-        with pytest.raises(ValueError, match="expected .* got"):
+        with pytest.raises(ValueError, match=r"expected .* got"):
             loss.forward(f, np.zeros(shape))
 
     @every_loss
     def test_never_broadcast_one_column_over_many(self, name):
         loss, f, y = example(name, 3)
-        with pytest.raises(ValueError, match="expected .* got"):
+        with pytest.raises(ValueError, match=r"expected .* got"):
             loss.forward(f, y[..., :1])
 
     @pytest.mark.parametrize("name", [name for name in LOSSES if "labels" not in name])
@@ -200,7 +200,7 @@ class TestTargets:
 
 
 class TestStability:
-    """Logits of ±10⁴: the loss is their distance from the right answer, to the last digit, without a warning."""
+    """Logits of ±10⁴: the loss is their distance from the right answer, to the last digit, no warning."""
 
     f = np.array([[1e4, -1e4, 1e4, 0.0], [-1e4, 1e4, 1e4, -1e4]])
 
@@ -232,7 +232,9 @@ class TestStability:
 class TestKinks:
     """On a kink the gradient is the one the docstring states."""
 
-    @pytest.mark.parametrize("loss", [bp.AbsoluteError(), bp.Pinball([0.1]), bp.LeastSquares(), bp.Huber()], ids=repr)
+    @pytest.mark.parametrize(
+        "loss", [bp.AbsoluteError(), bp.Pinball([0.1]), bp.LeastSquares(), bp.Huber()], ids=repr
+    )
     def test_equal_output_and_target_pull_nowhere(self, loss):
         loss.forward(np.ones((1, 3)), np.ones(3))
         assert_array_equal(loss.backward(), np.zeros((1, 3)))

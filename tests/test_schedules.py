@@ -22,7 +22,10 @@ VALUES = [
     (COSINE, {0: 0.1, 50: 0.06, 100: 0.02, 10**6: 0.02, 25: 0.06 + 0.04 * math.cos(math.pi / 4)}),
     (bp.CosineDecay(0.1, steps=1), {0: 0.1, 1: 0, 2: 0}),
     (bp.WarmUp(0.4, steps=3), {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 99: 0.4}),
-    (bp.WarmUp(bp.StepDecay(1.0, every=2, factor=0.5), steps=1), {0: 0.5, 1: 1, 2: 1, 3: 0.5, 4: 0.5, 5: 0.25}),
+    (
+        bp.WarmUp(bp.StepDecay(1.0, every=2, factor=0.5), steps=1),
+        {0: 0.5, 1: 1, 2: 1, 3: 0.5, 4: 0.5, 5: 0.25},
+    ),
     (ONE_CYCLE, {0: 0.04, 100: 4e-6, 1000: 4e-6, 49: 0.52 - 0.48 * math.cos(math.pi * 49 / 49.5)}),
     (bp.OneCycle(1.0, steps=100), {0: 0.04, 29: 1, 99: 4e-6, 64: 0.5 + 2e-6}),
 ]

@@ -131,8 +131,9 @@ class _Problem:
         X = np.asarray(checks.rows(who, X, net.in_features))
         checks.finite(who, "X", X)
         self.h = np.array(X.T, dtype=np.float64)
-        checks.same_length(who, X, y)
-        self.y, self.w = np.asarray(y).T, sample_weight
+        self.net.reseed(0)
+        self.y = self.loss.from_rows(who, y, *self.net.forward(self.h).shape)
+        self.w = None if sample_weight is None else checks.weights(who, sample_weight, len(X))
         if self.value(self.net, self.h) != self.value(self.net, self.h):
             advice = "Draw from a generator that `reseed(*key)` sets."
             raise RuntimeError(checks.message(who, "the same loss twice", "two different ones", advice))

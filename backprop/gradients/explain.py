@@ -128,7 +128,7 @@ def explain(
     layers = list(_named(net))
     x = X.T.astype(np.float64)
     forward, f = _forward(layers, x)
-    y = _targets(loss, y, f)
+    y = loss.from_rows("explain", y, *f.shape)
     end = layers[-1].f
     of_loss, slope = _loss(loss, end, f, y, w)
     backward = _backward(layers, loss.backward())
@@ -232,20 +232,6 @@ def _step(title: str, arrays: dict[str, Array], equations: Mapping[str, str] = M
     return Step(
         title, tuple(Item(name, equations.get(name, name), np.array(a)) for name, a in arrays.items())
     )
-
-
-def _targets(loss: Loss, y: object, f: Array) -> Array:
-    """Targets (N,) or (N, K), one row per example, as the columns that go with the outputs f."""
-    y = checks.numeric("explain", "y", y)
-    K, N = len(f) // loss.outputs_per_target, f.shape[1]
-    shapes: list[tuple[int, ...]] = [(N, K)] if K > 1 or not loss.takes_labels else []
-    shapes += [(N,)] if K == 1 or loss.takes_labels else []
-    if y.shape not in shapes:
-        expected = f"y with shape {' or '.join(map(str, shapes))} for {N} rows of X and {len(f)} outputs"
-        advice = "Pass y.T." if y.T.shape in shapes else "Pass y.ravel()." if y.shape == (N, 1) else ""
-        raise ValueError(checks.message("explain", expected, f"shape {y.shape}", advice))
-    checks.finite("explain", "y", y)
-    return loss.targets(y.T, f.shape)
 
 
 def _rename(equation: str, names: dict[str, str]) -> str:

@@ -132,9 +132,8 @@ class LeakyReLU(Activation):
 
     def slope(self, h: Array, f: Array) -> Array:
         """1 or the negative slope."""
-        slope = np.greater(h.real, 0, out=self.scratch(h.real, "slope"), casting="unsafe")
-        np.multiply(slope, 1 - self.negative_slope, out=slope)
-        return np.add(slope, self.negative_slope, out=slope)
+        below = np.multiply(h.real <= 0, self.negative_slope, out=self.scratch(h.real))
+        return np.add(below, h.real > 0, out=self.scratch(h.real, "slope"))
 
 
 class ELU(Activation):
@@ -402,13 +401,15 @@ class Identity(Layer):
 
     def forward(self, h: Array) -> Array:
         """Return a copy of h: what a caller gets is the caller's own."""
-        f = self.infer(h)
+        f = self._same(checks.columns(self, "forward", h))
         self._shape = f.shape
         return f
 
     def infer(self, h: Array) -> Array:
         """Return a copy of h, without a cache."""
-        h = checks.columns(self, "forward", h)
+        return self._same(checks.columns(self, "infer", h))
+
+    def _same(self, h: Array) -> Array:
         return np.positive(h, out=self.empty("f", h.shape, h.dtype))
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:

@@ -74,7 +74,11 @@ class Layer(Recycling, ABC):
 
     def infer(self, h: Array) -> Array:
         """Like `forward`, but caches nothing: a pending backward is not disturbed."""
-        return copy.copy(self).forward(h)
+        return self.twin().forward(h)
+
+    def twin(self) -> Self:
+        """The same layer, with caches of its own: what a pass keeps there is forgotten with the twin."""
+        return copy.copy(self)
 
     @property
     def children(self) -> dict[str, Layer]:
@@ -236,6 +240,12 @@ class Composite(Layer):
         """Whether a layer inside couples the examples of a batch."""
         return any(child.couples_examples for child in self.layers.values())
 
+    def twin(self) -> Self:
+        """Twins of the children, put together the same way."""
+        twin = copy.copy(self)
+        twin.layers = {key: child.twin() for key, child in self.layers.items()}
+        return twin
+
     def replica(self) -> Self:
         """Replicas of the children, put together the same way."""
         twin = self.recycled()
@@ -260,7 +270,7 @@ class Composite(Layer):
     def backward_child(self, key: str, dL_df: Array) -> tuple[Array, Gradients]:
         """Backward of one child, its gradients landed and named "key.name"."""
         child = self.layers[key]
-        dL_dh, gradients = child.backward(dL_df)
+        dL_dh, gradients = checks.backward_result(child, child.backward(dL_df))
         if not child.children:
             gradients = child.take(gradients)
         return dL_dh, {f"{key}.{name}": gradient for name, gradient in gradients.items()}

@@ -24,6 +24,7 @@ class Residual(Composite):
     """
 
     replays = True
+    keeps_width = True
     reuses_output = False
     equations = ("f = h + g[h]", "∂L/∂h = ∂L/∂f + (∂g/∂h)ᵀ ∂L/∂f")
 
@@ -31,6 +32,7 @@ class Residual(Composite):
         self.layers = {"layer": checks.layer("Residual", layer, Layer)}
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.chain(self.in_features)
+        self._shape: tuple[int, ...] | None = None
 
     def chain(self, width: int | None) -> int | None:
         """The width of h, which g must keep."""
@@ -43,21 +45,26 @@ class Residual(Composite):
 
     def forward(self, h: Array) -> Array:
         """Return h + g[h]."""
-        return self._add(h, self.layers["layer"].forward(h))
+        h = checks.columns(self, "forward", h)
+        f = self._add(h, self.layers["layer"].forward(h))
+        self._shape = f.shape
+        return f
 
     def infer(self, h: Array) -> Array:
         """Return h + g[h], without a cache."""
+        h = checks.columns(self, "infer", h)
         return self._add(h, self.layers["layer"].infer(h))
 
     def _add(self, h: Array, g: Array) -> Array:
         if np.shape(h) != g.shape:
             raise ValueError(
-                checks.message(f"{self.label}.forward", f"g[h] with shape {np.shape(h)}", f"shape {g.shape}")
+                checks.message(f"{self.label}", f"g[h] with shape {np.shape(h)}", f"shape {g.shape}")
             )
         return np.add(h, g, out=self.empty("f", g.shape, np.result_type(h, g)))
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return dL_df + the layer's dL_dh, and the layer's gradients."""
+        dL_df = checks.gradient(self, dL_df, self._shape)
         through, gradients = self.backward_child("layer", dL_df)
         out = self.empty("dL_dh", through.shape, np.result_type(through, dL_df))
         return np.add(dL_df, through, out=out), gradients
@@ -89,7 +96,13 @@ class FanOut(Composite):
         self.join = checks.choice("FanOut", "join", join, ["concatenate", "sum"])
         self.in_features = next((b.in_features for b in branches if b.in_features is not None), None)
         self.out_features = self.chain(self.in_features)
-        self._rows: list[int] | None = None
+        self._rows: list[int] = []
+        self._shape: tuple[int, ...] | None = None
+
+    @property
+    def keeps_width(self) -> bool:  # type: ignore[override]
+        """Whether the branches do, and are summed."""
+        return self.join == "sum" and all(branch.keeps_width for branch in self.layers.values())
 
     def chain(self, width: int | None) -> int | None:
         """Width of the joined output."""
@@ -103,12 +116,15 @@ class FanOut(Composite):
 
     def forward(self, h: Array) -> Array:
         """Return the joined outputs of all branches."""
+        h = checks.columns(self, "forward", h)
         outputs = [branch.forward(h) for branch in self.layers.values()]
-        self._rows = [len(output) for output in outputs]
-        return self._joined(outputs)
+        f = self._joined(outputs)
+        self._rows, self._shape = [len(output) for output in outputs], f.shape
+        return f
 
     def infer(self, h: Array) -> Array:
         """Return the joined outputs, without a cache."""
+        h = checks.columns(self, "infer", h)
         return self._joined([branch.infer(h) for branch in self.layers.values()])
 
     def _joined(self, outputs: list[Array]) -> Array:
@@ -118,17 +134,14 @@ class FanOut(Composite):
         for output in outputs[1:]:
             if output.shape != total.shape:
                 raise ValueError(
-                    checks.message(f"{self.label}.forward", f"branches of shape {total.shape}", f"{output.shape}")
+                    checks.message(f"{self.label}", f"branches of shape {total.shape}", f"{output.shape}")
                 )
             total = total + output
         return total
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return the sum of the branches' dL_dh, and all gradients."""
-        if self._rows is None:
-            raise checks.too_early(self)
-        rows = sum(self._rows) if self.join == "concatenate" else self._rows[0]
-        dL_df = checks.gradient(self, dL_df, (rows, *np.shape(dL_df)[1:]))
+        dL_df = checks.gradient(self, dL_df, self._shape)
         dL_dh: Array | None = None
         gradients: Gradients = {}
         start = 0

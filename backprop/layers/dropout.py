@@ -28,7 +28,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float = 0.5, *, seed: int | None = None) -> None:
         self.rate = checks.number("Dropout", "rate", rate, least=0, below=1)
-        self._generator = np.random.default_rng(seed)
+        self._generator = checks.generator("Dropout", seed)
         self._mask: Array | None = None
 
     def reseed(self, *key: int) -> None:

@@ -57,7 +57,7 @@ class Linear(Layer):
         if self.bias:
             self.parameters["beta"] = np.zeros(self.out_features, np.float32)
         self.parameters["omega"] = np.empty((self.out_features, self.in_features), np.float32)
-        self.initialize(np.random.default_rng(seed))
+        self.initialize(checks.generator("Linear", seed))
 
     def initialize(self, generator: np.random.Generator) -> None:
         """Draw Ω anew and set β to 0."""

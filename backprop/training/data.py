@@ -28,9 +28,9 @@ class Examples:
         self.n, self.dtype = len(X), net.phi.dtype
         self.block = max(1, BLOCK_BYTES // max(1, X.shape[1] * X.dtype.itemsize))
         for start in range(0, self.n, self.block):
-            checks.finite(who, "X", np.asarray(X[start : start + self.block]), start)
+            checks.finite(who, "X", np.asarray(X[start : start + self.block]), start, self.dtype)
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
-        columns = targets(who, loss, y, K, self.n)
+        columns = loss.from_rows(who, y, K, self.n)
         if columns.dtype.kind == "f":
             columns = columns.astype(self.dtype, copy=False)
         self.y = np.ascontiguousarray(columns.T)
@@ -100,23 +100,3 @@ class Examples:
             mine = of_block == b
             found[mine] = self._slab[1][rows[mine] - b * self.block]
         return found
-
-
-def targets(who: str, loss: Loss, y: object, K: int, N: int) -> Array:
-    """Targets as rows, (N,) or (N, K), checked and turned into the columns a loss takes."""
-    y = checks.numeric(who, "y", y)
-    width = K // loss.outputs_per_target
-    one = loss.takes_labels or width == 1
-    if not ((y.shape == (N,) and one) or y.shape == (N, width)):
-        forms = [f"({N},)"] * one + [f"({N}, {width})"] * (width > 1 or not loss.takes_labels)
-        advice = "y takes one row per row of X."
-        if y.shape == (width, N):
-            advice = "Pass y.T."
-        elif y.shape == (N, 1) and loss.takes_labels:
-            advice = "Pass y.ravel()."
-        elif len(y) == N:
-            advice = f"The network has {K} outputs; {loss!r} takes {loss.outputs_per_target} per target."
-        expected = f"y with shape {' or '.join(forms)} for {N} rows of X"
-        raise ValueError(checks.message(who, expected, f"shape {y.shape}", advice))
-    checks.finite(who, "y", y)
-    return loss.targets(y.T, (K, N))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from backprop import checks
 from backprop.blas import Landing, prepare
 from backprop.checks import Array
 from backprop.layers import Composite, Layer
@@ -164,7 +165,7 @@ class Opaque(Layer):
         dL_df = plain(dL_df)
 
         def run() -> Array:
-            through, gradients = self.layer.backward(dL_df)
+            through, gradients = checks.backward_result(self.layer, self.layer.backward(dL_df))
             self.layer.take(gradients)
             return through
 

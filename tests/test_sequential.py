@@ -1,0 +1,222 @@
+"""A network is one vector φ, seen through its layers, and itself a layer."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from tables import LAYERS, Scale, forward, network, spread
+
+import backprop as bp
+
+
+def classifier(seed=0, **settings):
+    """A small network for four features and two outputs."""
+    return bp.Sequential(bp.Linear(4, 3), bp.ReLU(), bp.Linear(3, 2), seed=seed, **settings)
+
+
+class TestPhi:
+    def test_holds_every_parameter_layer_by_layer_beta_before_omega(self):
+        net = classifier()
+        assert list(net.parameters) == ["0.beta", "0.omega", "2.beta", "2.omega"]
+        assert net.phi.shape == (4 * 3 + 3 + 3 * 2 + 2,) == (net.size,)
+        assert_array_equal(net.phi, np.concatenate([p.ravel() for p in net.parameters.values()]))
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_and_parameters_are_one_memory(self, name):
+        net = network(name)
+        net.phi[...] = np.arange(net.size)
+        assert_array_equal(net.phi, np.concatenate([[], *(p.ravel() for p in net.parameters.values())]))
+        for p in net.parameters.values():
+            p += 1
+        assert_array_equal(net.phi, np.arange(net.size) + 1)
+        assert net.phi.flags.c_contiguous
+
+    def test_is_what_the_layers_compute_with(self):
+        net, h = classifier(), spread((4, 3)).astype(np.float32)
+        net.phi[...] = 0
+        assert_array_equal(net.infer(h), np.zeros((2, 3)))
+        assert_array_equal(net[0].infer(h), np.zeros((3, 3)))
+
+    def test_of_a_nested_network_is_a_stretch_of_the_outer_one(self):
+        inner = bp.Sequential(bp.Linear(3, 2), bp.Sin())
+        net = bp.Sequential(bp.Linear(4, 3), inner, bp.FanOut(bp.Linear(2, 1), bp.Residual(Scale(2))))
+        of_outer, of_inner = ["0.beta", "0.omega"], ["1.0.beta", "1.0.omega"]
+        of_branches = ["2.0.beta", "2.0.omega", "2.1.layer.omega"]
+        assert list(net.parameters) == [*of_outer, *of_inner, *of_branches]
+        inner.phi[...] = 7
+        assert_array_equal(net.phi[15:23], np.full(8, 7))
+        assert np.shares_memory(inner.phi, net.phi)
+
+    def test_of_a_network_without_parameters_is_empty(self):
+        net = bp.Sequential(bp.ReLU(), bp.Sin())
+        assert net.phi.shape == (0,)
+        assert net.parameters == {}
+
+    def test_buffers_are_named_like_parameters_and_lie_outside(self):
+        net = bp.Sequential(bp.Linear(4, 3), bp.Sequential(bp.BatchNorm(3)))
+        assert list(net.buffers) == ["1.0.running_mean", "1.0.running_variance"]
+        assert net.size == 4 * 3 + 3 + 3 + 3
+
+
+class TestDtype:
+    @pytest.mark.parametrize("dtype", ["float32", "float64", np.float32, np.float64, np.dtype("float64")])
+    def test_is_that_of_phi_parameters_and_predictions(self, dtype):
+        net = classifier(dtype=dtype)
+        assert net.phi.dtype == dtype
+        assert {p.dtype for p in net.parameters.values()} == {np.dtype(dtype)}
+        for kind in (int, np.float32, np.float64, bool):
+            assert net.predict(np.ones((2, 4), kind)).dtype == dtype
+
+    def test_is_float32_by_default(self):
+        assert bp.Sequential(bp.Linear(2, 2)).phi.dtype == np.float32
+
+
+class TestSeed:
+    def test_gives_the_same_weights_again(self):
+        assert_array_equal(classifier(seed=5).phi, classifier(seed=5).phi)
+        assert (classifier(seed=5).phi != classifier(seed=6).phi).any()
+
+    def test_draws_all_layers_from_one_generator(self):
+        net = bp.Sequential(bp.Linear(3, 3), bp.Linear(3, 3), bp.Sequential(bp.Linear(3, 3)), seed=0)
+        omegas = [p for key, p in net.parameters.items() if key.endswith("omega")]
+        assert len({omega.tobytes() for omega in omegas}) == 3
+
+    def test_left_out_keeps_the_values_of_the_layers(self):
+        layer = bp.Linear(2, 2, seed=3)
+        expected = layer.parameters["omega"].copy()
+        assert_array_equal(bp.Sequential(layer).parameters["0.omega"], expected)
+        assert layer.parameters["omega"].base is not None
+
+    def test_weights_start_as_the_initializer_says(self):
+        net = bp.Sequential(bp.Linear(400, 300), bp.Linear(300, 200, initializer=bp.Constant(0.5)), seed=0)
+        assert_allclose(net.parameters["0.omega"].var(), 2 / 400, rtol=0.05)
+        assert_array_equal(net.parameters["1.omega"], np.full((200, 300), 0.5))
+
+
+DUPLICATES = {
+    "copy()": lambda net: net.copy(),
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda net: pickle.loads(pickle.dumps(net)),
+    "copy of a copy": lambda net: net.copy().copy(),
+}
+
+
+class TestCopies:
+    @pytest.mark.parametrize("name", LAYERS)
+    @pytest.mark.parametrize("duplicate", DUPLICATES.values(), ids=DUPLICATES)
+    def test_have_a_phi_of_their_own_in_one_memory(self, name, duplicate):
+        net, h = network(name), spread((4, 5))
+        twin = duplicate(net)
+        assert repr(twin) == repr(net)
+        assert_array_equal(forward(twin, h), forward(net, h))
+        assert not np.shares_memory(twin.phi, net.phi)
+        before = net.phi.copy()
+        twin.phi[...] = np.arange(net.size)
+        assert_array_equal(net.phi, before)
+        assert_array_equal(
+            np.arange(net.size), np.concatenate([[], *(p.ravel() for p in twin.parameters.values())])
+        )
+
+    def test_have_running_statistics_of_their_own(self):
+        net = network("BatchNorm")
+        twin = net.copy()
+        twin.forward(spread((4, 5)))
+        assert_array_equal(net.buffers["0.running_mean"], np.zeros(4))
+
+    def test_of_a_nested_network_keep_its_phi_a_stretch_of_the_outer_one(self):
+        twin = network("Sequential in Sequential").copy()
+        assert np.shares_memory(twin[0][0].phi, twin.phi)
+
+    def test_of_a_part_belong_to_nobody(self):
+        net = bp.Sequential(bp.Residual(bp.Linear(4, 4)), bp.Sequential(bp.Linear(4, 2)))
+        other = bp.Sequential(*[layer.copy() for layer in net])
+        assert_array_equal(other.phi, net.phi)
+        assert not np.shares_memory(other.phi, net.phi)
+
+    def test_of_a_replica_are_networks_again(self):
+        net = network("Sequential in Sequential")
+        assert_array_equal(net.replica().copy().phi, net.phi)
+
+
+class TestPredict:
+    def test_takes_and_returns_rows(self):
+        net, X = classifier(), spread((7, 4))
+        assert net.predict(X).shape == (7, 2)
+        assert_array_equal(net.predict(X), net.infer(X.T.astype(np.float32)).T)
+
+    @pytest.mark.parametrize("order", ["C", "F", "list"])
+    def test_takes_any_layout(self, order):
+        net, X = classifier(dtype="float64"), spread((7, 4))
+        given = X.tolist() if order == "list" else X.copy(order=order)
+        assert_allclose(net.predict(given), net.predict(X), rtol=1e-13)
+
+    def test_of_many_rows_is_that_of_each(self):
+        net, X = classifier(dtype="float64"), np.random.default_rng(0).normal(size=(5000, 4))
+        single = [net.predict(X[n : n + 1])[0] for n in (0, 1234, 4999)]
+        assert_allclose(net.predict(X)[[0, 1234, 4999]], single, rtol=1e-12, atol=1e-14)
+
+    def test_drops_nothing_and_repeats_itself(self):
+        net = bp.Sequential(bp.Linear(4, 8), bp.Dropout(0.5), bp.BatchNorm(8), bp.Linear(8, 1), seed=0)
+        assert_array_equal(net.predict(spread((7, 4))), net.predict(spread((7, 4))))
+
+    def test_leaves_a_pending_backward_alone(self):
+        net = classifier(dtype="float64")
+        f = net.forward(spread((4, 5)))
+        _, gradients = net.backward(f)
+        net.predict(spread((9, 4), seed=2))
+        assert_array_equal(net.backward(f)[1].dL_dphi, gradients.dL_dphi)
+
+    def test_returns_an_array_of_the_callers(self):
+        net, X = bp.Sequential(bp.Identity(), dtype="float64"), spread((3, 2))
+        net.predict(X)[...] = 0
+        assert_array_equal(X, spread((3, 2)))
+
+
+class TestContainer:
+    def test_indexing_length_and_iteration(self):
+        layers = [bp.Linear(4, 3), bp.ReLU(), bp.Linear(3, 2)]
+        net = bp.Sequential(*layers)
+        assert len(net) == 3
+        assert list(net) == layers == [net[0], net[1], net[-1]]
+        assert net[:2] == layers[:2]
+        with pytest.raises(IndexError):
+            net[3]
+
+    def test_knows_its_widths(self):
+        net = bp.Sequential(
+            bp.Dropout(0.1), bp.Residual(bp.Linear(4, 4)), bp.FanOut(bp.Identity(), bp.Linear(4, 2))
+        )
+        assert net.out_features == 6
+        assert bp.Sequential(bp.Tanh(), bp.Linear(4, 3), bp.Tanh()).in_features == 4
+        assert (bp.Sequential(bp.Sin()).in_features, bp.Sequential(bp.Sin()).out_features) == (None, None)
+
+    def test_knows_its_input_behind_a_layer_that_keeps_the_width(self):
+        assert bp.Sequential(bp.Residual(bp.Tanh()), bp.Linear(4, 2)).in_features == 4
+
+
+class TestRepr:
+    def test_is_a_table_with_widths_counts_and_memory(self):
+        net = bp.Sequential(
+            bp.Linear(784, 128),
+            bp.ReLU(),
+            bp.Sequential(bp.Linear(128, 10), bp.Tanh()),
+            bp.Residual(bp.LayerNorm(10)),
+        )
+        lines = repr(net).splitlines()
+        cells = [line.split() for line in lines]
+        assert len(lines) == 1 + len(net) + 1
+        assert cells[1] == ["0", "Linear(784", "→", "128)", "128", "100,480"]
+        assert cells[2] == ["1", "ReLU()", "128", "0"]
+        assert cells[3][-2:] == ["10", "1,290"]
+        assert cells[4][-2:] == ["10", "20"]
+        assert cells[5] == ["φ", "101,790", "397.6", "KiB", "float32"]
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_lines_up(self, name):
+        header, *rows = repr(network(name)).splitlines()
+        assert all(len(row.split("  float")[0]) >= len(header) for row in rows)
+        assert all(row[: len(header)].rstrip() == row.rstrip() for row in rows[:-1])
