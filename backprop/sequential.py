@@ -34,6 +34,10 @@ class Sequential(Composite):
     "0.omega", …. With `seed` all weights are drawn anew from one generator; without, the layers keep their values.
     `dtype` is "float32" or "float64".
 
+    With `checkpoint=k` the training pass stores only every k-th activation and computes the others again in `backward`, segment by
+    segment: the same bits, memory for K/k + k activations instead of K (least at k = √K), time of one more forward pass.
+    Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", arXiv:1604.06174.
+
     Raises ValueError for no layers, for widths that cannot chain, and for a layer that is used twice; TypeError for what
     is not a layer.
 
@@ -48,13 +52,18 @@ class Sequential(Composite):
     replays = True
     equations = ("f = layer_K[… layer_0[h]]", "∂L/∂h: the layers' backward in reverse order")
 
-    def __init__(self, *layers: Layer, seed: int | None = None, dtype: Any = "float32") -> None:
+    _stored: list[tuple[Array, list[Layer]]] = []  # of each segment: its input, and its layers as they were  # noqa: RUF012
+
+    def __init__(
+        self, *layers: Layer, seed: int | None = None, dtype: Any = "float32", checkpoint: int | None = None
+    ) -> None:
         if not layers:
             raise ValueError(
                 checks.message("Sequential", "at least one layer", "none", "Write Sequential(Linear(64, 10)).")
             )
         self.layers = {str(i): checks.layer("Sequential", layer, Layer) for i, layer in enumerate(layers)}
         kind = checks.dtype("Sequential", dtype)
+        self.checkpoint = None if checkpoint is None else checks.integer("Sequential", "checkpoint", checkpoint, least=2)
         generator = None if seed is None else checks.generator("Sequential", seed)
         self._chain_widths()
         self._claim()
@@ -108,12 +117,27 @@ class Sequential(Composite):
         self._owned = False
 
     def replica(self) -> Self:
-        """Replicas of the layers, in which an activation may write over an input that nobody reads again."""
+        """Replicas of the layers that recycle as much as they can.
+
+        An activation may write over an input that nobody reads again. With checkpoints, only one segment is alive at a time, so
+        the layers at the same place of each segment share their arrays.
+        """
         twin = super().replica()
-        layers = list(twin.layers.values())
-        for before, layer in pairwise(layers):
-            layer._may_overwrite_h = not before.reuses_output
+        for segment in twin._segments():
+            layers = [twin.layers[key] for key in segment]
+            for before, layer in pairwise(layers):
+                layer._may_overwrite_h = not before.reuses_output
+        if self._arrays is None:
+            for segment in twin._segments()[1:]:
+                for first, key in zip(twin._segments()[0], segment, strict=False):
+                    twin.layers[key].share_arrays(twin.layers[first])
         return twin
+
+    def _segments(self) -> list[list[str]]:
+        """The keys of the layers between two stored activations; without checkpoints, all of them."""
+        keys = list(self.layers)
+        k = self.checkpoint or len(keys)
+        return [keys[start : start + k] for start in range(0, len(keys), k)]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
@@ -123,8 +147,17 @@ class Sequential(Composite):
     def forward(self, h: Array) -> Array:
         """Training pass: h (D,) or (D, N), one example per column, to f (K,) or (K, N)."""
         h = checks.columns(self, "forward", h)
-        for layer in self.layers.values():
-            h = layer.forward(h)
+        *earlier, last = self._segments()
+        self._stored = []
+        for segment in earlier:
+            self._stored.append((h, [self.layers[key].snapshot() for key in segment]))
+            for key in segment:
+                h = self.layers[key].twin().forward(h)  # the twin's caches go with it
+            if self._arrays is not None:  # where arrays are recycled, this one must not be
+                out = self.empty(f"checkpoint before {segment[-1]}", h.shape, h.dtype)
+                h = np.positive(h, out=out)
+        for key in last:
+            h = self.layers[key].forward(h)
         return h
 
     def infer(self, h: Array) -> Array:
@@ -148,9 +181,19 @@ class Sequential(Composite):
 
     def _backward_children(self, dL_df: Array) -> tuple[Array, Gradients]:
         by_layer = []
-        for key in reversed(self.layers):
+        *earlier, last = self._segments()
+        for key in reversed(last):
             dL_df, gradients = self.backward_child(key, dL_df)
             by_layer.append(gradients)
+        if len(self._stored) < len(earlier):
+            raise checks.too_early(self)
+        for segment, (h, saved) in zip(reversed(earlier), reversed(self._stored), strict=True):
+            layers = [layer.snapshot() for layer in saved]
+            for layer in layers:
+                h = layer.forward(h)
+            for key, layer in zip(reversed(segment), reversed(layers), strict=True):
+                dL_df, gradients = self.backward_child(key, dL_df, layer)
+                by_layer.append(gradients)
         return dL_df, {name: g for gradients in reversed(by_layer) for name, g in gradients.items()}
 
     def predict(self, X: Any, out: Array | None = None) -> Array:

@@ -221,7 +221,7 @@ def _text(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text[:1].isdigit() or text in ("–", "")
+    return text in ("–", "") or text.replace(",", "").replace(".", "").replace("e-", "").replace("e+", "").isdigit()
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -249,3 +249,14 @@ def save(picture: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=130)
     print(f"Written: {path}", file=sys.stderr)
+
+
+def publish(
+    out: Path, name: str, title: str, about: Sequence[str], header: Sequence[str], columns: Sequence[str], rows: list[Row]
+) -> None:
+    """Print a table of these columns; write it as Markdown, and all columns as CSV."""
+    lines = "\n".join(f"- {line}" for line in about)
+    text = f"# {title}\n\n{lines}\n\n{table(header, [[row[column] for column in columns] for row in rows])}\n"
+    print(text)
+    write_csv(out / f"{name}.csv", rows)
+    (out / f"{name}.md").write_text(text, encoding="utf-8")

@@ -80,6 +80,13 @@ class Layer(Recycling, ABC):
         """The same layer, with caches of its own: what a pass keeps there is forgotten with the twin."""
         return copy.copy(self)
 
+    def snapshot(self) -> Self:
+        """A twin that repeats the next forward pass: with the randomness as it stands, and running statistics of its own."""
+        twin = self.twin()
+        if self.buffers:
+            twin.buffers = {name: buffer.copy() for name, buffer in self.buffers.items()}
+        return twin
+
     @property
     def children(self) -> dict[str, Layer]:
         """The layers inside this one; {} for most."""
@@ -162,6 +169,12 @@ class Layer(Recycling, ABC):
         twin._landings = {}
         return twin
 
+    def share_arrays(self, other: Layer) -> None:
+        """Recycle the arrays of another replica, which is never used at the same time."""
+        self._arrays = other._arrays
+        for own, others in zip(self.children.values(), other.children.values(), strict=False):
+            own.share_arrays(others)
+
     def land(self, name: str) -> Landing:
         """Where the gradient of parameter `name` goes. Ask for it after the parameter's last use in `backward`."""
         return self._landings.get(name, FRESH)
@@ -182,7 +195,8 @@ class Layer(Recycling, ABC):
 
     def land_in(self, landings: dict[str, Landing]) -> None:
         """Send the gradients to these landings, one per parameter; {} lets each be a new array again."""
-        self._landings = landings
+        self._landings.clear()  # the same dict, which twins of this layer share
+        self._landings.update(landings)
 
     def take(self, gradients: Gradients) -> Gradients:
         """Land the gradients that a layer of one's own returned as arrays; says so if they do not fit."""
@@ -246,6 +260,12 @@ class Composite(Layer):
         twin.layers = {key: child.twin() for key, child in self.layers.items()}
         return twin
 
+    def snapshot(self) -> Self:
+        """Snapshots of the children, put together the same way."""
+        twin = copy.copy(self)
+        twin.layers = {key: child.snapshot() for key, child in self.layers.items()}
+        return twin
+
     def replica(self) -> Self:
         """Replicas of the children, put together the same way."""
         twin = self.recycled()
@@ -262,14 +282,16 @@ class Composite(Layer):
 
     def land_in(self, landings: dict[str, Landing]) -> None:
         """Hand each child the landings of its own parameters."""
-        self._landings = landings
+        super().land_in(landings)
         for key, child in self.layers.items():
             start = len(key) + 1
             child.land_in({n[start:]: to for n, to in landings.items() if n.startswith(f"{key}.")})
 
-    def backward_child(self, key: str, dL_df: Array) -> tuple[Array, Gradients]:
-        """Backward of one child, its gradients landed and named "key.name"."""
-        child = self.layers[key]
+    def backward_child(
+        self, key: str, dL_df: Array, child: Layer | None = None
+    ) -> tuple[Array, Gradients]:
+        """Backward of one child (or of its twin), its gradients landed and named "key.name"."""
+        child = child or self.layers[key]
         dL_dh, gradients = checks.backward_result(child, child.backward(dL_df))
         if not child.children:
             gradients = child.take(gradients)

@@ -102,6 +102,7 @@ class Descent:
         # Long vectors are updated in pieces on threads, which holds for Adam whatever the batch.
         mine = max(mine, self.threads if self.net.size >= 1 << 17 else 1)
         with ExitStack() as stack:
+            stack.enter_context(np.errstate(all="ignore"))  # numbers that are not finite are found and named
             stack.enter_context(blas_threads(blas))
             self._pool = stack.enter_context(Pool(mine)) if mine > 1 else None
             try:

@@ -11,6 +11,7 @@ of one's own, becomes a single call of its `forward` and one of its `backward`: 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -152,6 +153,16 @@ class Opaque(Layer):
     def reseed(self, *key: int) -> None:
         """Hand the key on."""
         self.layer.reseed(*key)
+
+    def snapshot(self) -> Opaque:
+        """Record the taking of a snapshot, which must be new in each step."""
+        again = copy.copy(self)
+
+        def take() -> None:
+            again.layer = self.layer.snapshot()
+
+        self.tape.run(take)
+        return again
 
     def forward(self, h: Array) -> Array:
         """Record layer.forward into an array of our own: what the layer returns may be a new array each time."""

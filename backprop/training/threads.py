@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backprop import blas
 
 Job = Callable[[], object]
@@ -92,7 +94,8 @@ class Pool:
     def _work(self, jobs: queue.SimpleQueue[Job | None]) -> None:
         while (job := jobs.get()) is not None:
             try:
-                job()
+                with np.errstate(all="ignore"):
+                    job()
                 self._done.put(None)
             except BaseException as error:  # raised again in the caller, with its own traceback
                 self._done.put(error)
