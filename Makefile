@@ -7,7 +7,7 @@ demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest tests backprop README.md docs
+	$(BIN)/python -m pytest tests backprop
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
@@ -23,7 +23,7 @@ bench: .venv/bench
 	$(BIN)/python benchmarks/batch_size.py
 
 docs: .venv/dev
-	$(BIN)/python -m pytest README.md docs
+	$(BIN)/python -m pytest tests/test_docs.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

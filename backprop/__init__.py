@@ -49,7 +49,7 @@ _HOMES = {
     "formats": ["load_weights", "save_weights"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

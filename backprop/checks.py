@@ -65,9 +65,7 @@ def integer(who: object, name: str, value: object, *, least: int = 1) -> int:
     32
     """
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(
-            message(who, f"a whole number {name} ≥ {least}", f"{value!r} ({type(value).__name__})")
-        )
+        raise TypeError(message(who, f"a whole number {name} ≥ {least}", f"{value!r} ({type(value).__name__})"))
     if value < least:
         raise ValueError(message(who, f"{name} ≥ {least}", repr(value)))
     return int(value)
@@ -101,7 +99,11 @@ def integer_or(who: object, name: str, value: object, word: str) -> int | str:
     >>> integer_or("Trainer", "threads", "auto", "auto")
     'auto'
     """
-    return choice(who, f"{name} a whole number ≥ 1 or", value, [word]) if isinstance(value, str) else integer(who, name, value)
+    return (
+        choice(who, f"{name} a whole number ≥ 1 or", value, [word])
+        if isinstance(value, str)
+        else integer(who, name, value)
+    )
 
 
 def boolean(who: object, name: str, value: object) -> bool:
@@ -132,22 +134,16 @@ def numeric(who: object, name: str, values: object) -> Array:
     """
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(
-            message(
-                who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0)."
-            )
+            message(who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0).")
         )
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise ValueError(
-            message(who, f"{name} a rectangular array", "rows of unequal length", str(error))
-        ) from None
+        raise ValueError(message(who, f"{name} a rectangular array", "rows of unequal length", str(error))) from None
     if array.dtype.kind == "c":
         raise TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
     if array.dtype.kind not in "fiub":
-        advice = (
-            "Encode text and categories as numbers first." if array.dtype.kind in "OSUT" else "Convert it first."
-        )
+        advice = "Encode text and categories as numbers first." if array.dtype.kind in "OSUT" else "Convert it first."
         raise TypeError(message(who, f"{name} numbers", f"an array of dtype {array.dtype}", advice))
     if array.size == 0:
         raise ValueError(message(who, f"{name} with at least one example", f"shape {array.shape}"))
@@ -223,7 +219,9 @@ def rows(who: object, X: Any, in_features: int | None) -> Any:
 def floating(who: object, name: str, value: object) -> Array:
     """An array of a floating or complex type; whole numbers become float64. Raises TypeError for anything else."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(message(who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0)."))
+        raise TypeError(
+            message(who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0).")
+        )
     array = value if isinstance(value, np.ndarray) else np.asarray(value)
     if array.dtype.kind in "iub":
         return array.astype(np.float64)

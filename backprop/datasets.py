@@ -24,12 +24,12 @@ def load_digits() -> tuple[Array, Array]:
 
 
 def split(X: Array, y: Array, *, held_out: float = 0.25, seed: int = 0) -> tuple[Array, Array, Array, Array]:
-    """Shuffle and cut: X_train, y_train, X_test, y_test, of which the last two hold the share `held_out`.
+    """Shuffle and cut into X_train, X_test, y_train, y_test, the order of scikit-learn; the test parts hold `held_out`.
 
     >>> X, y = load_digits()
     >>> [len(part) for part in split(X, y)]
-    [1348, 1348, 449, 449]
+    [1348, 449, 1348, 449]
     """
     order = np.random.default_rng(seed).permutation(len(X))
     cut = len(X) - int(len(X) * held_out)
-    return X[order[:cut]], y[order[:cut]], X[order[cut:]], y[order[cut:]]
+    return X[order[:cut]], X[order[cut:]], y[order[:cut]], y[order[cut:]]

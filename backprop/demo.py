@@ -23,7 +23,7 @@ def run(out: Path, epochs: int, seed: int) -> None:
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     X, y = load_digits()
-    X_train, y_train, X_test, y_test = split(X / 16, y, seed=seed)
+    X_train, X_test, y_train, y_test = split(X / 16, y, seed=seed)
     print(f"Handwritten digits: {len(X_train):,} images to train on, {len(X_test):,} to test on, 8 × 8 pixels each.\n")
     net = network(seed)
     print(net, end="\n\n")
@@ -36,11 +36,15 @@ def run(out: Path, epochs: int, seed: int) -> None:
     print(f"\nTest accuracy {result['accuracy']:.1%}, test loss {result['loss']:.4f}", end="")
     print(f" after {len(history)} epochs in {sum(history['seconds']):.2f} s.\n")
 
-    print(f"The batch size decides how fast examples go through, and how far 5 epochs get:\n{batch_sizes(X_train, y_train)}")
+    print(
+        f"The batch size decides how fast examples go through, and how far 5 epochs get:\n{batch_sizes(X_train, y_train)}"
+    )
     weights, picture = out / "digits.safetensors", out / "digits.png"
     save_weights(net, weights)
     print(f"\nWeights saved to {weights} (PyTorch's names, safetensors).")
-    print(f"Loss curve drawn to {picture}." if draw(history, picture) else "Install matplotlib for a picture of the loss.")
+    print(
+        f"Loss curve drawn to {picture}." if draw(history, picture) else "Install matplotlib for a picture of the loss."
+    )
     print(f"All of it took {time.perf_counter() - start:.1f} s.")
 
 

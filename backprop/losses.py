@@ -285,12 +285,12 @@ class Huber(_Difference):
         self.delta = checks.number("Huber", "delta", delta, above=0)
 
     def entry(self, d: Array) -> Array:
-        """c (d − ½ c) with c = d clipped, which is both branches in one."""
+        """C (d − ½ c) with c = d clipped, which is both branches in one."""
         clipped = self.entry_slope(d)
         return clipped * (d - 0.5 * clipped)
 
     def entry_slope(self, d: Array) -> Array:
-        """d clipped to [−δ, δ], by the real part."""
+        """D clipped to [−δ, δ], by the real part."""
         if d.dtype.kind == "c":
             return np.where(np.abs(d.real) <= self.delta, d, self.delta * np.sign(d.real))
         return np.minimum(np.maximum(d, -self.delta), self.delta)
@@ -319,9 +319,7 @@ class Pinball(Loss):
             raise TypeError(
                 checks.message("Pinball", "quantiles as a sequence such as [0.1, 0.5, 0.9]", repr(quantiles))
             )
-        self.quantiles = tuple(
-            checks.number("Pinball", "quantile", q, above=0, below=1) for q in quantiles
-        )
+        self.quantiles = tuple(checks.number("Pinball", "quantile", q, above=0, below=1) for q in quantiles)
         self.outputs_per_target = len(self.quantiles)
 
     def ell(self, f: Array, y: Array) -> Array:
@@ -445,7 +443,7 @@ class CrossEntropy(Loss):
         return y
 
     def ell(self, f: Array, y: Array) -> Array:
-        """log Σ e^z − Σ y z with z = f − max f."""
+        """Log Σ e^z − Σ y z with z = f − max f."""
         K, N = f.shape
         largest = np.maximum.reduce(f.real, axis=0, out=self.empty("largest", (N,), f.real.dtype))
         z = np.subtract(f, largest, out=self.empty("z", f.shape, f.dtype))
@@ -463,7 +461,7 @@ class CrossEntropy(Loss):
         return np.subtract(total, right, out=total)
 
     def dell_df(self) -> Array:
-        """p − y."""
+        """P − y."""
         return np.subtract(self._p, self._y, out=self.empty("slope", self._p.shape, self._p.dtype))
 
     def metrics(self, f: Array, y: Array) -> dict[str, float]:

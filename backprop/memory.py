@@ -35,4 +35,4 @@ class Recycling:
         if flat is None or flat.size < size or flat.dtype != dtype:
             flat = self._arrays[name] = np.empty(size, dtype)
         view: Array = flat[:size].reshape(shape)  # a short last batch uses the front of the same memory
-        return view if self._tape is None else self._tape.watch(view)  # type: ignore[no-any-return]
+        return view if self._tape is None else self._tape.watch(view)

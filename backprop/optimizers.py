@@ -23,15 +23,15 @@ from backprop.blas import Landing, axpy, norm
 from backprop.checks import Array
 from backprop.schedules import ConstantRate, Schedule, schedule
 
-PIECE = 1 << 14  # entries of φ updated at a time: with state and scratch they stay in the first cache levels
+PIECE = 1 << 16  # entries of φ updated at a time: few enough for the cache, enough to be worth a call
 
 __all__ = [
+    "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
     "Optimizer",
     "RMSProp",
-    "SGD",
 ]
 
 
@@ -118,15 +118,14 @@ class Optimizer(ABC):
 
         def update(piece: slice) -> None:
             own = phi[piece]
-            states = [self.state[name][piece] for name in self.slots]
-            self.update(alpha, own, g[piece], *states, *np.empty((2, own.size), own.dtype))  # type: ignore[index]
+            self.update(alpha, own, g[piece], *[self.state[name][piece] for name in self.slots])  # type: ignore[index]
 
         (for_pieces or one_after_another)(phi.size, update)
         self.t += 1
 
     @abstractmethod
-    def update(self, alpha: float, phi: Array, g: Array, *arrays: Array) -> None:
-        """The rule for one piece: phi, g, the state in the order of `slots`, two scratch arrays; g may be used up."""
+    def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
+        """The rule for one piece: phi, g, and the state in the order of `slots`; g may be used up on the way."""
 
     def clip(self, g: Array, out: Array) -> Array:
         """Write g (P,) to out, clipped by value and then by global norm; out may be g itself."""
@@ -201,7 +200,7 @@ class SGD(Optimizer):
             axpy(-alpha * (1 + mu) if self.nesterov else -alpha, self.state["velocity"], phi)
         self.t += 1
 
-    def update(self, alpha: float, phi: Array, g: Array, *arrays: Array) -> None:
+    def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
         """Nothing: the landing and two axpy are the whole rule."""
 
 
@@ -237,19 +236,17 @@ class RMSProp(Optimizer):
         self.decay = checks.number("RMSProp", "decay", decay, least=0, below=1)
         self.eps = checks.number("RMSProp", "eps", eps, above=0)
 
-    def update(self, alpha: float, phi: Array, g: Array, *arrays: Array) -> None:
+    def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
         """The three lines above."""
-        s, root, change = arrays
+        (s,) = state
         if self.weight_decay:
-            np.add(g, np.multiply(phi, self.weight_decay, out=change), out=g)
-        np.multiply(g, g, out=change)
-        np.multiply(change, 1 - self.decay, out=change)
-        np.multiply(s, self.decay, out=s)
-        np.add(s, change, out=s)
+            axpy(self.weight_decay, phi, g)
+        root = g * g
+        np.multiply(root, 1 - self.decay, out=root)
+        np.add(np.multiply(s, self.decay, out=s), root, out=s)
         np.add(np.sqrt(s, out=root), self.eps, out=root)
-        np.divide(g, root, out=change)
-        np.multiply(change, alpha, out=change)
-        np.subtract(phi, change, out=phi)
+        np.multiply(np.divide(g, root, out=g), alpha, out=g)
+        np.subtract(phi, g, out=phi)
 
 
 class Adagrad(Optimizer):
@@ -282,16 +279,16 @@ class Adagrad(Optimizer):
         super().__init__(learning_rate, weight_decay=weight_decay, clip_value=clip_value, clip_norm=clip_norm)
         self.eps = checks.number("Adagrad", "eps", eps, above=0)
 
-    def update(self, alpha: float, phi: Array, g: Array, *arrays: Array) -> None:
+    def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
         """The three lines above."""
-        s, root, change = arrays
+        (s,) = state
         if self.weight_decay:
-            np.add(g, np.multiply(phi, self.weight_decay, out=change), out=g)
-        np.add(s, np.multiply(g, g, out=change), out=s)
+            axpy(self.weight_decay, phi, g)
+        root = g * g
+        np.add(s, root, out=s)
         np.add(np.sqrt(s, out=root), self.eps, out=root)
-        np.divide(g, root, out=change)
-        np.multiply(change, alpha, out=change)
-        np.subtract(phi, change, out=phi)
+        np.multiply(np.divide(g, root, out=g), alpha, out=g)
+        np.subtract(phi, g, out=phi)
 
 
 class Adam(Optimizer):
@@ -335,25 +332,24 @@ class Adam(Optimizer):
         )
         self.eps = checks.number(name, "eps", eps, above=0)
 
-    def update(self, alpha: float, phi: Array, g: Array, *arrays: Array) -> None:
+    def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
         """The rule in the form with M and S."""
-        M, S, root, change = arrays
+        M, S = state
         beta1, beta2 = self.betas
         t = self.t + 1
         c = math.sqrt((1 - beta2**t) / (1 - beta2))
         if self.weight_decay:
-            self.decay(alpha, phi, g, change)
+            self.decay(alpha, phi, g)
         np.add(np.multiply(M, beta1, out=M), g, out=M)
-        np.multiply(g, g, out=change)
-        np.add(np.multiply(S, beta2, out=S), change, out=S)
-        np.add(np.sqrt(S, out=root), self.eps * c, out=root)
-        np.divide(M, root, out=change)
-        np.multiply(change, alpha * c * (1 - beta1) / (1 - beta1**t), out=change)
-        np.subtract(phi, change, out=phi)
+        np.multiply(g, g, out=g)  # from here on g is only a place to work
+        np.add(np.multiply(S, beta2, out=S), g, out=S)
+        np.add(np.sqrt(S, out=g), self.eps * c, out=g)
+        np.multiply(np.divide(M, g, out=g), alpha * c * (1 - beta1) / (1 - beta1**t), out=g)
+        np.subtract(phi, g, out=phi)
 
-    def decay(self, alpha: float, phi: Array, g: Array, scratch: Array) -> None:
+    def decay(self, alpha: float, phi: Array, g: Array) -> None:
         """Weight decay through the gradient: g + λφ."""
-        np.add(g, np.multiply(phi, self.weight_decay, out=scratch), out=g)
+        axpy(self.weight_decay, phi, g)
 
 
 class AdamW(Adam):
@@ -378,10 +374,8 @@ class AdamW(Adam):
         clip_value: float | None = None,
         clip_norm: float | None = None,
     ) -> None:
-        super().__init__(
-            learning_rate, betas, eps, weight_decay, clip_value=clip_value, clip_norm=clip_norm
-        )
+        super().__init__(learning_rate, betas, eps, weight_decay, clip_value=clip_value, clip_norm=clip_norm)
 
-    def decay(self, alpha: float, phi: Array, g: Array, scratch: Array) -> None:
+    def decay(self, alpha: float, phi: Array, g: Array) -> None:
         """Weight decay of φ itself."""
         np.multiply(phi, 1 - alpha * self.weight_decay, out=phi)

@@ -30,7 +30,7 @@ class Schedule(ABC):
     def __call__(self, t: int) -> float:
         """Learning rate of step t, counted from 0."""
 
-    def observe(self, loss: float) -> None:
+    def observe(self, loss: float) -> None:  # noqa: B027
         """Called after each epoch with its (validation) loss; most schedules do not listen."""
 
     def __repr__(self) -> str:

@@ -34,8 +34,8 @@ class Sequential(Composite):
     "0.omega", …. With `seed` all weights are drawn anew from one generator; without, the layers keep their values.
     `dtype` is "float32" or "float64".
 
-    With `checkpoint=k` the training pass stores only every k-th activation and computes the others again in `backward`, segment by
-    segment: the same bits, memory for K/k + k activations instead of K (least at k = √K), time of one more forward pass.
+    With `checkpoint=k` the training pass stores only every k-th activation and computes the others again in `backward`,
+    segment by segment: the same bits, memory for K/k + k activations instead of K (least at k = √K), time of one more forward pass.
     Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", arXiv:1604.06174.
 
     Raises ValueError for no layers, for widths that cannot chain, and for a layer that is used twice; TypeError for what
@@ -63,7 +63,9 @@ class Sequential(Composite):
             )
         self.layers = {str(i): checks.layer("Sequential", layer, Layer) for i, layer in enumerate(layers)}
         kind = checks.dtype("Sequential", dtype)
-        self.checkpoint = None if checkpoint is None else checks.integer("Sequential", "checkpoint", checkpoint, least=2)
+        self.checkpoint = (
+            None if checkpoint is None else checks.integer("Sequential", "checkpoint", checkpoint, least=2)
+        )
         generator = None if seed is None else checks.generator("Sequential", seed)
         self._chain_widths()
         self._claim()
@@ -209,11 +211,12 @@ class Sequential(Composite):
         who = f"{self.label}.predict"
         X = checks.rows(who, X, self.in_features)
         block = max(1, BLOCK_BYTES // (self._widest() * self.phi.itemsize))
-        if len(X) <= block and out is None:
+        N = X.shape[0]
+        if N <= block and out is None:
             return self._infer_rows(X, 0).T
-        for start in range(0, len(X), block):
+        for start in range(0, N, block):
             f = self._infer_rows(X[start : start + block], start)
-            out = self._checked_out(out, (len(X), len(f)))
+            out = self._checked_out(out, (N, len(f)))
             out[start : start + block] = f.T
         return out  # type: ignore[return-value]
 

@@ -17,9 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import backprop as bp
 import common
 import numpy as np
+
+import backprop as bp
 
 
 def load(folder: Path | None, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,12 +112,8 @@ def main() -> None:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
     if not rows:
         return
-    header = ["batch size", "steps/epoch", "s/epoch", "examples/s", f"loss, {given.epochs} epochs"]
-    header += [f"epochs in {given.seconds:g} s", f"loss, {given.seconds:g} s"]
-    names = ["batch_size", "steps_per_epoch", "seconds_per_epoch", "examples_per_second", "loss_equal_epochs"]
-    names += ["epochs_in_time", "loss_equal_time"]
-    about = [f"Net: {X.shape[1]}-{given.hidden}-10, SGD({given.learning_rate}), {len(X):,} examples", *common.environment()]
-    common.publish(given.out, "batch_size", "Batch size", about, header, names, rows)
+    net = f"Net: {X.shape[1]}-{given.hidden}-10, SGD({given.learning_rate}), {len(X):,} examples"
+    common.publish(given.out, "batch_size", ["Batch size", net, *common.environment()], rows)
     draw(rows, given.out / "batch_size.png")
 
 

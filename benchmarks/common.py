@@ -13,8 +13,10 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,17 @@ import numpy as np
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SPEED_PREFIXES = ("OPENBLAS_", "OMP_", "MKL_", "GOMP_", "XLA_", "NPY_")
 
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
 Row = dict[str, Any]
 
 
 def parser(doc: str, out: str) -> argparse.ArgumentParser:
     """Options every benchmark has; the first line of its docstring is the description."""
     made = argparse.ArgumentParser(description=doc.partition("\n")[0])
-    made.add_argument("--out", type=Path, default=Path("out") / out, help="folder for what is written (default: %(default)s)")
+    made.add_argument(
+        "--out", type=Path, default=Path("out") / out, help="folder for what is written (default: %(default)s)"
+    )
     made.add_argument("--quick", action="store_true", help="a small form that takes seconds; its numbers mean nothing")
     return made
 
@@ -92,12 +98,8 @@ def mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         files = sorted(folder.glob(pattern))
         if not files:
             raise FileNotFoundError(f"no file {pattern} in {folder}")
-        opened = [gzip.open(file) if file.suffix == ".gz" else file.open("rb") for file in files]
-        parts = []
-        for file in opened:
-            with file:
-                parts.append(np.frombuffer(file.read(), np.uint8, offset=header))
-        return np.concatenate(parts)
+        contents = [gzip.decompress(f.read_bytes()) if f.suffix == ".gz" else f.read_bytes() for f in files]
+        return np.concatenate([np.frombuffer(content, np.uint8, offset=header) for content in contents])
 
     return (read("*images-idx3*", 16).reshape(-1, 784) / np.float32(255)), read("*labels-idx1*", 8).astype(np.int64)
 
@@ -116,9 +118,32 @@ def network(widths: Sequence[int], **options: Any) -> Any:
     import backprop as bp
 
     layers: list[Any] = []
-    for k, (D_in, D_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k, (D_in, D_out) in enumerate(pairwise(widths)):
         layers += [bp.ReLU()] * (k > 0) + [bp.Linear(D_in, D_out)]
     return bp.Sequential(*layers, **{"seed": 0} | options)
+
+
+def machine_seconds() -> float | None:
+    """CPU time that all processes of the machine have used; None where the system does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, *rest = map(float, stat.read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / TICKS
+
+
+def wait_until_quiet(most: float = 0.5) -> None:
+    """Wait until the machine rests: OpenBLAS's threads spin for 0.1 s after their work, in everybody else's way."""
+    end = time.perf_counter() + most
+    before = machine_seconds()
+    while before is not None and time.perf_counter() < end:
+        time.sleep(0.05)
+        now = machine_seconds()
+        if now is None or now - before < 0.015:
+            return
+        before = now
+    if before is None:
+        time.sleep(0.2)
 
 
 class Worker:
@@ -154,6 +179,12 @@ class Worker:
         if isinstance(answer, dict) and "error" in answer:
             raise RuntimeError(f"{self.name}: {answer['error']}")
         return answer
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its threads so far; 0 where the system does not tell."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        fields = stat.read_text().rpartition(")")[2].split() if stat.exists() else ["0"] * 13
+        return (float(fields[11]) + float(fields[12])) / TICKS
 
     def close(self) -> None:
         """End the process."""
@@ -251,12 +282,10 @@ def save(picture: Any, path: Path) -> None:
     print(f"Written: {path}", file=sys.stderr)
 
 
-def publish(
-    out: Path, name: str, title: str, about: Sequence[str], header: Sequence[str], columns: Sequence[str], rows: list[Row]
-) -> None:
-    """Print a table of these columns; write it as Markdown, and all columns as CSV."""
-    lines = "\n".join(f"- {line}" for line in about)
-    text = f"# {title}\n\n{lines}\n\n{table(header, [[row[column] for column in columns] for row in rows])}\n"
+def publish(out: Path, name: str, about: Sequence[str], rows: list[Row], every: list[Row] | None = None) -> None:
+    """Print rows as a table and write it as Markdown, its first line the title; write the rows, or `every` one, as CSV."""
+    lines = "\n".join(f"- {line}" for line in about[1:])
+    text = f"# {about[0]}\n\n{lines}\n\n{table(list(rows[0]), [list(row.values()) for row in rows])}\n"
     print(text)
-    write_csv(out / f"{name}.csv", rows)
+    write_csv(out / f"{name}.csv", every or rows)
     (out / f"{name}.md").write_text(text, encoding="utf-8")

@@ -5,6 +5,8 @@ rows and trains on all of them once. What a library checks at its door, and what
 or before, outside the clock.
 """
 
+# ruff: noqa: D102 (`Contender` says what the methods of all contenders do)
+
 from __future__ import annotations
 
 import warnings
@@ -45,18 +47,20 @@ class Contender:
         """He normal weights (D_in, D_out) and biases (D_out,), for libraries where we write the net."""
         draw = self.generator.standard_normal
         return [
-            (np.zeros(b, np.float32), (draw((a, b)) * np.sqrt(2 / a)).astype(np.float32)) for a, b in pairwise(self.widths)
+            (np.zeros(b, np.float32), (draw((a, b)) * np.sqrt(2 / a)).astype(np.float32))
+            for a, b in pairwise(self.widths)
         ]
 
 
 class Backprop(Contender):
-    """This library at its defaults: how many threads it may use it learns from its environment, as a user's would."""
+    """Ours at its defaults: how many threads it may use it learns from its environment, as a user's would."""
 
     needs, packages = "backprop", ("backprop-mlp", "numpy", "scipy")
 
     def start(self) -> None:
-        import backprop as bp
         from common import network
+
+        import backprop as bp
 
         optimizers = {
             "SGD": lambda: bp.SGD(self.rate),
@@ -187,7 +191,7 @@ class ScikitLearn(Contender):
     def epoch(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.net.partial_fit(self.X, self.y, self.classes)
+            self.net.partial_fit(self.X, self.y, classes=self.classes)
 
 
 class JAX(Contender):

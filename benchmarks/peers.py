@@ -1,4 +1,4 @@
-"""This library against plain NumPy, PyTorch, scikit-learn and JAX, and against the matrix products alone.
+"""Training time of this library against plain NumPy, PyTorch, scikit-learn and JAX, and against the matrix products alone.
 
     python benchmarks/peers.py                     everything
     python benchmarks/peers.py --quick             a few cells in seconds
@@ -6,8 +6,9 @@
 
 Each contender lives in a process of its own for each thread count, pinned to that many CPUs, and all of them take turns: in
 each repetition of a cell (net × batch size × optimizer) every contender trains one epoch of the same rows, so what else the
-machine does hits all alike. Times are seconds per step, the shuffle included; a ratio is a contender's time over ours in the
-same repetition, and a cell shows the median over repetitions. The loop of this library is at its defaults.
+machine does hits all alike; rounds in which other processes kept the CPUs busy are run again. Times are seconds per step, the
+shuffle included; a ratio is a contender's time over ours in the same repetition, and a cell shows the median over repetitions.
+The loop of this library is at its defaults.
 
 Writes peers.csv (every repetition), peers.md (the tables) and peers.png. Contenders that are not installed are left out.
 """
@@ -32,8 +33,9 @@ from contenders import CONTENDERS, Contender
 NETS = ("64-32-10", "784-128-10", "784-512-512-10", "256-256x8-10")
 BATCHES, OPTIMIZERS, THREADS = (1, 8, 32, 128, 512, 2048), ("SGD", "momentum", "Adam"), (1, 2)
 DEFAULT = ("backprop", "numpy", "pytorch", "sklearn", "jax", "floor")
+DISTURBED = 0.15  # CPUs used by other processes from which on a round does not count
+GRAIN = 0.02  # seconds of CPU time that the system may have counted late
 OURS, FLOOR, LARGE = "backprop", "floor", "784-512-512-10"
-SETTLE = 0.05  # seconds until the BLAS and OpenMP threads of the contender before have stopped spinning
 
 LEAST_MEAN = {"pytorch": 3.0, "sklearn": 4.0, "jax": 1.0}
 MOST_FLOOR, LEAST_SPEEDUP = 1.15, 1.85
@@ -63,6 +65,7 @@ class Answers:
         self.made: Contender | None = None
 
     def __call__(self, job: dict[str, Any]) -> Any:
+        """Do what the job says."""
         return getattr(self, job.pop("do"))(**job)
 
     def hello(self) -> list[str]:
@@ -113,8 +116,7 @@ def measure(given: argparse.Namespace, workers: list[common.Worker], rows: list[
     with tqdm(cells, file=sys.stderr, unit="cell", dynamic_ncols=True) as bar:
         for cell in bar:
             bar.set_postfix_str("{} batch {} {}".format(*cell))
-            for row in measure_cell(cell, workers, given):
-                rows.append(row)
+            rows.extend(measure_cell(cell, workers, given))
 
 
 def measure_cell(cell: Cell, workers: list[common.Worker], given: argparse.Namespace) -> Iterator[common.Row]:
@@ -129,13 +131,44 @@ def measure_cell(cell: Cell, workers: list[common.Worker], given: argparse.Names
             ready.append(worker)
         except RuntimeError as error:
             print(f"Left out of {cell}, {worker.threads} thread(s): {error}", file=sys.stderr)
-    for repetition, worker in product(range(given.repetitions), ready):
-        time.sleep(SETTLE)
-        seconds = worker.ask(do="run")
-        yield {
-            **{"net": net, "batch": batch, "optimizer": optimizer, "threads": worker.threads},
-            **{"contender": worker.name, "repetition": repetition, "steps": steps, "seconds_per_step": seconds},
-        }
+    done = quiet = 0
+    # A round that other processes disturbed is run again, though not for ever.
+    while quiet < given.repetitions and done < 2 * given.repetitions:
+        others = 0.0
+        for worker in ready:
+            measured = run_once(worker)
+            others = max(others, measured["others"])
+            yield {
+                **{"net": net, "batch": batch, "optimizer": optimizer, "threads": worker.threads},
+                **{"contender": worker.name, "repetition": done, "steps": steps, **measured},
+            }
+        done, quiet = done + 1, quiet + (others <= DISTURBED)
+
+
+def run_once(worker: common.Worker) -> common.Row:
+    """Seconds per step, and how many CPUs other processes used meanwhile."""
+    common.wait_until_quiet()
+    begin, all_before, own_before = time.perf_counter(), common.machine_seconds(), worker.cpu_seconds()
+    seconds = worker.ask(do="run")
+    wall, all_after = time.perf_counter() - begin, common.machine_seconds()
+    others = 0.0
+    if all_before is not None and all_after is not None:
+        others = (all_after - all_before) - (worker.cpu_seconds() - own_before) - GRAIN
+    return {"seconds_per_step": seconds, "others": max(others, 0.0) / wall}
+
+
+def undisturbed(rows: list[common.Row]) -> tuple[list[common.Row], int]:
+    """Without the rounds other processes disturbed, where a cell has others; and how many cells have none."""
+    cells = defaultdict(list)
+    for row in rows:
+        cells[row["net"], row["batch"], row["optimizer"], row["threads"]].append(row)
+    kept, hopeless = [], 0
+    for mine in cells.values():
+        bad = {row["repetition"] for row in mine if row["others"] > DISTURBED}
+        good = [row for row in mine if row["repetition"] not in bad]
+        hopeless += not good
+        kept += good or mine
+    return kept, hopeless
 
 
 def times_of(rows: list[common.Row]) -> Times:
@@ -180,7 +213,9 @@ def means_table(ratios: dict[Any, float], names: list[str]) -> str:
     for name, threads in product(names, sorted({key[3] for key in ratios})):
         mine = [ratio for key, ratio in ratios.items() if key[3:] == (threads, name)]
         if mine and name != FLOOR:
-            lines.append([name, threads, len(mine), common.geometric_mean(mine), min(mine), max(mine), LEAST_MEAN.get(name, "")])
+            lines.append(
+                [name, threads, len(mine), common.geometric_mean(mine), min(mine), max(mine), LEAST_MEAN.get(name, "")]
+            )
     header = ["peer", "threads", "cells", "geometric mean", "least", "greatest", "mean wanted"]
     return common.table(header, lines)
 
@@ -215,13 +250,16 @@ def below(times: Times, ratios: dict[Any, float]) -> list[str]:
 
 def report(rows: list[common.Row], names: list[str], about: list[str]) -> str:
     """All tables as Markdown."""
-    times = times_of(rows)
+    kept, hopeless = undisturbed(rows)
+    times = times_of(kept)
     ratios = ratios_of(times)
     missed = below(times, ratios)
     faster = [[*cell, ratio] for cell, ratio in speedups(times).items()]
     parts = [
         "# Seconds per step against peers\n",
         *(f"- {line}" for line in about),
+        f"- Other processes disturbed {len(rows) - len(kept)} of {len(rows)} measurements, which do not count, and all those of "
+        f"{hopeless} cells, which do.",
         "\nRatios are a contender's time / ours (above 1, we are faster), medians over repetitions.\n",
         means_table(ratios, names),
         f"\n## Below target: {len(missed)}\n",
@@ -236,7 +274,7 @@ def report(rows: list[common.Row], names: list[str], about: list[str]) -> str:
 
 def draw(rows: list[common.Row], names: list[str], path: Path) -> None:
     """A panel per peer and thread count; each square holds the ratio, dark where we are faster, framed below target."""
-    times = times_of(rows)
+    times = times_of(undisturbed(rows)[0])
     ratios = ratios_of(times)
     shown = [name for name in names if name != OURS and any(key[4] == name for key in ratios)]
     threads = sorted({key[3] for key in ratios})
@@ -249,7 +287,9 @@ def draw(rows: list[common.Row], names: list[str], path: Path) -> None:
     for (i, n), (j, name) in product(enumerate(threads), enumerate(shown)):
         axes = panels[i, j]
         draw_panel(axes, lines, batches, lambda net, b, opt, n=n, name=name: ratios.get((net, b, opt, n, name)), name)
-        axes.set_title(f"{f'{name} / ours' if name != FLOOR else 'ours / floor'}, {n} thread{'s' * (n > 1)}", fontsize=9)
+        axes.set_title(
+            f"{f'{name} / ours' if name != FLOOR else 'ours / floor'}, {n} thread{'s' * (n > 1)}", fontsize=9
+        )
         if i == len(threads) - 1:
             axes.set_xlabel("batch size")
     picture.suptitle("Time per step: numbers are ratios, a thick frame marks a cell below its target", fontsize=10)
@@ -257,7 +297,11 @@ def draw(rows: list[common.Row], names: list[str], path: Path) -> None:
 
 
 def draw_panel(
-    axes: Any, lines: list[tuple[str, str]], batches: list[int], ratio: Callable[[str, int, str], float | None], name: str
+    axes: Any,
+    lines: list[tuple[str, str]],
+    batches: list[int],
+    ratio: Callable[[str, int, str], float | None],
+    name: str,
 ) -> None:
     """Squares with numbers; their grey runs from 0.5 (white) to 16 (black)."""
     from matplotlib.patches import Rectangle
@@ -269,7 +313,9 @@ def draw_panel(
         dark = min(max(math.log2(value / 0.5) / 5, 0.0), 1.0) * 0.85
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=str(1 - dark), edgecolor="white", linewidth=0.5))
         color = "white" if dark > 0.45 else "black"
-        axes.text(x, y, f"{value:.2g}" if value < 9.95 else f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
+        axes.text(
+            x, y, f"{value:.2g}" if value < 9.95 else f"{value:.0f}", ha="center", va="center", fontsize=7, color=color
+        )
         wanted = target(name, net, batch)
         bad = value > MOST_FLOOR and net == LARGE and batch >= 128 if name == FLOOR else wanted and value < wanted
         if bad:

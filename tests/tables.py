@@ -90,9 +90,7 @@ def forward(net: bp.Layer, h: np.ndarray) -> np.ndarray:
 def spread(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Inputs spread evenly over ±2 in random order: none near the kink at 0, no two alike."""
     n = int(np.prod(shape))
-    return (
-        np.random.default_rng(seed).permutation(np.linspace(-2, 2, 2 * n + 1)[1::2] + 0.2 / n).reshape(shape)
-    )
+    return np.random.default_rng(seed).permutation(np.linspace(-2, 2, 2 * n + 1)[1::2] + 0.2 / n).reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -193,9 +193,7 @@ class TestConstruction:
         ids=lambda layers: " ".join(type(layer).__name__ for layer in layers),
     )
     def test_layers_that_do_not_chain(self, layers):
-        assert_refused(
-            lambda: bp.Sequential(*layers), ValueError, "5 input features", "got 4 from the layer before it"
-        )
+        assert_refused(lambda: bp.Sequential(*layers), ValueError, "5 input features", "got 4 from the layer before it")
 
     def test_the_same_layer_twice(self):
         layer = bp.Linear(3, 3)
@@ -210,9 +208,7 @@ class TestConstruction:
     def test_a_layer_of_another_network(self):
         first = net()
         phi = first.phi.copy()
-        assert_refused(
-            lambda: bp.Sequential(first[0]), ValueError, "no other network", "Linear(3 → 4)", "layer.copy()"
-        )
+        assert_refused(lambda: bp.Sequential(first[0]), ValueError, "no other network", "Linear(3 → 4)", "layer.copy()")
         assert_refused(lambda: bp.Sequential(bp.FanOut(bp.Sin(), first[0])), ValueError, "no other network")
         assert_array_equal(first.phi, phi)
         assert np.shares_memory(first[0].parameters["omega"], first.phi)
@@ -267,9 +263,7 @@ class TestLayers:
     @pytest.mark.parametrize("name", [name for name in LAYERS if name != "a layer of one's own"])
     def test_backward_before_forward(self, name):
         layer = LAYERS[name](4)
-        assert_refused(
-            lambda: layer.backward(np.ones((4, 2))), RuntimeError, ".backward", "forward to have run"
-        )
+        assert_refused(lambda: layer.backward(np.ones((4, 2))), RuntimeError, ".backward", "forward to have run")
 
     @pytest.mark.parametrize("name", [name for name in LAYERS if name != "a layer of one's own"])
     @pytest.mark.parametrize(
@@ -366,9 +360,7 @@ class TestPredict:
 
     def test_input_of_a_network_that_learns_its_width_from_a_later_layer(self):
         network = bp.Sequential(bp.Residual(bp.Tanh()), bp.Linear(3, 2))
-        assert_refused(
-            lambda: network.predict(np.ones((5, 4))), ValueError, ".predict", "3 columns", "(5, 4)"
-        )
+        assert_refused(lambda: network.predict(np.ones((5, 4))), ValueError, ".predict", "3 columns", "(5, 4)")
 
 
 def targets(*rows):
@@ -450,9 +442,7 @@ class TestLosses:
     )
     def test_targets(self, loss, shape, y, error, parts):
         for method in (loss.forward, loss.per_example):
-            assert_refused(
-                lambda method=method: method(np.zeros(shape), y), error, type(loss).__name__, *parts
-            )
+            assert_refused(lambda method=method: method(np.zeros(shape), y), error, type(loss).__name__, *parts)
 
     @pytest.mark.parametrize(
         ("weight", "error", "parts"),
@@ -514,9 +504,7 @@ class TestOptimizers:
     def test_gradient_of_another_shape(self, name, shape):
         kind, settings = OPTIMIZERS[name]
         optimizer, phi = kind(**settings), np.ones(3)
-        assert_refused(
-            lambda: optimizer.step(phi, np.ones(shape)), ValueError, kind.__name__, "(3,)", str(shape)
-        )
+        assert_refused(lambda: optimizer.step(phi, np.ones(shape)), ValueError, kind.__name__, "(3,)", str(shape))
         assert_array_equal(phi, np.ones(3))
         assert optimizer.t == 0
 
@@ -527,7 +515,5 @@ class TestOptimizers:
                 return rate
 
         optimizer, phi = bp.SGD(Wild()), np.ones(3)
-        assert_refused(
-            lambda: optimizer.step(phi, np.ones(3)), ValueError, "Wild", "learning_rate", repr(rate)
-        )
+        assert_refused(lambda: optimizer.step(phi, np.ones(3)), ValueError, "Wild", "learning_rate", repr(rate))
         assert_array_equal(phi, np.ones(3))

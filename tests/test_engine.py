@@ -138,6 +138,22 @@ def test_every_layer_trains_as_on_the_chalkboard(hidden, shards):
     assert_same_training(network(HIDDEN[hidden]), bp.CrossEntropy, lambda: bp.SGD(0.05), *data(), shards=shards)
 
 
+FIRST = {
+    "Residual": lambda: bp.Residual(bp.Sequential(bp.Linear(D, 4), bp.Tanh(), bp.Linear(4, D))),
+    "FanOut": lambda: bp.FanOut(bp.Linear(D, 2), bp.Linear(D, 4)),
+    "Sequential": lambda: bp.Sequential(bp.Linear(D, D), bp.ReLU()),
+    "Scale": lambda: Scale(D),
+    "activation": bp.Tanh,
+    "Dropout": lambda: bp.Dropout(1e-9),
+}
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_any_layer_may_come_first(first):
+    net = bp.Sequential(FIRST[first](), bp.Linear(D, K), seed=0, dtype="float64")
+    assert_same_training(net, bp.CrossEntropy, lambda: bp.SGD(0.05), *data())
+
+
 @pytest.mark.parametrize("shards", [1, 2, 11])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_trains_as_on_the_chalkboard(optimizer, shards):

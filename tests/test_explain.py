@@ -197,9 +197,7 @@ def test_every_loss(loss, kind, weighted):
 
 
 def test_nothing_of_the_network_or_the_loss_changes():
-    net = bp.Sequential(
-        bp.Linear(2, 3), bp.BatchNorm(3), bp.Dropout(0.5, seed=3), Overwriting(), bp.Exp(), seed=0
-    )
+    net = bp.Sequential(bp.Linear(2, 3), bp.BatchNorm(3), bp.Dropout(0.5, seed=3), Overwriting(), bp.Exp(), seed=0)
     loss, X, y = bp.LeastSquares(), np.ones((4, 2)), np.zeros((4, 3))
     X[1] = 2
     f = net.forward(X.T.astype(np.float32))
@@ -340,10 +338,7 @@ def test_bad_input(change, error, says):
 def test_one_target_per_example_is_never_broadcast():
     net = bp.Sequential(bp.Linear(2, 1), seed=0)
     X, y = np.ones((3, 2)), np.array([1.0, 2.0, 3.0])
-    assert (
-        bp.explain(net, bp.LeastSquares(), X, y).text
-        == bp.explain(net, bp.LeastSquares(), X, y[:, None]).text
-    )
+    assert bp.explain(net, bp.LeastSquares(), X, y).text == bp.explain(net, bp.LeastSquares(), X, y[:, None]).text
     wide = bp.Sequential(bp.Linear(2, 3), seed=0)
     with pytest.raises(ValueError, match=r"explain: expected y with shape \(3, 3\) .*got shape \(3,\)"):
         bp.explain(wide, bp.LeastSquares(), X, y)

@@ -87,9 +87,7 @@ def test_repr_is_the_call_that_makes_it(name):
 
 def growth(initializer, seed, depth=50, width=100):
     """Mean square of h after `depth` ReLU layers, over that before them."""
-    layers = [
-        layer for _ in range(depth) for layer in (bp.Linear(width, width, initializer=initializer), bp.ReLU())
-    ]
+    layers = [layer for _ in range(depth) for layer in (bp.Linear(width, width, initializer=initializer), bp.ReLU())]
     net = bp.Sequential(*layers, seed=seed, dtype="float64")
     h = np.random.default_rng([seed, 1]).normal(size=(width, 20))
     return np.mean(net.infer(h) ** 2) / np.mean(h**2)

@@ -55,9 +55,7 @@ class TestGradients:
     def test_are_named_and_shaped_like_the_parameters(self, name):
         net = network(name)
         _, gradients = net.backward(net.forward(spread((4, 3))))
-        assert [(k, g.shape) for k, g in gradients.items()] == [
-            (k, p.shape) for k, p in net.parameters.items()
-        ]
+        assert [(k, g.shape) for k, g in gradients.items()] == [(k, p.shape) for k, p in net.parameters.items()]
 
     @every_layer
     def test_are_views_of_one_vector_laid_out_like_phi(self, name):
@@ -436,9 +434,7 @@ class TestReplica:
         net = network(name)
         twin = net.replica()
         for n in (7, 3, 7, 9, 1):
-            for actual, desired in zip(
-                passes(twin, spread((4, n))), passes(net, spread((4, n))), strict=True
-            ):
+            for actual, desired in zip(passes(twin, spread((4, n))), passes(net, spread((4, n))), strict=True):
                 assert_array_equal(actual, desired)
 
     @every_layer
@@ -462,9 +458,7 @@ class TestReplica:
         passes(net, spread((4, 5)))  # what it does to running statistics shows in both
         assert_array_equal(twin.infer(spread((4, 5))), net.infer(spread((4, 5))))
 
-    @pytest.mark.parametrize(
-        "name", [name for name in LAYERS if not network(name)[0].children and "own" not in name]
-    )
+    @pytest.mark.parametrize("name", [name for name in LAYERS if not network(name)[0].children and "own" not in name])
     def test_writes_to_the_same_arrays_in_each_step(self, name):
         layer = network(name)[0].replica()
         first = layer.forward(spread((4, 5)))
@@ -475,9 +469,7 @@ class TestReplica:
         assert name.endswith("Norm") or np.shares_memory(first_dL_dh, second_dL_dh)
 
     @every_layer
-    @pytest.mark.parametrize(
-        ("scale", "keep"), [(-0.1, 1.0), (1.0, 0.9), (1.0, 0.0), (2.0, 0.5), (-1.0, 0.0)]
-    )
+    @pytest.mark.parametrize(("scale", "keep"), [(-0.1, 1.0), (1.0, 0.9), (1.0, 0.0), (2.0, 0.5), (-1.0, 0.0)])
     def test_lands_scale_times_gradient_plus_keep_times_target(self, name, scale, keep):
         net, h = network(name), spread((4, 5))
         f = forward(net, h)

@@ -232,9 +232,7 @@ class TestStability:
 class TestKinks:
     """On a kink the gradient is the one the docstring states."""
 
-    @pytest.mark.parametrize(
-        "loss", [bp.AbsoluteError(), bp.Pinball([0.1]), bp.LeastSquares(), bp.Huber()], ids=repr
-    )
+    @pytest.mark.parametrize("loss", [bp.AbsoluteError(), bp.Pinball([0.1]), bp.LeastSquares(), bp.Huber()], ids=repr)
     def test_equal_output_and_target_pull_nowhere(self, loss):
         loss.forward(np.ones((1, 3)), np.ones(3))
         assert_array_equal(loss.backward(), np.zeros((1, 3)))

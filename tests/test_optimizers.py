@@ -117,9 +117,7 @@ class TestRules:
     def test_follow_a_schedule(self, name, schedule):
         kind, settings = OPTIMIZERS[name]
         settings = {**settings, "learning_rate": schedule}
-        assert_allclose(
-            by_optimizer(kind(**settings)), by_rule(RULES[kind], settings), rtol=1e-12, atol=1e-12
-        )
+        assert_allclose(by_optimizer(kind(**settings)), by_rule(RULES[kind], settings), rtol=1e-12, atol=1e-12)
 
     @every_optimizer
     def test_in_float32_stay_near_float64_and_keep_the_type(self, name):
@@ -189,9 +187,7 @@ class TestState:
         optimizer, twin = kind(**settings), kind(**settings)
         phi, untouched = np.ones(3), other.copy()
         optimizer.step(phi, phi.copy())
-        with pytest.raises(
-            ValueError, match=rf"{kind.__name__}.*expected phi with shape \(3,\).*got.*of its own"
-        ):
+        with pytest.raises(ValueError, match=rf"{kind.__name__}.*expected phi with shape \(3,\).*got.*of its own"):
             optimizer.step(other, other.copy())
         assert_array_equal(other, untouched)
         # The refused step left no trace: the next one is that of an optimizer that never saw it.

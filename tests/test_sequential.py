@@ -117,9 +117,7 @@ class TestCopies:
         before = net.phi.copy()
         twin.phi[...] = np.arange(net.size)
         assert_array_equal(net.phi, before)
-        assert_array_equal(
-            np.arange(net.size), np.concatenate([[], *(p.ravel() for p in twin.parameters.values())])
-        )
+        assert_array_equal(np.arange(net.size), np.concatenate([[], *(p.ravel() for p in twin.parameters.values())]))
 
     def test_have_running_statistics_of_their_own(self):
         net = network("BatchNorm")
@@ -187,9 +185,7 @@ class TestContainer:
             net[3]
 
     def test_knows_its_widths(self):
-        net = bp.Sequential(
-            bp.Dropout(0.1), bp.Residual(bp.Linear(4, 4)), bp.FanOut(bp.Identity(), bp.Linear(4, 2))
-        )
+        net = bp.Sequential(bp.Dropout(0.1), bp.Residual(bp.Linear(4, 4)), bp.FanOut(bp.Identity(), bp.Linear(4, 2)))
         assert net.out_features == 6
         assert bp.Sequential(bp.Tanh(), bp.Linear(4, 3), bp.Tanh()).in_features == 4
         assert (bp.Sequential(bp.Sin()).in_features, bp.Sequential(bp.Sin()).out_features) == (None, None)

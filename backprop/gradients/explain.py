@@ -99,9 +99,7 @@ class Explanation:
     __repr__ = __str__
 
 
-def explain(
-    net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Array | None = None
-) -> Explanation:
+def explain(net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Array | None = None) -> Explanation:
     """Run `net` forward and backward on the rows X, layer by layer, and show each equation with its numbers.
 
     X (N, D) holds one example per row, y (N,) or (N, K) the targets, sample_weight (N,) the weights. Inside,
@@ -229,9 +227,7 @@ def _backward(layers: list[_Named], dL_df: Array) -> Iterator[Step]:
 
 def _step(title: str, arrays: dict[str, Array], equations: Mapping[str, str] = MappingProxyType({})) -> Step:
     """Items in the order of the arrays, copied: a layer of one's own may write over what it is handed."""
-    return Step(
-        title, tuple(Item(name, equations.get(name, name), np.array(a)) for name, a in arrays.items())
-    )
+    return Step(title, tuple(Item(name, equations.get(name, name), np.array(a)) for name, a in arrays.items()))
 
 
 def _rename(equation: str, names: dict[str, str]) -> str:

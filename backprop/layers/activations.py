@@ -157,7 +157,7 @@ class ELU(Activation):
         self.alpha = checks.number("ELU", "alpha", alpha, above=0)
 
     def value(self, h: Array, f: Array) -> Array:
-        """h or α expm1(h); the exponential never sees a large positive h."""
+        """H or α expm1(h); the exponential never sees a large positive h."""
         positive_part(h, f)
         below = np.subtract(h, f, out=self.scratch(h))
         np.expm1(below, out=below)
@@ -192,7 +192,7 @@ class Sigmoid(Activation):
         return sigmoid(h, f, self.scratch(h))
 
     def slope(self, h: Array, f: Array) -> Array:
-        """f (1 − f)."""
+        """F (1 − f)."""
         slope = np.subtract(1, f, out=self.scratch(f, "slope"))
         return np.multiply(slope, f, out=slope)
 
@@ -238,7 +238,7 @@ class SiLU(Activation):
     equations = ("f = h σ(h)", "∂L/∂h = (σ(h) + f (1 − σ(h))) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
-        """h σ(h)."""
+        """H σ(h)."""
         return np.multiply(h, sigmoid(h, self.scratch(h), self.scratch(h, "more")), out=f)
 
     def slope(self, h: Array, f: Array) -> Array:
@@ -266,7 +266,7 @@ class GELU(Activation):
     equations = ("f = h Φ(h)", "∂L/∂h = (Φ(h) + h φ(h)) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
-        """h Φ(h)."""
+        """H Φ(h)."""
         return np.multiply(h, self._distribution(h), out=f)
 
     def slope(self, h: Array, f: Array) -> Array:
@@ -380,7 +380,7 @@ class Exp(Activation):
         return np.exp(h, out=f)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """f itself."""
+        """F itself."""
         return f
 
 

@@ -57,7 +57,12 @@ class Layer(Recycling, ABC):
     parameters: dict[str, Array]
     buffers: dict[str, Array]  # state that is not trained, such as running statistics
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    _landings: dict[str, Landing]
+    _owned: bool  # by a network: its parameters are views of that network's φ
+    _wants_dL_dh: bool  # False in the trainer's first layer: nobody asks for the gradient of the data
+    _may_overwrite_h: bool
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
         # Not in __init__: a subclass of one's own may then leave super().__init__() out.
         layer = super().__new__(cls)
         layer.__dict__.update(parameters={}, buffers={}, _landings={}, _arrays=None, _owned=False)
@@ -66,7 +71,7 @@ class Layer(Recycling, ABC):
 
     @abstractmethod
     def forward(self, h: Array) -> Array:
-        """f (D_out,) or (D_out, N) of h (D_in,) or (D_in, N); caches what `backward` needs."""
+        """F (D_out,) or (D_out, N) of h (D_in,) or (D_in, N); caches what `backward` needs."""
 
     @abstractmethod
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
@@ -225,7 +230,7 @@ class Layer(Recycling, ABC):
 
     def __repr__(self) -> str:
         if self.in_features is None or self.out_features is None:
-            return f"{type(self).__name__}()"
+            return checks.call(self)
         return f"{type(self).__name__}({self.in_features} → {self.out_features})"
 
 
@@ -287,9 +292,7 @@ class Composite(Layer):
             start = len(key) + 1
             child.land_in({n[start:]: to for n, to in landings.items() if n.startswith(f"{key}.")})
 
-    def backward_child(
-        self, key: str, dL_df: Array, child: Layer | None = None
-    ) -> tuple[Array, Gradients]:
+    def backward_child(self, key: str, dL_df: Array, child: Layer | None = None) -> tuple[Array, Gradients]:
         """Backward of one child (or of its twin), its gradients landed and named "key.name"."""
         child = child or self.layers[key]
         dL_dh, gradients = checks.backward_result(child, child.backward(dL_df))

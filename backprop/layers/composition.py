@@ -57,9 +57,7 @@ class Residual(Composite):
 
     def _add(self, h: Array, g: Array) -> Array:
         if np.shape(h) != g.shape:
-            raise ValueError(
-                checks.message(f"{self.label}", f"g[h] with shape {np.shape(h)}", f"shape {g.shape}")
-            )
+            raise ValueError(checks.message(f"{self.label}", f"g[h] with shape {np.shape(h)}", f"shape {g.shape}"))
         return np.add(h, g, out=self.empty("f", g.shape, np.result_type(h, g)))
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
@@ -133,9 +131,7 @@ class FanOut(Composite):
         total = outputs[0]
         for output in outputs[1:]:
             if output.shape != total.shape:
-                raise ValueError(
-                    checks.message(f"{self.label}", f"branches of shape {total.shape}", f"{output.shape}")
-                )
+                raise ValueError(checks.message(f"{self.label}", f"branches of shape {total.shape}", f"{output.shape}"))
             total = total + output
         return total
 

@@ -49,9 +49,7 @@ class Linear(Layer):
         self.bias = checks.boolean("Linear", "bias", bias)
         self.initializer = HeNormal() if initializer is None else initializer
         if not isinstance(self.initializer, Initializer):
-            raise TypeError(
-                checks.message("Linear", "an initializer such as HeNormal()", repr(initializer))
-            )
+            raise TypeError(checks.message("Linear", "an initializer such as HeNormal()", repr(initializer)))
         self._h: Array | None = None
         # float32 takes the dtype of whatever it meets; Sequential(dtype=…) decides for a network.
         if self.bias:
@@ -87,8 +85,8 @@ class Linear(Layer):
         h = self._h
         if h is None:
             raise checks.too_early(self)
-        dL_df = checks.gradient(self, dL_df, (self.out_features, *h.shape[1:]))
         omega, dL_dh = self.parameters["omega"], dL_df
+        dL_df = checks.gradient(self, dL_df, omega.shape[:1] + h.shape[1:])
         if self._wants_dL_dh:
             out = self.empty("dL_dh", h.shape, np.result_type(omega, dL_df))
             dL_dh = np.matmul(omega.T, dL_df, out=out)

@@ -141,8 +141,6 @@ class BatchNorm(_Normalization):
         """Return β + γ ⊙ (h − running mean) / √(running variance + eps)."""
         h = checks.columns(self, "infer", h)
         real = h.real.dtype
-        mean, variance = (
-            self.buffers[name].astype(real)[:, None] for name in ("running_mean", "running_variance")
-        )
+        mean, variance = (self.buffers[name].astype(real)[:, None] for name in ("running_mean", "running_variance"))
         z = np.subtract(h.reshape(h.shape[0], -1), mean)
         return self._normalize(z, variance, keep=False).reshape(h.shape)

@@ -40,7 +40,7 @@ class EarlyStopping(Callback):
     Weights and running statistics go back to the best epoch unless `restore_best` is False.
 
     >>> EarlyStopping(patience=3)
-    EarlyStopping(monitor=None, patience=3)
+    EarlyStopping(patience=3)
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EarlyStopping(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self.best = math.inf
+        self.best = math.inf if self.mode == "min" else -math.inf
         self.best_epoch = 0
         self._waited = 0
         self._weights: tuple[Array, dict[str, Array]] | None = None
@@ -75,8 +75,9 @@ class EarlyStopping(Callback):
         name = self.monitor or ("validation_loss" if record.validation else "loss")
         if name not in columns:
             raise ValueError(checks.message("EarlyStopping", f"monitor one of {list(columns)}", repr(name)))
-        value = columns[name] if self.mode == "min" else -columns[name]
-        if value < self.best - self.min_delta:
+        value = columns[name]
+        gain = self.best - value if self.mode == "min" else value - self.best
+        if gain > self.min_delta:
             self.best, self.best_epoch, self._waited = value, record.epoch, 0
             net = trainer.net
             self._weights = net.phi.copy(), {k: buffer.copy() for k, buffer in net.buffers.items()}
@@ -93,4 +94,4 @@ class EarlyStopping(Callback):
                 buffer[...] = buffers[name]
 
     def __repr__(self) -> str:
-        return f"EarlyStopping(monitor={self.monitor!r}, patience={self.patience})"
+        return checks.call(self)

@@ -21,16 +21,15 @@ class Examples:
     read block by block and never copied whole. Raises TypeError or ValueError; data that does not fit changes nothing.
     """
 
-    def __init__(
-        self, who: str, net: Sequential, loss: Loss, X: Any, y: object, sample_weight: object = None
-    ) -> None:
+    def __init__(self, who: str, net: Sequential, loss: Loss, X: Any, y: object, sample_weight: object = None) -> None:
         self.X = X = checks.rows(who, X, net.in_features)
-        self.n, self.dtype = len(X), net.phi.dtype
+        self.n, self.dtype = X.shape[0], net.phi.dtype
         self.block = max(1, BLOCK_BYTES // max(1, X.shape[1] * X.dtype.itemsize))
         for start in range(0, self.n, self.block):
             checks.finite(who, "X", np.asarray(X[start : start + self.block]), start, self.dtype)
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
         columns = loss.from_rows(who, y, K, self.n)
+        checks.finite(who, "y", columns.T, dtype=self.dtype)
         if columns.dtype.kind == "f":
             columns = columns.astype(self.dtype, copy=False)
         self.y = np.ascontiguousarray(columns.T)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing
+from backprop.blas import Landing, all_finite
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
@@ -54,7 +54,7 @@ class Descent:
         order = np.arange(examples.n) if batch_size >= examples.n else examples.order(seed, number)
         every = max(batch_size, examples.n // 50)
         total, done = 0.0, 0
-        self._remember()
+        self.remember()
         with self.running(self.step_for(examples, min(batch_size, examples.n))), interrupts() as interrupted:
             for start in range(0, examples.n, batch_size):
                 rows = order[start : start + batch_size]
@@ -68,8 +68,8 @@ class Descent:
                 if interrupted:
                     raise KeyboardInterrupt
             progress(done)
-            if not checks.all_finite(self.net.phi):
-                raise self._lost("weights", self.net.phi, examples, rows)
+            if not all_finite(self.net.phi):
+                raise self._lost("weight", self.net.phi, examples, rows, True)
         return total / self._share(examples, slice(None))
 
     def _share(self, examples: Examples, rows: Array | slice) -> float:
@@ -114,15 +114,18 @@ class Descent:
         """One optimizer step; returns the loss before it. `careful` checks the gradient before φ is touched."""
         optimizer, phi, pool = self.optimizer, self.net.phi, self._pool
         step = self.step_for(examples, len(rows))
-        optimizer.prepare(phi)
         direct = step.S == 1 and not careful and not optimizer.clips
+        if direct:
+            optimizer.prepare(phi)
         to = optimizer.landing(phi) if direct else Landing(step.buffer)
+        lands_in_state = direct and to.keep != 0
         L = step.run(examples, rows, (seed, optimizer.t), to, pool)
         if not math.isfinite(L):
-            raise self._lost("loss", None, examples, rows)
-        if to.target is not None and to.keep == 0 and not checks.all_finite(to.target):
-            raise self._lost("gradient", to.target, examples, rows)
+            raise self._lost("loss", None, examples, rows, lands_in_state)
+        if not lands_in_state and not all_finite(to.target):  # type: ignore[arg-type]
+            raise self._lost("gradient", to.target, examples, rows, False)
         if not direct:
+            optimizer.prepare(phi)
             self._land(optimizer.clip(step.buffer, step.buffer), optimizer.landing(phi))
         optimizer.finish(phi, lambda size, update: for_pieces(size, update, pool))
         return L
@@ -133,29 +136,32 @@ class Descent:
 
         for_pieces(g.size, land, self._pool)
 
-    def _remember(self) -> None:
+    def remember(self) -> None:
         """Keep φ and the optimizer's state: SGD's gradient lands before it can be looked at."""
         self._t = self.optimizer.t
-        for name, array in {"phi": self.net.phi, **self.optimizer.state, **self.net.buffers}.items():
+        for name, array in self._kept().items():
             if name not in self._before:
                 self._before[name] = np.empty_like(array)
             np.copyto(self._before[name], array)
 
-    def _lost(self, what: str, vector: Array | None, examples: Examples, rows: Array) -> FloatingPointError:
-        """Find the tensor that is not finite, put finite weights back, and say so."""
-        step = self.optimizer.t + 1
+    def _lost(
+        self, what: str, vector: Array | None, examples: Examples, rows: Array, touched: bool
+    ) -> FloatingPointError:
+        """Find the tensor that is not finite, put finite weights back if they were touched, and say so."""
+        step = self.optimizer.t + (vector is not self.net.phi)
         where = _first_bad(self.net, vector, examples, rows)
-        advice = "Lower the learning rate, scale the inputs, or clip gradients (clip_norm=1)."
-        if not self._before:
-            left = f"The weights are those before step {step}."
-        else:
-            for name, array in {"phi": self.net.phi, **self.optimizer.state, **self.net.buffers}.items():
-                np.copyto(array, self._before.get(name, 0))
+        if touched := touched or not all_finite(self.net.phi):
             self.optimizer.t = self._t
-            left = f"The weights are those after step {self._t}, the last epoch's end."
-        return FloatingPointError(
-            checks.message("Trainer", f"a finite {what} at step {step}", f"nan or inf in {where}", f"{left} {advice}")
-        )
+        for name, array in self._kept().items():
+            if touched or not np.isfinite(array).all():
+                np.copyto(array, self._before.get(name, 0))
+        left = f"The weights are those after step {self.optimizer.t}."
+        advice = "Lower the learning rate, scale the inputs, or clip gradients (clip_norm=1)."
+        expected = f"a finite {what} at step {step}"
+        return FloatingPointError(checks.message("Trainer", expected, f"nan or inf in {where}", f"{left} {advice}"))
+
+    def _kept(self) -> dict[str, Array]:
+        return {"phi": self.net.phi, **self.optimizer.state, **self.net.buffers}
 
 
 def _first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: Array) -> str:

@@ -27,7 +27,7 @@ from backprop.training.tape import Tape, TapedLanding, record
 from backprop.training.threads import Pool
 
 GROUPS = 8  # gradients held at the same time; also the most threads one step can use
-LEAST_PIECES = 8  # below that, updating φ on one thread is quicker than handing half of it over
+LEAST_PIECES = 3  # below that, updating φ on one thread is quicker than handing half of it over
 LEAST_FLOPS = 2e8  # a shard with less work costs more to hand over than it saves
 
 
@@ -48,7 +48,7 @@ class Shard:
     """Fixed arrays for n examples, and the tape of one pass over them."""
 
     def __init__(self, net: Sequential, loss: Loss, examples: Examples, n: int, divisor: float) -> None:
-        self.replicas, self.divisor = (net, loss), divisor
+        self.replica, self.loss, self.divisor = net, loss, divisor
         self.inputs, self.h = examples.inputs(n)
         self.y = np.empty((n, *examples.y.shape[1:]), examples.y.dtype)
         self.w = None if examples.w is None else np.empty(n, examples.dtype)
@@ -70,8 +70,11 @@ class Shard:
         return float(self.L[0])
 
     def _record(self, target: Array, scale: float, keep: float, key: tuple[int, ...] | None) -> None:
-        net, loss = (part.replica() for part in self.replicas)
-        next(net.leaves())._wants_dL_dh = False  # nobody asks for the gradient of the data
+        net, loss = self.replica.replica(), self.loss.replica()
+        first: Layer = net
+        while isinstance(first, Sequential):
+            first = first[0]
+        first._wants_dL_dh = bool(first.children)  # a leaf may leave ∂L/∂X out; a Residual needs that of its child
         self.tape, self.target, self.net = Tape(), target, net
         self.landings = {name: TapedLanding(view, tape=self.tape) for name, view in net.views(target).items()}
         self._set(scale, keep)
@@ -113,9 +116,7 @@ class Step:
             self._gradients = [np.empty(self.net.size, self.net.phi.dtype)]
         return self._gradients[0]
 
-    def run(
-        self, examples: Examples, rows: Array, key: tuple[int, ...], to: Landing, pool: Pool | None
-    ) -> float:
+    def run(self, examples: Examples, rows: Array, key: tuple[int, ...], to: Landing, pool: Pool | None) -> float:
         """Run the batch of these rows and return L. With S = 1 the gradient lands in `to`, else it is left in `buffer`.
 
         `key` starts the randomness of layers that have some.

@@ -69,7 +69,8 @@ class Recorded(np.ndarray[Any, Any]):
             options["where"] = plain(options["where"])
         target = plain(out[0]) if out else np.asarray(function(*arguments, **options))
         if ufunc is np.matmul and target.ndim == 2:
-            tape.run(partial(prepare(*arguments, target), 1.0, 0.0))
+            A, B = arguments
+            tape.run(partial(prepare(A, B, target), 1.0, 0.0))
         else:
             tape.run(partial(function, *arguments, out=target, **options))
         return out[0] if out else tape.watch(target)
@@ -206,9 +207,7 @@ def put_on(layer: Layer, tape: Tape) -> Layer:
     return layer
 
 
-def record(
-    tape: Tape, net: Layer, loss: Loss, h: Array, y: Array, w: Array | None, divisor: float
-) -> Array:
+def record(tape: Tape, net: Layer, loss: Loss, h: Array, y: Array, w: Array | None, divisor: float) -> Array:
     """Run one step of a replica, forward and backward, and write it on the tape; returns L, an array (1,)."""
     f = put_on(net, tape).forward(tape.watch(h))
     if replays(loss):

@@ -104,11 +104,11 @@ class Pool:
         """Run at most `n` jobs, the first one here; returns when all are done and raises the first error."""
         for queue_, job in zip(self._jobs, jobs[1:], strict=False):
             queue_.put(job)
-        errors: list[BaseException] = []
+        errors: list[BaseException | None] = []
         try:
             jobs[0]()
         except BaseException as error:
             errors.append(error)
-        errors += [error for _ in jobs[1:] if (error := self._done.get()) is not None]
-        if errors:
-            raise errors[0]
+        errors += [self._done.get() for _ in jobs[1:]]
+        for first in filter(None, errors):
+            raise first

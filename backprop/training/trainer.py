@@ -87,6 +87,7 @@ class Trainer:
         """
         examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
         descent = self._descent
+        descent.remember()
         with descent.running(descent.step_for(examples, examples.n)):
             return descent.step(examples, np.arange(examples.n), self.seed, careful=True)
 
@@ -128,17 +129,17 @@ class Trainer:
         or functions of predictions (N, K) and targets in rows; they are measured after each epoch on the training data, and
         on the validation data. Ctrl-C ends training after the step at hand: the weights are whole and the history is kept.
         """
-        for callback in callbacks:
+        for callback in callbacks if isinstance(callbacks, Sequence) else [None]:
             if not isinstance(callback, Callback):
                 advice = f"Write {callback.__name__}(…)." if isinstance(callback, type) else ""
-                raise TypeError(checks.message("Trainer.fit", "callbacks", repr(callback), advice))
+                raise TypeError(checks.message("Trainer.fit", "a list of callbacks", repr(callbacks), advice))
         records = self.epochs(
             X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
         )
         history = History()
         for callback in callbacks:
             callback.start(self)
-        with _bar(len(X), epochs, progress) as bar:
+        with _bar(np.shape(X)[0], epochs, progress) as bar:
             before, self._progress = self._progress, bar.update
             try:
                 self._follow(records, history, callbacks, bar)
@@ -161,9 +162,7 @@ class Trainer:
         {'loss': 0.5, 'r2': -1.0}
         """
         self._check_metrics(metrics)
-        return self._measure(
-            Examples("Trainer.evaluate", self.net, self.loss, X, y, sample_weight), metrics
-        )
+        return self._measure(Examples("Trainer.evaluate", self.net, self.loss, X, y, sample_weight), metrics)
 
     def _epochs(
         self, examples: Examples, n: int, validation: Examples | None, metrics: Sequence[str | Metric]
@@ -186,9 +185,7 @@ class Trainer:
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
             yield record
 
-    def _follow(
-        self, records: Iterator[Epoch], history: History, callbacks: Sequence[Callback], bar: Any
-    ) -> None:
+    def _follow(self, records: Iterator[Epoch], history: History, callbacks: Sequence[Callback], bar: Any) -> None:
         for record in records:
             history.epochs.append(record)
             shown = {name: f"{value:.4g}" for name, value in record.flat().items() if name not in HIDDEN}
@@ -213,9 +210,7 @@ class Trainer:
             if not callable(metric):
                 checks.choice("Trainer", "metric", metric, self.loss.measures)
 
-    def _measure(
-        self, examples: Examples, metrics: Sequence[str | Metric], *, own: bool = True
-    ) -> dict[str, float]:
+    def _measure(self, examples: Examples, metrics: Sequence[str | Metric], *, own: bool = True) -> dict[str, float]:
         """The loss and measures of some examples; without `own`, only those that are asked for."""
         f = examples.predictions(self.net)
         y = examples.y.T
@@ -231,7 +226,5 @@ def _bar(examples: int, epochs: int, shown: bool) -> Iterator[Any]:
     """A progress bar over the examples of all epochs; tqdm.auto draws it in a terminal or a notebook."""
     from tqdm.auto import tqdm
 
-    with tqdm(
-        total=examples * epochs, disable=not shown, unit="example", unit_scale=True, dynamic_ncols=True
-    ) as bar:
+    with tqdm(total=examples * epochs, disable=not shown, unit="example", unit_scale=True, dynamic_ncols=True) as bar:
         yield bar

@@ -1,0 +1,162 @@
+"""The documentation says what is true: its code runs, its links resolve, its names and arguments are those of the library."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import backprop as bp
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+CODE = [path for folder in ("backprop", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+README, API = (ROOT / "README.md").read_text("utf-8"), (ROOT / "docs" / "api.md").read_text("utf-8")
+PENDING = {"docs/performance.md"}  # linked to before it is there; delete this line and its use once it is
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def run(page):
+    """Run the Python blocks of a page in order, in one namespace; an error shows the page's own line."""
+    text, namespace = page.read_text("utf-8"), {"__name__": page.stem}
+    for block in BLOCK.finditer(text):
+        first_line = text[: block.start(1)].count("\n")
+        code = compile("\n" * first_line + block[1], str(page), "exec", dont_inherit=True)
+        exec(code, namespace)  # the blocks are our own
+    return namespace
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=lambda page: page.name)
+def test_every_block_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(page)
+
+
+class TestReadme:
+    def test_trains_a_classifier_in_fifteen_lines(self, tmp_path, monkeypatch, capsys):
+        (block,) = BLOCK.findall(README)
+        assert block.startswith("import backprop as bp\n")
+        assert len(block.splitlines()) <= 15
+        monkeypatch.chdir(tmp_path)
+        assert run(ROOT / "README.md")["result"]["accuracy"] >= 0.95
+        printed = capsys.readouterr().out.splitlines()
+        shown = re.search(r"^```text\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1].splitlines()
+
+        def form(lines):
+            return [re.sub(r"\d+\.\d%|\d\.\de-\d+", "#", line) for line in lines]
+
+        assert form(printed[-len(shown) :]) == form(shown)
+
+    def test_opens_with_the_two_commands(self):
+        title, sentence, fence, *rest = [line for line in README.splitlines() if line]
+        assert title.startswith("# ")
+        assert sentence.endswith(".")
+        assert fence == "```"
+        assert [line.split("#")[0].strip() for line in rest[:2]] == ["make demo", "make test"]
+
+    def test_has_a_place_for_the_speed_table(self):
+        assert README.count("<!-- speed -->") == README.count("<!-- /speed -->") == 1
+        assert README.index("<!-- speed -->") < README.index("<!-- /speed -->")
+
+    def test_names_every_layer_loss_and_rule(self):
+        for name in bp.__all__:
+            thing = getattr(bp, name)
+            kinds = (bp.Layer, bp.Loss, bp.Optimizer, bp.Schedule)
+            if inspect.isclass(thing) and issubclass(thing, kinds) and not inspect.isabstract(thing):
+                assert f"`{name}`" in README
+
+
+@every_page
+def test_installs_this_project_and_no_other(page):
+    assert not re.search(r"pip install backprop(?!-mlp)", page.read_text("utf-8"))
+
+
+@every_page
+def test_relative_links_resolve(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in target:
+            path = (page.parent / target.partition("#")[0]).resolve()
+            assert path.is_relative_to(ROOT), target
+            assert path.exists() or name_of(path) in PENDING, f"{page.name} links to {target}, which does not exist"
+
+
+@every_page
+def test_names_of_the_library_exist(page):
+    for dotted in re.findall(r"\bbp\.([A-Za-z_][\w.]*\w)", page.read_text("utf-8")):
+        thing = bp
+        for part in dotted.split("."):
+            thing = getattr(thing, part)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *CODE], ids=name_of)
+def test_mentions_no_path_outside_the_project(path):
+    # What Linux itself provides is the same on every machine.
+    absolute = re.compile(r"(?<![\w.:/<)\]}…-])/(?!proc/|sys/|usr/bin/env)[a-z_]+/[\w.-]+|(?<!\w)~/\w|\b[A-Z]:\\\w")
+    text = path.read_text("utf-8")
+    assert not absolute.findall(text)
+    for above in re.findall(r"(?:\.\./)+[\w./-]*", text):
+        assert (path.parent / above).resolve().is_relative_to(ROOT), above
+        assert (path.parent / above).exists(), above
+
+
+def cells(text):
+    """The code in the first cell of every table row: a name, or a call with its parameters."""
+    for row in re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE):
+        yield from re.findall(r"`([^`]+)`", row)
+
+
+def things():
+    """What the first words of the tables of methods stand for."""
+    net = bp.Sequential(bp.Linear(1, 1))
+    loss, optimizer = bp.LeastSquares(), bp.SGD(0.1)
+    return {"net": net, "loss": loss, "optimizer": optimizer, "trainer": bp.Trainer(net, loss, optimizer)}
+
+
+class TestApi:
+    def test_has_every_public_name_and_no_other(self):
+        named = {cell.partition("(")[0] for cell in cells(API)}
+        first_words = (*things(), "datasets", "gradients", "formats")
+        assert {name for name in named if name.partition(".")[0] not in first_words} == set(bp.__all__)
+
+    @pytest.mark.parametrize("cell", list(cells(API)), ids=lambda cell: cell.partition("(")[0])
+    def test_shows_arguments_as_they_are(self, cell):
+        dotted, is_call, parameters = cell.partition("(")
+        first, _, rest = dotted.partition(".")
+        thing = things().get(first) or getattr(bp, first)
+        for part in rest.split(".") if rest else []:
+            thing = getattr(thing, part)
+        if is_call:
+            assert arguments(inspect.signature(thing)) == arguments(written(parameters.removesuffix(")")))
+
+    def test_shows_the_equations_as_they_are(self):
+        shown = API.replace("\\|", "|")
+        for name in bp.__all__:
+            for equation in vars(getattr(bp, name)).get("equations", ()):
+                if not equation.endswith("[h]") or name != "Layer":
+                    assert equation in shown, f"{name}: {equation}"
+
+
+def written(parameters):
+    """The signature of a parameter list as it stands in the text."""
+    tree = ast.parse(f"def f({parameters}): ...")
+    namespace = {}
+    exec(compile(tree, "api.md", "exec"), namespace)
+    return inspect.signature(namespace["f"])
+
+
+def arguments(signature):
+    """Names, kinds and defaults, without annotations."""
+    return [(parameter.name, parameter.kind, parameter.default) for parameter in signature.parameters.values()]
