@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop.checks import Array
+from backprop.checks import Array, message
 
 Call = Callable[[float, float], object]
 
@@ -95,7 +95,10 @@ def product(A: Array, B: Array, C: Array, scale: float = 1.0, keep: float = 0.0)
 
 def prepare(A: Array, B: Array, C: Array) -> Call:
     """The product of these three matrices as a function of (scale, keep), to be called many times."""
-    if not (A.dtype == B.dtype == C.dtype and C.dtype.char in "fd" and A.size and B.size):
+    if A.ndim != 2 or B.ndim != 2 or C.shape != (A.shape[0], B.shape[1]) or A.shape[1] != B.shape[0]:
+        got = f"{A.shape}, {B.shape} and {C.shape}"
+        raise ValueError(message("product", "A (m, k), B (k, n) and C (m, n)", f"shapes {got}"))
+    if not (A.dtype == B.dtype == C.dtype and _real(C) and A.size and B.size):
         return partial(_by_numpy, A, B, C)
     if not C.flags.f_contiguous:
         A, B, C = B.T, A.T, C.T  # BLAS writes Fortran order, and Cᵀ = Bᵀ Aᵀ
@@ -135,7 +138,15 @@ def axpy(a: float, x: Array, y: Array) -> None:
     >>> y
     array([ 3., 21.])
     """
-    if x.dtype == y.dtype and y.dtype.char in "fd" and _whole(x) and y.flags.c_contiguous and x.flags.c_contiguous:
+    if (
+        x.dtype == y.dtype
+        and _real(y)
+        and y.size
+        and x.shape == y.shape
+        and _whole(x)
+        and y.flags.c_contiguous
+        and x.flags.c_contiguous
+    ):
         function = load().saxpy if y.dtype.char == "f" else load().daxpy
         function(x.reshape(-1), y.reshape(-1), a=a)
     else:
@@ -149,6 +160,8 @@ def norm(x: Array) -> float:
     >>> norm(np.array([3.0, 4.0]))
     5.0
     """
+    if not x.size:
+        return 0.0
     return float((load().snrm2 if x.dtype.char == "f" else load().dnrm2)(x))
 
 
@@ -170,6 +183,11 @@ def _by_numpy(A: Array, B: Array, C: Array, scale: float, keep: float) -> None:
     else:
         C *= keep
         C += AB
+
+
+def _real(A: Array) -> bool:
+    """Whether BLAS knows this type: float32 or float64 in the machine's byte order."""
+    return A.dtype.char in "fd" and A.dtype.isnative
 
 
 def _whole(A: Array) -> bool:

@@ -107,12 +107,13 @@ class Loss(Recycling, ABC):
     def total(self, f: Array, y: Array, w: Array | None, divisor: float | None = None) -> Array:
         """L as an array of shape (), from checked columns. A shard passes the `divisor` of its whole batch."""
         ell = self.ell(f, y)
-        n = ell.shape[0]
+        if divisor is None:
+            divisor = 1.0 if self.reduction == "sum" or w is not None else float(ell.shape[0])
+            if w is not None and self.reduction == "mean":
+                w = w / w.sum(dtype=float)
         if w is not None:
             w = w.astype(ell.real.dtype, copy=False)
             ell = ell * w
-        if divisor is None:
-            divisor = 1.0 if self.reduction == "sum" else (float(n) if w is None else float(w.sum()))
         self._pending = (w, divisor)
         L = np.add.reduce(ell, axis=0, keepdims=True, out=self.empty("L", (1,), ell.dtype))
         return np.multiply(L, 1 / divisor, out=L)

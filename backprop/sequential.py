@@ -213,7 +213,7 @@ class Sequential(Composite):
         block = max(1, BLOCK_BYTES // (self._widest() * self.phi.itemsize))
         N = X.shape[0]
         if N <= block and out is None:
-            return self._infer_rows(X, 0).T
+            return self._infer_rows(X[:N], 0).T
         for start in range(0, N, block):
             f = self._infer_rows(X[start : start + block], start)
             out = self._checked_out(out, (N, len(f)))

@@ -615,7 +615,7 @@ class TestNonFinite:
         with pytest.raises(FloatingPointError) as caught:
             trainer.fit(X, y, epochs=4, progress=False)
         text = str(caught.value)
-        assert re.search(r"expected a finite (loss|gradient|weights) at step \d+, got nan or inf in .*0\.beta", text)
+        assert re.search(r"expected a finite (loss|gradient|update) at step \d+, got nan or inf in .*0\.beta", text)
         assert k <= int(re.search(r"at step (\d+)", text)[1]) <= k + 1
         assert_all_finite(trainer)
         T = weights_left(text)

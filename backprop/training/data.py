@@ -35,7 +35,7 @@ class Examples:
         self.y = np.ascontiguousarray(columns.T)
         self.w = None
         if sample_weight is not None:
-            self.w = checks.weights(who, sample_weight, self.n).astype(self.dtype, copy=False)
+            self.w = checks.weights(who, sample_weight, self.n).astype(np.float64, copy=False)
         self._slab: tuple[int, Array] | None = None
         # Examples of the same kind can be trained with the same arrays.
         self.kind = (X.shape[1], self._transposed(), self.y.shape[1:], self.y.dtype, self.w is not None)
@@ -88,7 +88,7 @@ class Examples:
     def _transposed(self) -> bool:
         """Whether X is stored feature by feature; np.take along the other axis would copy all of it first."""
         X = self.X
-        return isinstance(X, np.ndarray) and X.dtype == self.dtype and X.flags.f_contiguous and X.shape[1] > 1
+        return isinstance(X, np.ndarray) and X.dtype == self.dtype and X.flags.f_contiguous and not X.flags.c_contiguous
 
     def _sliced(self, rows: Array) -> Array:
         found = np.empty((len(rows), self.X.shape[1]), self.dtype)

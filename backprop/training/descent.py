@@ -66,10 +66,12 @@ class Descent:
                     progress(done)
                     done = 0
                 if interrupted:
-                    raise KeyboardInterrupt
+                    break
             progress(done)
             if not all_finite(self.net.phi):
-                raise self._lost("weight", self.net.phi, examples, rows, True)
+                raise self._lost("update", self.net.phi, examples, rows)
+        if interrupted:
+            raise KeyboardInterrupt
         return total / self._share(examples, slice(None))
 
     def _share(self, examples: Examples, rows: Array | slice) -> float:
@@ -115,15 +117,20 @@ class Descent:
         optimizer, phi, pool = self.optimizer, self.net.phi, self._pool
         step = self.step_for(examples, len(rows))
         direct = step.S == 1 and not careful and not optimizer.clips
-        if direct:
-            optimizer.prepare(phi)
-        to = optimizer.landing(phi) if direct else Landing(step.buffer)
-        lands_in_state = direct and to.keep != 0
-        L = step.run(examples, rows, (seed, optimizer.t), to, pool)
+        to = Landing(step.buffer) if not direct else Landing()
+
+        def land() -> Landing:
+            nonlocal to
+            if direct:
+                optimizer.prepare(phi)
+                to = optimizer.landing(phi)
+            return to
+
+        L = step.run(examples, rows, (seed, optimizer.t), land, pool)
         if not math.isfinite(L):
-            raise self._lost("loss", None, examples, rows, lands_in_state)
-        if not lands_in_state and not all_finite(to.target):  # type: ignore[arg-type]
-            raise self._lost("gradient", to.target, examples, rows, False)
+            raise self._lost("loss", None, examples, rows)
+        if to.keep == 0 and not all_finite(to.target):  # type: ignore[arg-type]
+            raise self._lost("gradient", to.target, examples, rows)
         if not direct:
             optimizer.prepare(phi)
             self._land(optimizer.clip(step.buffer, step.buffer), optimizer.landing(phi))
@@ -144,16 +151,13 @@ class Descent:
                 self._before[name] = np.empty_like(array)
             np.copyto(self._before[name], array)
 
-    def _lost(
-        self, what: str, vector: Array | None, examples: Examples, rows: Array, touched: bool
-    ) -> FloatingPointError:
-        """Find the tensor that is not finite, put finite weights back if they were touched, and say so."""
+    def _lost(self, what: str, vector: Array | None, examples: Examples, rows: Array) -> FloatingPointError:
+        """Name the tensor that is not finite, put finite numbers back where they were lost, and say so."""
         step = self.optimizer.t + (vector is not self.net.phi)
         where = _first_bad(self.net, vector, examples, rows)
-        if touched := touched or not all_finite(self.net.phi):
+        if not all(np.isfinite(array).all() for array in self._kept().values()):
             self.optimizer.t = self._t
-        for name, array in self._kept().items():
-            if touched or not np.isfinite(array).all():
+            for name, array in self._kept().items():
                 np.copyto(array, self._before.get(name, 0))
         left = f"The weights are those after step {self.optimizer.t}."
         advice = "Lower the learning rate, scale the inputs, or clip gradients (clip_norm=1)."
@@ -186,7 +190,8 @@ def _first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: 
 def interrupts() -> Iterator[list[bool]]:
     """Collect Ctrl-C while a step runs, so that it ends between two steps; a second Ctrl-C interrupts at once."""
     seen: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield seen
         return
 

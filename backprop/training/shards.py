@@ -1,7 +1,7 @@
 """One training step: a batch cut into logical shards, run on replicas, its gradients landed and added.
 
     S shards by position in the batch      S depends on the network and the batch size only, never on the machine
-    G = min(S, 8) groups of shards         within a group each shard's gradient lands on top of the one before it
+    G = min(S, 4) groups of shards         within a group each shard's gradient lands on top of the one before it
     sum over groups in a fixed binary tree
 
 Whatever thread runs a group, its numbers are the same, so any number of threads gives the same bits. With S = 1 the gradient
@@ -23,10 +23,10 @@ from backprop.losses import Loss
 from backprop.optimizers import PIECE
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
-from backprop.training.tape import Tape, TapedLanding, record
+from backprop.training.tape import Recording, Tape, TapedLanding
 from backprop.training.threads import Pool
 
-GROUPS = 8  # gradients held at the same time; also the most threads one step can use
+GROUPS = 4  # gradients held at the same time; also the most threads one step can use
 LEAST_PIECES = 3  # below that, updating φ on one thread is quicker than handing half of it over
 LEAST_FLOPS = 2e8  # a shard with less work costs more to hand over than it saves
 
@@ -44,49 +44,85 @@ def automatic_shards(net: Sequential, batch_size: int) -> int:
     return S
 
 
+class Memory:
+    """What one thread works with: a replica and the arrays a batch is copied to.
+
+    A replica of this replica shares its arrays, so a thread has one set of activations, however many shards it runs.
+    """
+
+    def __init__(self, net: Sequential, loss: Loss) -> None:
+        self.net, self.loss = net.replica(), loss.replica()
+        self._inputs: dict[int, tuple[Array, Array, Array, Array | None]] = {}
+
+    def inputs(self, examples: Examples, n: int) -> tuple[Array, Array, Array, Array | None]:
+        """For n examples: the array to fill, h (D, n) as a view of it, y and the weights."""
+        if n not in self._inputs:
+            y = np.empty((n, *examples.y.shape[1:]), examples.y.dtype)
+            w = None if examples.w is None else np.empty(n, examples.dtype)
+            self._inputs[n] = (*examples.inputs(n), y, w)
+        return self._inputs[n]
+
+
 class Shard:
-    """Fixed arrays for n examples, and the tape of one pass over them."""
+    """The tape of one pass over n examples in a thread's memory."""
 
-    def __init__(self, net: Sequential, loss: Loss, examples: Examples, n: int, divisor: float) -> None:
-        self.replica, self.loss, self.divisor = net, loss, divisor
-        self.inputs, self.h = examples.inputs(n)
-        self.y = np.empty((n, *examples.y.shape[1:]), examples.y.dtype)
-        self.w = None if examples.w is None else np.empty(n, examples.dtype)
-        self.target: Array | None = None
+    def __init__(self, memory: Memory, examples: Examples, n: int, divisor: float) -> None:
+        self.memory, self.divisor = memory, divisor
+        self.inputs, self.h, self.y, self.w = memory.inputs(examples, n)
+        self.tape: Tape | None = None
+        self.target: Array | None = None  # what the tape's backward pass lands in
+        self.setting = (1.0, 0.0)
 
-    def run(self, target: Array, scale: float, keep: float, key: tuple[int, ...] | None) -> float:
-        """Forward and backward; the gradient lands in `target` (P,). Returns this shard's part of L.
+    def run(self, land: Callable[[], Landing], key: tuple[int, ...] | None) -> float:
+        """Forward and backward; returns this shard's part of L.
 
-        `key` starts the randomness of layers that have some.
+        Only when L is finite is `land` asked where the gradient goes, and a backward pass made: NaN never lands. `key` starts the
+        randomness of layers that have some.
         """
-        if self.target is not target:
-            self._record(target, scale, keep, key)
-            return float(self.L[0])
-        if self.scale != scale or self.keep != keep:
-            self._set(scale, keep)
+        recording = self.tape is None
+        if self.tape is None:
+            net, loss = self.memory.net.replica(), self.memory.loss.replica()
+            _leave_out_the_data(net)
+            self.tape, self.net = Tape(), net
+            self.landings = {name: TapedLanding(None, tape=self.tape) for name in net.parameters}
+            net.land_in(dict(self.landings))
+            self.pass_ = Recording(net, loss, self.tape)
         if key is not None:
             self.net.reseed(*key)
-        self.tape.play()
-        return float(self.L[0])
+        if recording:
+            self.L = self.pass_.forward(self.h, self.y.T, self.w, self.divisor)
+        else:
+            self.tape.play_forward()
+        L = float(self.L[0])
+        if math.isfinite(L):
+            self._backward(land())
+        elif recording:
+            self.tape = None  # half a recording is none
+        return L
 
-    def _record(self, target: Array, scale: float, keep: float, key: tuple[int, ...] | None) -> None:
-        net, loss = self.replica.replica(), self.loss.replica()
-        first: Layer = net
-        while isinstance(first, Sequential):
-            first = first[0]
-        first._wants_dL_dh = bool(first.children)  # a leaf may leave ∂L/∂X out; a Residual needs that of its child
-        self.tape, self.target, self.net = Tape(), target, net
-        self.landings = {name: TapedLanding(view, tape=self.tape) for name, view in net.views(target).items()}
-        self._set(scale, keep)
-        net.land_in(dict(self.landings))
-        if key is not None:
-            net.reseed(*key)
-        self.L = record(self.tape, net, loss, self.h, self.y.T, self.w, self.divisor)
+    def _backward(self, to: Landing) -> None:
+        if to.target is None or self.tape is None:
+            raise ValueError("a step needs a landing with a target")
+        if (to.scale, to.keep) != self.setting:
+            self.setting = to.scale, to.keep
+            for landing in self.landings.values():
+                landing.scale, landing.keep = self.setting
+        if self.target is to.target:
+            self.tape.play_backward()
+            return
+        del self.tape.calls[self.tape.turn :]
+        self.target = to.target
+        for name, view in self.net.views(to.target).items():
+            self.landings[name].target = view
+        self.pass_.backward()
 
-    def _set(self, scale: float, keep: float) -> None:
-        self.scale, self.keep = scale, keep
-        for landing in self.landings.values():
-            landing.scale, landing.keep = scale, keep
+
+def _leave_out_the_data(net: Sequential) -> None:
+    """Nobody asks for ∂L/∂X: the first layer may leave it out, but the child of a Residual may not."""
+    first: Layer = net
+    while isinstance(first, Sequential):
+        first = first[0]
+    first._wants_dL_dh = bool(first.children)
 
 
 class Step:
@@ -99,8 +135,7 @@ class Step:
         self.weighted = examples.w is not None
         self.divisor = 1.0 if loss.reduction == "sum" or self.weighted else float(n)
         self.groups = min(len(self.bounds) - 1, GROUPS)
-        # A replica of a replica shares its arrays: one set of activations per thread, however many shards it runs.
-        self._memory = [(net.replica(), loss.replica()) for _ in range(min(threads, self.groups))]
+        self._memory = [Memory(net, loss) for _ in range(min(threads, self.groups))]
         self._shards: dict[tuple[int, int], Shard] = {}
         self._gradients = list(np.empty((self.groups if self.S > 1 else 0, net.size), net.phi.dtype))
 
@@ -116,30 +151,34 @@ class Step:
             self._gradients = [np.empty(self.net.size, self.net.phi.dtype)]
         return self._gradients[0]
 
-    def run(self, examples: Examples, rows: Array, key: tuple[int, ...], to: Landing, pool: Pool | None) -> float:
-        """Run the batch of these rows and return L. With S = 1 the gradient lands in `to`, else it is left in `buffer`.
+    def run(
+        self, examples: Examples, rows: Array, key: tuple[int, ...], land: Callable[[], Landing], pool: Pool | None
+    ) -> float:
+        """Run the batch of these rows and return L. With S = 1 the gradient lands in `land()`, else it is left in `buffer`.
 
-        `key` starts the randomness of layers that have some.
+        `key` starts the randomness of layers that have some. Where L is not finite, no gradient is left anywhere.
         """
         w = None
         if examples.w is not None:
             w = examples.w[rows]
             w = w / w.sum() if self.loss.reduction == "mean" else w
         if self.S == 1:
-            return self._run(0, 0, examples, rows, w, key, to)
+            return self._run(0, 0, examples, rows, w, key, land)
         losses = [0.0] * self.S
 
         def work(thread: int) -> None:
             for group in range(thread, self.groups, threads):
                 first, end = self.S * group // self.groups, self.S * (group + 1) // self.groups
                 for s in range(first, end):
-                    landing = Landing(self._gradients[group], 1.0, float(s > first))
-                    losses[s] = self._run(s, group, examples, rows, w, key, landing)
+                    onto = partial(Landing, self._gradients[group], 1.0, float(s > first))
+                    losses[s] = self._run(s, group, examples, rows, w, key, onto)
 
         threads = len(self._memory)
         run_all([partial(work, thread) for thread in range(threads)], pool)
-        for_pieces(self.net.size, self._add, pool)
-        return sum(losses)
+        L = sum(losses)
+        if math.isfinite(L):
+            for_pieces(self.net.size, self._add, pool)
+        return L
 
     def _run(
         self,
@@ -149,20 +188,18 @@ class Step:
         rows: Array,
         w: Array | None,
         key: tuple[int, ...],
-        to: Landing,
+        land: Callable[[], Landing],
     ) -> float:
         mine = slice(self.bounds[s], self.bounds[s + 1])
         n = mine.stop - mine.start
         shard = self._shards.get((group, n))
         if shard is None:
-            net, loss = self._memory[group % len(self._memory)]
-            shard = self._shards[group, n] = Shard(net, loss, examples, n, self.divisor)
+            memory = self._memory[group % len(self._memory)]
+            shard = self._shards[group, n] = Shard(memory, examples, n, self.divisor)
         examples.fill(rows[mine], shard.inputs, shard.y)
         if w is not None and shard.w is not None:
             shard.w[...] = w[mine]
-        if to.target is None:
-            raise ValueError("a step needs a landing with a target")
-        return shard.run(to.target, to.scale, to.keep, (*key, s) if self.random else None)
+        return shard.run(land, (*key, s) if self.random else None)
 
     def _add(self, piece: slice) -> None:
         """Add the groups' gradients in a binary tree; the sum ends in the first."""

@@ -31,14 +31,20 @@ HARMLESS = {np.result_type, np.shape}  # those that only look at types and shape
 
 
 class Tape:
-    """A list of calls without arguments."""
+    """A list of calls without arguments, with a mark where the forward pass ends."""
 
     def __init__(self) -> None:
         self.calls: list[Callable[[], object]] = []
+        self.turn = 0
 
-    def play(self) -> None:
-        """Run all calls again."""
-        for call in self.calls:
+    def play_forward(self) -> None:
+        """Run the calls of the forward pass again."""
+        for call in self.calls[: self.turn]:
+            call()
+
+    def play_backward(self) -> None:
+        """Run the calls of the backward pass again."""
+        for call in self.calls[self.turn :]:
             call()
 
     def run(self, call: Callable[[], object]) -> None:
@@ -207,22 +213,32 @@ def put_on(layer: Layer, tape: Tape) -> Layer:
     return layer
 
 
-def record(tape: Tape, net: Layer, loss: Loss, h: Array, y: Array, w: Array | None, divisor: float) -> Array:
-    """Run one step of a replica, forward and backward, and write it on the tape; returns L, an array (1,)."""
-    f = put_on(net, tape).forward(tape.watch(h))
-    if replays(loss):
-        loss._tape = tape
-        L = loss.total(f, tape.watch(y), None if w is None else tape.watch(w), divisor)
-        dL_df = loss.slope()
-    else:
-        f = plain(f)
-        L, dL_df = np.empty(1, f.dtype), np.empty_like(f)
+class Recording:
+    """One step of a replica, recorded in two halves: the loss is known before any gradient lands."""
 
-        def run() -> None:
-            np.copyto(L, loss.total(f, y, w, divisor))
-            np.copyto(dL_df, loss.slope())
+    def __init__(self, net: Layer, loss: Loss, tape: Tape) -> None:
+        self.net, self.loss, self.tape = put_on(net, tape), loss, tape
 
-        tape.run(run)
-        dL_df = tape.watch(dL_df)
-    net.backward(dL_df)
-    return plain(L)
+    def forward(self, h: Array, y: Array, w: Array | None, divisor: float) -> Array:
+        """Run and record the forward pass; returns L, an array (1,) that every play fills anew."""
+        loss, tape = self.loss, self.tape
+        f = self.net.forward(tape.watch(h))
+        if replays(loss):
+            loss._tape = tape
+            L = plain(loss.total(f, tape.watch(y), None if w is None else tape.watch(w), divisor))
+        else:
+            f, L = plain(f), np.empty(1, f.dtype)
+            tape.run(lambda: np.copyto(L, loss.total(f, y, w, divisor)))
+        tape.turn = len(tape.calls)
+        return L
+
+    def backward(self) -> None:
+        """Run and record the backward pass."""
+        loss, tape = self.loss, self.tape
+        if replays(loss):
+            dL_df = loss.slope()
+        else:
+            slope = np.array(loss.slope())
+            tape.calls.append(lambda: np.copyto(slope, loss.slope()))
+            dL_df = tape.watch(slope)
+        self.net.backward(dL_df)

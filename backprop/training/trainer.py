@@ -133,6 +133,7 @@ class Trainer:
             if not isinstance(callback, Callback):
                 advice = f"Write {callback.__name__}(…)." if isinstance(callback, type) else ""
                 raise TypeError(checks.message("Trainer.fit", "a list of callbacks", repr(callbacks), advice))
+        checks.boolean("Trainer.fit", "progress", progress)
         records = self.epochs(
             X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
         )
@@ -215,7 +216,9 @@ class Trainer:
         f = examples.predictions(self.net)
         y = examples.y.T
         measured = {k: v for k, v in self.loss.metrics(f, y).items() if own or k in metrics}
-        measured |= {metric.__name__: float(metric(f.T, y.T)) for metric in metrics if not isinstance(metric, str)}
+        for metric in metrics:
+            if not isinstance(metric, str):
+                measured[getattr(metric, "__name__", type(metric).__name__)] = float(metric(f.T, y.T))
         if own:
             measured = {"loss": self.loss.replica().total(f, y, examples.w).item()} | measured
         return measured
