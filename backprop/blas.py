@@ -138,15 +138,8 @@ def axpy(a: float, x: Array, y: Array) -> None:
     >>> y
     array([ 3., 21.])
     """
-    if (
-        x.dtype == y.dtype
-        and _real(y)
-        and y.size
-        and x.shape == y.shape
-        and _whole(x)
-        and y.flags.c_contiguous
-        and x.flags.c_contiguous
-    ):
+    plain = x.flags.c_contiguous and y.flags.c_contiguous and y.flags.writeable and y.size and x.shape == y.shape
+    if plain and x.dtype == y.dtype and _real(y):
         function = load().saxpy if y.dtype.char == "f" else load().daxpy
         function(x.reshape(-1), y.reshape(-1), a=a)
     else:

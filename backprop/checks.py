@@ -286,6 +286,13 @@ def too_early(layer: Any) -> RuntimeError:
     )
 
 
+def instance(who: object, name: str, value: object, kind: type) -> None:
+    """An instance of a class; the class itself given by mistake is told to add parentheses."""
+    if not isinstance(value, kind):
+        advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
+        raise TypeError(message(who, f"{name}: a {kind.__name__}", repr(value), advice))
+
+
 def layer(who: object, value: object, kind: type) -> Any:
     """A layer instance; a class given by mistake is told to add parentheses."""
     if not isinstance(value, kind):

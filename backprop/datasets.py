@@ -6,6 +6,7 @@ from importlib import resources
 
 import numpy as np
 
+from backprop import checks
 from backprop.checks import Array
 
 
@@ -30,6 +31,6 @@ def split(X: Array, y: Array, *, held_out: float = 0.25, seed: int = 0) -> tuple
     >>> [len(part) for part in split(X, y)]
     [1348, 449, 1348, 449]
     """
-    order = np.random.default_rng(seed).permutation(len(X))
+    order = checks.generator("split", seed).permutation(len(X))
     cut = len(X) - int(len(X) * held_out)
     return X[order[:cut]], X[order[cut:]], y[order[:cut]], y[order[cut:]]

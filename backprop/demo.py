@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import backprop as bp
+from backprop import checks
 from backprop.checks import Array
 from backprop.datasets import load_digits, split
 from backprop.formats import save_weights
@@ -21,6 +22,7 @@ def network(seed: int) -> bp.Sequential:
 def run(out: Path, epochs: int, seed: int) -> None:
     """Train, check, measure and save; prints as it goes."""
     start = time.perf_counter()
+    checks.integer("demo", "epochs", epochs)
     out.mkdir(parents=True, exist_ok=True)
     X, y = load_digits()
     X_train, X_test, y_train, y_test = split(X / 16, y, seed=seed)

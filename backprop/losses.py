@@ -170,7 +170,7 @@ class Loss(Recycling, ABC):
     def check_values(self, y: Array) -> None:
         """Refuse target values that mean nothing to this loss; most take any number."""
 
-    def metrics(self, f: Array, y: Array) -> dict[str, float]:
+    def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
         """Measures a person reads beside the loss; {} if there are none."""
         return {}
 
@@ -210,10 +210,11 @@ class _Difference(Loss):
     def entry_slope(self, d: Array) -> Array:
         """Its derivative."""
 
-    def metrics(self, f: Array, y: Array) -> dict[str, float]:
+    def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
         """R², the share of the variance of y that f explains."""
-        residual = float(np.sum((f - y) ** 2, dtype=float))
-        spread = float(np.sum((y - y.mean(axis=1, keepdims=True)) ** 2, dtype=float))
+        w = np.ones(y.shape[1]) if w is None else w
+        mean = np.average(y, axis=1, weights=w)[:, None]
+        residual, spread = float(np.sum(w * (f - y) ** 2)), float(np.sum(w * (y - mean) ** 2))
         return {"r2": 1 - residual / spread} if spread > 0 else {}
 
 
@@ -465,10 +466,10 @@ class CrossEntropy(Loss):
         """P − y."""
         return np.subtract(self._p, self._y, out=self.empty("slope", self._p.shape, self._p.dtype))
 
-    def metrics(self, f: Array, y: Array) -> dict[str, float]:
+    def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
         """Share of examples whose largest output is the right class."""
         right = y if y.ndim == 1 else np.argmax(y, axis=0)
-        return {"accuracy": float(np.mean(np.argmax(f, axis=0) == right))}
+        return {"accuracy": float(np.average(np.argmax(f, axis=0) == right, weights=w))}
 
 
 class BinaryCrossEntropy(Loss):
@@ -510,6 +511,6 @@ class BinaryCrossEntropy(Loss):
         p = sigmoid(f, self.empty("p", f.shape, f.dtype), self.empty("scratch", f.shape, f.dtype))
         return np.subtract(p, self._y, out=p)
 
-    def metrics(self, f: Array, y: Array) -> dict[str, float]:
+    def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
         """Share of right answers at probability ½."""
-        return {"accuracy": float(np.mean((f > 0) == (y > 0.5)))}
+        return {"accuracy": float(np.average(((f > 0) == (y > 0.5)).mean(axis=0), weights=w))}

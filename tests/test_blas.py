@@ -374,9 +374,10 @@ from backprop import blas
 before = dict(os.environ)
 late = not any(name.partition(".")[0] == "scipy" for name in sys.modules)
 blas.load()
+same = dict(os.environ) == before
 from threadpoolctl import threadpool_info
 found = [info for info in threadpool_info() if "scipy" in info["filepath"].split(os.sep)[-2]]
-print(found[0].get("architecture") if found else "none", late, dict(os.environ) == before)
+print(found[0].get("architecture") if found else "none", late, same)
 """
 
 

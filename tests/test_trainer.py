@@ -484,7 +484,7 @@ class TestControlC:
         X, y = data()
         net = network()
         trainer = trainer_of(net)
-        timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer = threading.Timer(0.03, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.start()
         history = trainer.fit(X, y, epochs=10**6, progress=False)
         timer.join()
@@ -504,6 +504,16 @@ class TestControlC:
         assert t >= 2
         assert_allclose(net.phi, descended(network(Hook()), bp.SGD(0.1), t).phi, rtol=0, atol=1e-12)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
+
+    def test_pressed_twice_it_does_not_wait_for_the_end_of_the_step(self):
+        X, y = data()
+        net = network(Hook(at_call(3, lambda h: interrupt(interrupt(h)))))
+        handler = signal.getsignal(signal.SIGINT)
+        trainer = trainer_of(net)
+        assert trainer.fit(X, y, epochs=5, progress=False).stopped == "Ctrl-C"
+        assert trainer.optimizer.t == 2  # it came in the forward pass of the third
+        assert_allclose(net.phi, descended(network(Hook()), bp.SGD(0.1), 2).phi, rtol=0, atol=1e-12)
+        assert signal.getsignal(signal.SIGINT) is handler
 
     def test_a_handler_of_one_s_own_is_put_back(self):
         X, y = data()

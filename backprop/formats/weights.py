@@ -25,7 +25,8 @@ def tensors(net: Sequential) -> dict[str, Array]:
     named = {}
     for name, array in {**net.parameters, **net.buffers}.items():
         layer, _, own = name.rpartition(".")
-        named[f"{layer}.{TORCH_NAMES.get(own, own)}"] = array
+        theirs = f"{layer}.{TORCH_NAMES.get(own, own)}"
+        named[name if theirs in named else theirs] = array  # a layer of one's own may have both omega and gamma
     return named
 
 
@@ -36,6 +37,7 @@ def save_weights(net: Sequential, path: str | os.PathLike[str]) -> None:
     """
     from safetensors.numpy import save
 
+    checks.instance("save_weights", "net", net, Sequential)
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors(net).items()}
     write_atomically(path, save(arrays, metadata={"format": "pt"}))
 
@@ -49,17 +51,23 @@ def load_weights(net: Sequential, path: str | os.PathLike[str]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    checks.instance("load_weights", "net", net, Sequential)
+    who, expected = f"load_weights({str(path)!r})", tensors(net)
     try:
         found = load(Path(path).read_bytes())
     except SafetensorError as error:
-        raise ValueError(checks.message(f"load_weights({str(path)!r})", "a safetensors file", str(error))) from None
-    expected, who = tensors(net), f"load_weights({str(path)!r})"
+        raise ValueError(checks.message(who, "a safetensors file", str(error))) from None
+    except KeyError as kind:
+        raise ValueError(checks.message(who, "tensors of float16, float32 or float64", str(kind))) from None
+    found = {name: array for name, array in found.items() if not name.endswith(".num_batches_tracked")}
     if found.keys() != expected.keys():
         raise ValueError(checks.message(who, f"tensors {sorted(expected)}", f"{sorted(found)}"))
     for name, array in expected.items():
         if found[name].shape != array.shape or found[name].dtype.kind != "f":
             got = f"shape {found[name].shape} of {found[name].dtype}"
             raise ValueError(checks.message(who, f"{name} with shape {array.shape} of floats", got))
+        with np.errstate(over="ignore"):
+            found[name] = found[name].astype(array.dtype)
         if not checks.all_finite(found[name]):
             raise ValueError(checks.message(who, f"finite numbers in {name}", "nan or inf"))
     for name, array in expected.items():

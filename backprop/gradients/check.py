@@ -24,6 +24,7 @@ from backprop.sequential import Sequential
 
 EPSILON = 1e-30  # so small that ε² vanishes beside every number there is
 DELTA = 6e-6  # the cube root of float64's precision balances rounding against curvature
+ROUNDING = 16 * float(np.finfo(float).eps) / DELTA  # of a central difference, for each unit of L
 TOLERANCE = {"complex step": 1e-10, "central difference": 1e-6}
 
 
@@ -102,15 +103,17 @@ def check_gradients(
     >>> report.passed, report.method
     (True, 'complex step')
     """
+    checks.integer("check_gradients", "max_entries", max_entries)
+    generator = checks.generator("check_gradients", seed)
     problem = _Problem(net, loss, X, y, sample_weight)
     method = "complex step" if problem.takes_complex() else "central difference"
     analytic = problem.gradients()
     scale = max(float(np.abs(a).max()) for a in analytic.values())
-    chosen = _choose({name: a.size for name, a in analytic.items()}, max_entries, seed)
+    chosen = _choose({name: a.size for name, a in analytic.items()}, max_entries, generator)
     entries, counts = [], []
     for name, numeric in problem.derivatives(chosen, method):
         a, at = analytic[name], chosen[name]
-        entries.append(_worst(name, a, at, numeric, scale))
+        entries.append(_worst(name, a, at, numeric, scale, problem.rounding if method != "complex step" else 0.0))
         counts.append((len(at), a.size))
     return GradientReport(method, TOLERANCE[method], tuple(entries), tuple(counts))
 
@@ -120,10 +123,8 @@ class _Problem:
 
     def __init__(self, net: Layer, loss: Loss, X: Array, y: Array, sample_weight: Array | None) -> None:
         who = "check_gradients"
-        for name, value, kind in (("net", net, Layer), ("loss", loss, Loss)):
-            if not isinstance(value, kind):
-                advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
-                raise TypeError(checks.message(who, f"{name}: a {kind.__name__}", repr(value), advice))
+        checks.instance(who, "net", net, Layer)
+        checks.instance(who, "loss", loss, Loss)
         self.net = net.copy() if isinstance(net, Sequential) else Sequential(net.copy(), dtype="float64")
         self.net.bind(self.net.phi.astype(np.float64))
         self.loss = loss.replica()
@@ -134,7 +135,9 @@ class _Problem:
         self.net.reseed(0)
         self.y = self.loss.from_rows(who, y, *self.net.forward(self.h).shape)
         self.w = None if sample_weight is None else checks.weights(who, sample_weight, len(X))
-        if self.value(self.net, self.h) != self.value(self.net, self.h):
+        L = self.value(self.net, self.h)
+        self.rounding = ROUNDING * abs(L)
+        if self.value(self.net, self.h) != L:
             advice = "Draw from a generator that `reseed(*key)` sets."
             raise RuntimeError(checks.message(who, "the same loss twice", "two different ones", advice))
 
@@ -165,8 +168,10 @@ class _Problem:
                 exact = along(1j * EPSILON).imag / EPSILON
         except (TypeError, ValueError, AttributeError, Warning):
             return False
-        near = (along(DELTA) - along(-DELTA)).real / (2 * DELTA)
-        return bool(abs(exact - near) <= 1e-4 * max(abs(exact), abs(near)) + 1e-9)
+        plus, minus = along(DELTA).real, along(-DELTA).real
+        near = (plus - minus) / (2 * DELTA)
+        rounding = ROUNDING * max(abs(plus), abs(minus), 1.0)
+        return bool(abs(exact - near) <= 1e-4 * max(abs(exact), abs(near)) + rounding)
 
     def derivatives(self, chosen: dict[str, Array], method: str) -> Iterator[tuple[str, Array]]:
         """∂L by the chosen entries of each tensor, from moving one entry at a time on a copy."""
@@ -193,10 +198,9 @@ class _Problem:
             yield name, numeric
 
 
-def _choose(sizes: dict[str, int], most: int, seed: int) -> dict[str, Array]:
+def _choose(sizes: dict[str, int], most: int, generator: np.random.Generator) -> dict[str, Array]:
     """Entries to check: all, or an even share of each tensor drawn at random."""
-    checks.integer("check_gradients", "max_entries", most)
-    generator, left, chosen = np.random.default_rng(seed), most, {}
+    left, chosen = most, {}
     if sum(sizes.values()) <= most:
         return {name: np.arange(size) for name, size in sizes.items()}
     for rank, (name, size) in enumerate(sorted(sizes.items(), key=lambda item: item[1])):
@@ -206,15 +210,15 @@ def _choose(sizes: dict[str, int], most: int, seed: int) -> dict[str, Array]:
     return {name: chosen[name] for name in sizes}
 
 
-def _worst(name: str, analytic: Array, at: Array, numeric: Array, scale: float) -> Entry:
+def _worst(name: str, analytic: Array, at: Array, numeric: Array, scale: float, rounding: float) -> Entry:
     """The entry of a tensor with the largest error.
 
     Errors are relative to the tensor's largest entry; a tensor whose gradient is 0 but for rounding, such as a bias in front of
-    BatchNorm, is measured against the other tensors.
+    BatchNorm, is measured against the other tensors. `rounding` is what a central difference cannot know better.
     """
     found = analytic.reshape(-1)[at]
     largest = max(float(np.abs(numeric).max()), float(np.abs(found).max()), 1e-3 * scale, 1e-300)
-    errors = np.abs(found - numeric) / largest
+    errors = np.maximum(np.abs(found - numeric) - rounding, 0.0) / largest
     i = int(np.argmax(np.where(np.isfinite(errors), errors, np.inf)))
     index = tuple(int(k) for k in np.unravel_index(at[i], analytic.shape))
     return Entry(name, index, float(found[i]), float(numeric[i]), float(errors[i]))

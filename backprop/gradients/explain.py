@@ -114,10 +114,8 @@ def explain(net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Arra
     >>> print(str(passes).splitlines()[-1])
         ∂L/∂Ω_0 = ∂L/∂f_0 xᵀ     (1, 1)    [[0.]]
     """
-    for name, value, kind in (("net", net, Sequential), ("loss", loss, Loss)):
-        if not isinstance(value, kind):
-            advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
-            raise TypeError(checks.message("explain", f"{name}: a {kind.__name__}", repr(value), advice))
+    checks.instance("explain", "net", net, Sequential)
+    checks.instance("explain", "loss", loss, Loss)
     X = checks.rows("explain", X, net.in_features)
     checks.finite("explain", "X", X)
     w = None if sample_weight is None else checks.weights("explain", sample_weight, len(X))

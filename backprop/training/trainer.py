@@ -62,14 +62,9 @@ class Trainer:
         threads: int | str = "auto",
         deterministic: bool = False,
     ) -> None:
-        for name, value, kind in (
-            ("net", net, Sequential),
-            ("loss", loss, Loss),
-            ("optimizer", optimizer, Optimizer),
-        ):
-            if not isinstance(value, kind):
-                advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
-                raise TypeError(checks.message("Trainer", f"{name}: a {kind.__name__}", repr(value), advice))
+        checks.instance("Trainer", "net", net, Sequential)
+        checks.instance("Trainer", "loss", loss, Loss)
+        checks.instance("Trainer", "optimizer", optimizer, Optimizer)
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.batch_size = checks.integer_or("Trainer", "batch_size", batch_size, "full")
         self.seed = checks.integer("Trainer", "seed", seed, least=0)
@@ -126,7 +121,7 @@ class Trainer:
         """Train with a progress bar; returns the history of this call. A second `fit` goes on where the first stopped.
 
         `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2")
-        or functions of predictions (N, K) and targets in rows; they are measured after each epoch on the training data, and
+        or functions of predictions (N, K) and targets in rows, without weights; they are measured after each epoch on the training data, and
         on the validation data. Ctrl-C ends training after the step at hand: the weights are whole and the history is kept.
         """
         for callback in callbacks if isinstance(callbacks, Sequence) else [None]:
@@ -134,6 +129,7 @@ class Trainer:
                 advice = f"Write {callback.__name__}(…)." if isinstance(callback, type) else ""
                 raise TypeError(checks.message("Trainer.fit", "a list of callbacks", repr(callbacks), advice))
         checks.boolean("Trainer.fit", "progress", progress)
+        checks.integer("Trainer.fit", "epochs", epochs)
         records = self.epochs(
             X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
         )
@@ -215,7 +211,7 @@ class Trainer:
         """The loss and measures of some examples; without `own`, only those that are asked for."""
         f = examples.predictions(self.net)
         y = examples.y.T
-        measured = {k: v for k, v in self.loss.metrics(f, y).items() if own or k in metrics}
+        measured = {k: v for k, v in self.loss.metrics(f, y, examples.w).items() if own or k in metrics}
         for metric in metrics:
             if not isinstance(metric, str):
                 measured[getattr(metric, "__name__", type(metric).__name__)] = float(metric(f.T, y.T))
