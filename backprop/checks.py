@@ -157,8 +157,10 @@ def finite(who: object, name: str, array: Array, first_row: int = 0, dtype: Any 
     """
     if array.dtype.kind != "f":
         return
-    with np.errstate(over="ignore"):
-        stored = array if dtype is None else array.astype(dtype, copy=False)
+    stored = array
+    if dtype is not None and array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            stored = array.astype(dtype)
     if all_finite(stored):
         return
     where = tuple(np.argwhere(~np.isfinite(stored))[0])
@@ -170,13 +172,8 @@ def finite(who: object, name: str, array: Array, first_row: int = 0, dtype: Any 
 
 
 def all_finite(array: Array) -> bool:
-    """Whether every entry is finite.
-
-    A sum is finite only if every term is, and it reads memory once where `isfinite` also writes a mask; only when it is not
-    finite (which may be mere overflow) does the exact test run.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(np.add.reduce(array, axis=None))) or bool(np.isfinite(array).all())
+    """Whether every entry is finite; counting is the quickest way to ask a mask, for one row and for millions."""
+    return int(np.count_nonzero(np.isfinite(array))) == array.size
 
 
 def sliceable(X: Any) -> bool:
@@ -235,8 +232,10 @@ def columns(layer: Any, method: str, h: object) -> Array:
 
     Raises TypeError or ValueError; a matrix of rows is told to transpose itself.
     """
-    array = floating(f"{layer.label}.{method}", "h", h)
     width = layer.in_features
+    if type(h) is np.ndarray and h.dtype.kind in "fc" and 0 < h.ndim < 3 and width in (None, h.shape[0]):
+        return h  # by far the most common case, in a third of a microsecond
+    array = floating(f"{layer.label}.{method}", "h", h)
     if array.ndim not in (1, 2) or (width is not None and array.shape[0] != width):
         wanted = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
         advice = (
@@ -253,6 +252,8 @@ def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
 
     Raises RuntimeError before forward, TypeError for the kind, ValueError for the shape.
     """
+    if type(dL_df) is np.ndarray and dL_df.dtype.kind in "fc" and dL_df.shape == shape:
+        return dL_df
     if shape is None:
         raise too_early(layer)
     array = floating(f"{layer.label}.backward", "dL_df", dL_df)

@@ -72,6 +72,9 @@ class Sequential(Composite):
         if generator is not None:
             self.initialize(generator)
         self.bind(np.empty(self.size, kind))
+        self._predict = f"{self.label}.predict"  # its name in errors
+        widest = max(16, self.in_features or 1, *(layer.out_features or 1 for layer in self.leaves()))
+        self._rows_per_block = max(1, BLOCK_BYTES // (widest * kind.itemsize))
 
     def _chain_widths(self) -> None:
         for layer in self.layers.values():
@@ -208,34 +211,28 @@ class Sequential(Composite):
         >>> bp.Sequential(bp.Exp()).predict(np.zeros((1, 3)))
         array([[1., 1., 1.]], dtype=float32)
         """
-        who = f"{self.label}.predict"
-        X = checks.rows(who, X, self.in_features)
-        block = max(1, BLOCK_BYTES // (self._widest() * self.phi.itemsize))
-        N = X.shape[0]
+        X = checks.rows(self._predict, X, self.in_features)
+        N, block = X.shape[0], self._rows_per_block
         if N <= block and out is None:
-            return self._infer_rows(X[:N], 0).T
+            return self._infer_rows(X, 0, N).T
         for start in range(0, N, block):
-            f = self._infer_rows(X[start : start + block], start)
+            f = self._infer_rows(X, start, start + block)
             out = self._checked_out(out, (N, len(f)))
             out[start : start + block] = f.T
         return out  # type: ignore[return-value]
 
-    def _infer_rows(self, X: Any, first_row: int) -> Array:
-        X = np.asarray(X)
-        checks.finite(f"{self.label}.predict", "X", X, first_row, self.phi.dtype)
-        return self.infer(X.T.astype(self.phi.dtype, copy=False))
+    def _infer_rows(self, X: Any, start: int, end: int) -> Array:
+        X, dtype = np.asarray(X[start:end]), self.phi.dtype
+        checks.finite(self._predict, "X", X, start, dtype)
+        return self.infer(X.T if X.dtype == dtype else X.T.astype(dtype))
 
     def _checked_out(self, out: Array | None, shape: tuple[int, int]) -> Array:
         if out is None:
             return np.empty(shape, self.phi.dtype)
         if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype.kind != "f":
             got = f"shape {out.shape} of {out.dtype}" if isinstance(out, np.ndarray) else repr(out)
-            raise ValueError(checks.message(f"{self.label}.predict", f"out with shape {shape} of floats", got))
+            raise ValueError(checks.message(self._predict, f"out with shape {shape} of floats", got))
         return out
-
-    def _widest(self) -> int:
-        widths = [layer.out_features or 1 for layer in self.leaves()]
-        return max(*widths, self.in_features or 1, 16)
 
     @property
     def label(self) -> str:

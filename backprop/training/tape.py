@@ -74,19 +74,18 @@ class Recorded(np.ndarray[Any, Any]):
         if "where" in options:
             options["where"] = plain(options["where"])
         target = plain(out[0]) if out else np.asarray(function(*arguments, **options))
-        if ufunc is np.matmul and target.ndim == 2:
-            A, B = arguments
-            tape.run(partial(prepare(A, B, target), 1.0, 0.0))
-        else:
-            tape.run(partial(function, *arguments, out=target, **options))
+        tape.run(partial(function, *arguments, out=target, **options))
         return out[0] if out else tape.watch(target)
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
         if function in HARMLESS:
             return function(*plain(arguments))
+        arguments, options = plain(arguments), {name: plain(value) for name, value in options.items()}
+        if function is np.dot:  # with out=, as `Linear` writes it; here it becomes a prepared product
+            self.tape.run(partial(prepare(*arguments, options["out"]), 1.0, 0.0))
+            return self.tape.watch(options["out"])
         if function not in PLAYABLE:
             raise NotImplementedError(f"np.{function.__name__} cannot be written on a tape")
-        arguments, options = plain(arguments), {name: plain(value) for name, value in options.items()}
         result = function(*arguments, **options)
         if function is not np.copyto:
             options.setdefault("out", result)

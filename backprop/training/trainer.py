@@ -120,9 +120,9 @@ class Trainer:
     ) -> History:
         """Train with a progress bar; returns the history of this call. A second `fit` goes on where the first stopped.
 
-        `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2")
-        or functions of predictions (N, K) and targets in rows, without weights; they are measured after each epoch on the training data, and
-        on the validation data. Ctrl-C ends training after the step at hand: the weights are whole and the history is kept.
+        `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2") or
+        functions of predictions (N, K) and targets in rows, without weights; they are measured after each epoch on the training
+        data, and on the validation data. Ctrl-C ends training after the step at hand: the weights are whole, the history is kept.
         """
         for callback in callbacks if isinstance(callbacks, Sequence) else [None]:
             if not isinstance(callback, Callback):
