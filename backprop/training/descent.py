@@ -21,7 +21,8 @@ from backprop.training.data import Examples
 from backprop.training.shards import Step, automatic_shards, for_pieces
 from backprop.training.threads import Pool, blas_threads, cores
 
-BLAS_FLOPS = 4e6  # products of a step from which on a second BLAS thread pays
+BLAS_FLOPS = 3e7  # products of a step from which on a second BLAS thread pays, 0.3 ms at 100 GFLOP/s
+LONG = 1 << 17  # parameters from which on threads of our own pay for the update of φ
 
 
 class Descent:
@@ -97,12 +98,10 @@ class Descent:
     @contextmanager
     def running(self, step: Step) -> Iterator[None]:
         """Cores for steps of this kind: threads of our own for shards, else BLAS threads where they pay."""
-        flops = 6.0 * self.net.size * step.n
-        mine = self.threads if step.S > 1 else 1
-        pays = flops >= BLAS_FLOPS or not self._chooses
-        blas = self.threads if step.S == 1 and not self.deterministic and pays else 1
-        # Long vectors are updated in pieces on threads, which holds for Adam whatever the batch.
-        mine = max(mine, self.threads if self.net.size >= 1 << 17 else 1)
+        pays = 6.0 * self.net.size * step.n >= BLAS_FLOPS or not self._chooses
+        blas = self.threads if step.S == 1 and pays and not self.deterministic else 1
+        # Never both: BLAS's threads spin for a while after each product, on the cores ours would need.
+        mine = self.threads if blas == 1 and (step.S > 1 or self.net.size >= LONG) else 1
         with ExitStack() as stack:
             stack.enter_context(np.errstate(all="ignore"))  # numbers that are not finite are found and named
             stack.enter_context(blas_threads(blas))
