@@ -55,8 +55,8 @@ def point(job: dict[str, Any]) -> dict[str, float]:
 
 
 def jobs(quick: bool) -> list[dict[str, Any]]:
-    """All points: batch sizes with shards of 512 examples and in one piece; depth at one batch size and at batch size 1."""
-    widths, batches, shard = ([64, 32, 10], [64, 256], 32) if quick else ([784, 512, 512, 10], [1024, 4096, 16384], 512)
+    """All points: batch sizes with shards of 256 examples and in one piece; depth at one batch size and at batch size 1."""
+    widths, batches, shard = ([64, 32, 10], [64, 256], 32) if quick else ([784, 512, 512, 10], [1024, 4096, 16384], 256)
     made = []
     for batch, sharded in product(batches, (True, False)):
         variant = f"shards of {shard}" if sharded else "one piece"

@@ -104,7 +104,9 @@ def test_names_of_the_library_exist(page):
 @pytest.mark.parametrize("path", [*PAGES, *CODE], ids=name_of)
 def test_mentions_no_path_outside_the_project(path):
     # What Linux itself provides is the same on every machine.
-    absolute = re.compile(r"(?<![\w.:/<)\]}…-])/(?!proc/|sys/|usr/bin/env)[a-z_]+/[\w.-]+|(?<!\w)~/\w|\b[A-Z]:\\(?!n)\w")
+    absolute = re.compile(
+        r"(?<![\w.:/<)\]}…-])/(?!proc/|sys/|usr/bin/env)[a-z_]+/[\w.-]+|(?<!\w)~/\w|\b[A-Z]:\\(?!n)\w"
+    )
     text = path.read_text("utf-8")
     assert not absolute.findall(text)
     for above in re.findall(r"(?:\.\./)+[\w./-]*", text):

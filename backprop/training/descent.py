@@ -22,7 +22,8 @@ from backprop.training.shards import Step, automatic_shards, for_pieces
 from backprop.training.threads import Pool, blas_threads, cores
 
 BLAS_FLOPS = 3e7  # products of a step from which on a second BLAS thread pays, 0.3 ms at 100 GFLOP/s
-LONG = 1 << 17  # parameters from which on threads of our own pay for the update of φ
+LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
+FEW = 64  # … and examples up to which it pays more there than in the products
 
 
 class Descent:
@@ -99,9 +100,12 @@ class Descent:
     def running(self, step: Step) -> Iterator[None]:
         """Cores for steps of this kind: threads of our own for shards, else BLAS threads where they pay."""
         pays = 6.0 * self.net.size * step.n >= BLAS_FLOPS or not self._chooses
-        blas = self.threads if step.S == 1 and pays and not self.deterministic else 1
-        # Never both: BLAS's threads spin for a while after each product, on the cores ours would need.
-        mine = self.threads if blas == 1 and (step.S > 1 or self.net.size >= LONG) else 1
+        long_update = self.net.size >= LONG and type(self.optimizer).landing is Optimizer.landing
+        blas = mine = 1  # never both: BLAS's threads spin between products, on the cores that ours would need
+        if step.S > 1 or (long_update and (self.deterministic or step.n <= FEW)):
+            mine = self.threads
+        elif pays and not self.deterministic:
+            blas = self.threads
         with ExitStack() as stack:
             stack.enter_context(np.errstate(all="ignore"))  # numbers that are not finite are found and named
             stack.enter_context(blas_threads(blas))

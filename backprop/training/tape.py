@@ -82,7 +82,8 @@ class Recorded(np.ndarray[Any, Any]):
             return function(*plain(arguments))
         arguments, options = plain(arguments), {name: plain(value) for name, value in options.items()}
         if function is np.dot:  # with out=, as `Linear` writes it; here it becomes a prepared product
-            self.tape.run(partial(prepare(*arguments, options["out"]), 1.0, 0.0))
+            A, B = arguments
+            self.tape.run(partial(prepare(A, B, options["out"]), 1.0, 0.0))
             return self.tape.watch(options["out"])
         if function not in PLAYABLE:
             raise NotImplementedError(f"np.{function.__name__} cannot be written on a tape")
