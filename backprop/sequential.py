@@ -35,7 +35,7 @@ class Sequential(Composite):
     `dtype` is "float32" or "float64".
 
     With `checkpoint=k` the training pass stores only every k-th activation and computes the others again in `backward`,
-    segment by segment: the same bits, memory for K/k + k activations instead of K (least at k = √K), time of one more forward pass.
+    segment by segment: the same bits, memory for K/k + k activations instead of K (least at k = √K), one more forward pass.
     Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", arXiv:1604.06174.
 
     Raises ValueError for no layers, for widths that cannot chain, and for a layer that is used twice; TypeError for what
@@ -212,12 +212,12 @@ class Sequential(Composite):
         array([[1., 1., 1.]], dtype=float32)
         """
         X = checks.rows(self._predict, X, self.in_features)
-        N, block = X.shape[0], self._rows_per_block
-        if N <= block and out is None:
-            return self._infer_rows(X, 0, N).T
-        for start in range(0, N, block):
+        n, block = X.shape[0], self._rows_per_block
+        if n <= block and out is None:
+            return self._infer_rows(X, 0, n).T
+        for start in range(0, n, block):
             f = self._infer_rows(X, start, start + block)
-            out = self._checked_out(out, (N, len(f)))
+            out = self._checked_out(out, (n, len(f)))
             out[start : start + block] = f.T
         return out  # type: ignore[return-value]
 

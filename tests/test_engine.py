@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import backprop as bp
 from backprop.training.shards import GROUPS, automatic_shards
-from backprop.training.threads import Pool, cores
+from backprop.training.threads import Pool, _quota, cores
 
 D, K, N = 6, 3, 50
 
@@ -322,6 +322,45 @@ def test_a_pool_runs_and_raises():
 def test_thread_limits_of_the_environment_are_respected(monkeypatch, name):
     monkeypatch.setenv(name, "1")
     assert cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "max 100000"}, []),
+        ({"cpu.max": "150000 100000"}, [2]),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, []),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, [3]),
+        ({}, []),
+    ],
+)
+def test_limits_of_a_control_group_are_respected(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert _quota(tmp_path) == expected
+
+
+class Slices:
+    """Rows that can only be sliced."""
+
+    def __init__(self, X):
+        self._X, self.shape, self.dtype = X, X.shape, X.dtype
+
+    def __getitem__(self, rows):
+        return self._X[rows]
+
+
+def test_shards_on_threads_read_sliced_data_right(monkeypatch):
+    monkeypatch.setattr("backprop.training.data.BLOCK_BYTES", 40 * D)
+    X, y = data(n=400)
+    found = []
+    for threads in (1, 4):
+        net = network()
+        trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.05), batch_size=100, shards=4, threads=threads)
+        trainer.fit(Slices(X), y, epochs=5, progress=False)
+        found.append(net.phi)
+    assert_array_equal(*found)
 
 
 def test_user_arrays_survive_training():

@@ -192,7 +192,7 @@ class Sigmoid(Activation):
         return sigmoid(h, f, self.scratch(h))
 
     def slope(self, h: Array, f: Array) -> Array:
-        """F (1 − f)."""
+        """Return f (1 − f)."""
         slope = np.subtract(1, f, out=self.scratch(f, "slope"))
         return np.multiply(slope, f, out=slope)
 
@@ -380,7 +380,7 @@ class Exp(Activation):
         return np.exp(h, out=f)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """F itself."""
+        """Return f itself."""
         return f
 
 

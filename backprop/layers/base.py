@@ -71,7 +71,7 @@ class Layer(Recycling, ABC):
 
     @abstractmethod
     def forward(self, h: Array) -> Array:
-        """F (D_out,) or (D_out, N) of h (D_in,) or (D_in, N); caches what `backward` needs."""
+        """Return f (D_out,) or (D_out, N) of h (D_in,) or (D_in, N); caches what `backward` needs."""
 
     @abstractmethod
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:

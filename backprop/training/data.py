@@ -94,8 +94,9 @@ class Examples:
         found = np.empty((len(rows), self.X.shape[1]), self.dtype)
         of_block = rows // self.block
         for b in dict.fromkeys(of_block.tolist()):
-            if self._slab is None or self._slab[0] != b:
-                self._slab = b, np.asarray(self.X[b * self.block : (b + 1) * self.block])
+            slab = self._slab  # one read: another shard's thread may put a block of its own there meanwhile
+            if slab is None or slab[0] != b:
+                slab = self._slab = b, np.asarray(self.X[b * self.block : (b + 1) * self.block])
             mine = of_block == b
-            found[mine] = self._slab[1][rows[mine] - b * self.block]
+            found[mine] = slab[1][rows[mine] - b * self.block]
         return found

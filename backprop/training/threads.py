@@ -26,16 +26,22 @@ def cores() -> int:
     True
     """
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        allowed, period = quota.read_text().split()
-        if allowed != "max":
-            limits.append(math.ceil(int(allowed) / int(period)))
+    limits += _quota(Path("/sys/fs/cgroup"))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         value = os.environ.get(name, "")
         if value.isdigit() and int(value):
             limits.append(int(value))
     return max(1, min(limits))
+
+
+def _quota(folder: Path) -> list[int]:
+    """Whole cores that the control group grants: version 2 keeps them in one file, version 1 in two. [] is no limit."""
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        files = [folder / name for name in names]
+        if all(file.exists() for file in files):
+            allowed, period = " ".join(file.read_text() for file in files).split()
+            return [math.ceil(int(allowed) / int(period))] if allowed not in ("max", "-1") else []
+    return []
 
 
 @cache
