@@ -61,7 +61,8 @@ class Loss(Recycling, ABC):
         self.reduction = checks.choice(type(self).__name__, "reduction", reduction, ["mean", "sum"])
 
     reduction: str = "mean"
-    _pending: tuple[Array | None, float] | None = None  # weights and divisor of the last forward pass
+    divisor: float = 0.0  # of the last forward pass: N, Σ w, or 1; 0 before it
+    _weights: Array | None = None
     _shape: tuple[int, ...] = ()
 
     @abstractmethod
@@ -81,7 +82,7 @@ class Loss(Recycling, ABC):
         y = self.targets(y, columns.shape, single=np.ndim(f) < 2)
         if sample_weight is not None:
             sample_weight = checks.weights(f"{self!r}.forward", sample_weight, columns.shape[1])
-        L: float = self.total(columns, y, sample_weight).item()
+        L = self.value(columns, y, sample_weight)
         self._shape = np.shape(f)
         return L
 
@@ -104,8 +105,13 @@ class Loss(Recycling, ABC):
             )
         return array.reshape(len(array), -1)
 
+    def value(self, f: Array, y: Array, w: Array | None) -> float:
+        """L of checked columns."""
+        total: float = self.total(f, y, w).item()
+        return total / self.divisor
+
     def total(self, f: Array, y: Array, w: Array | None, divisor: float | None = None) -> Array:
-        """L as an array of shape (), from checked columns. A shard passes the `divisor` of its whole batch."""
+        """Σ_n w_n ℓ_n, an array (1,), from checked columns; L is this over `divisor`. A shard passes that of its whole batch."""
         ell = self.ell(f, y)
         if divisor is None:
             divisor = 1.0 if self.reduction == "sum" or w is not None else float(ell.shape[0])
@@ -114,20 +120,16 @@ class Loss(Recycling, ABC):
         if w is not None:
             w = w.astype(ell.real.dtype, copy=False)
             ell = ell * w
-        self._pending = (w, divisor)
-        L = np.add.reduce(ell, axis=0, keepdims=True, out=self.empty("L", (1,), ell.dtype))
-        return np.multiply(L, 1 / divisor, out=L)
+        self._weights, self.divisor = w, divisor
+        return np.add.reduce(ell, axis=0, keepdims=True, out=self.empty("total", (1,), ell.dtype))
 
     def slope(self) -> Array:
         """dL_df (K, N) of the last `total`."""
-        if self._pending is None:
+        if not self.divisor:
             raise checks.too_early(self)
-        w, divisor = self._pending
+        share = 1 / self.divisor if self._weights is None else self._weights * (1 / self.divisor)
         dell_df = self.dell_df()
-        out = self.empty("dL_df", dell_df.shape, dell_df.dtype)
-        if w is None:
-            return np.multiply(dell_df, 1 / divisor, out=out)
-        return np.multiply(dell_df, w * (1 / divisor), out=out)
+        return np.multiply(dell_df, share, out=self.empty("dL_df", dell_df.shape, dell_df.dtype))
 
     def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
         """Checked targets for outputs of `shape` (K, N): here as many rows as there are outputs.
@@ -450,7 +452,7 @@ class CrossEntropy(Loss):
         largest = np.maximum.reduce(f.real, axis=0, out=self.empty("largest", (N,), f.real.dtype))
         z = np.subtract(f, largest, out=self.empty("z", f.shape, f.dtype))
         self._p = np.exp(z, out=self.empty("p", f.shape, f.dtype))
-        total = np.add.reduce(self._p, axis=0, out=self.empty("total", (N,), f.dtype))
+        total = np.add.reduce(self._p, axis=0, out=self.empty("normalizer", (N,), f.dtype))
         np.divide(self._p, total, out=self._p)
         self._y = self.empty("y", f.shape, f.real.dtype)
         if y.ndim == 1:

@@ -97,8 +97,8 @@ class Optimizer(ABC):
     def prepare(self, phi: Array) -> None:
         """Make the state on first use, and whatever a rule does before its gradient arrives. phi is not changed."""
         for name in self.slots:
-            array = self.state.setdefault(name, np.zeros(0, phi.dtype))
-            if array.size == 0:
+            array = self.state.get(name)
+            if array is None:
                 self.state[name] = np.zeros_like(phi)
             elif array.shape != phi.shape or array.dtype != phi.dtype:
                 expected = f"phi with shape {array.shape} and dtype {array.dtype}, as in the steps before"

@@ -90,10 +90,10 @@ class Shard:
         if key is not None:
             self.net.reseed(*key)
         if recording:
-            self.L = self.pass_.forward(self.h, self.y.T, self.w, self.divisor)
+            self.total = self.pass_.forward(self.h, self.y.T, self.w, self.divisor)
         else:
             self.tape.play_forward()
-        L = float(self.L[0])
+        L = float(self.total[0]) / self.divisor
         if math.isfinite(L):
             self._backward(land())
         elif recording:
@@ -220,6 +220,9 @@ def run_all(jobs: list[Callable[[], object]], pool: Pool | None) -> None:
 
 def for_pieces(size: int, function: Callable[[slice], object], pool: Pool | None) -> None:
     """Call function(piece) for the cache-sized pieces of a vector, split over the threads where that pays."""
+    if size <= PIECE:
+        function(slice(0, size))
+        return
     pieces = [slice(start, start + PIECE) for start in range(0, size, PIECE)]
     threads = pool.n if pool is not None and len(pieces) >= LEAST_PIECES else 1
 

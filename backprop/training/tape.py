@@ -220,17 +220,17 @@ class Recording:
         self.net, self.loss, self.tape = put_on(net, tape), loss, tape
 
     def forward(self, h: Array, y: Array, w: Array | None, divisor: float) -> Array:
-        """Run and record the forward pass; returns L, an array (1,) that every play fills anew."""
+        """Run and record the forward pass; returns Σ w ℓ, an array (1,) that every play fills anew."""
         loss, tape = self.loss, self.tape
         f = self.net.forward(tape.watch(h))
         if replays(loss):
             loss._tape = tape
-            L = plain(loss.total(f, tape.watch(y), None if w is None else tape.watch(w), divisor))
+            total = plain(loss.total(f, tape.watch(y), None if w is None else tape.watch(w), divisor))
         else:
-            f, L = plain(f), np.empty(1, f.dtype)
-            tape.run(lambda: np.copyto(L, loss.total(f, y, w, divisor)))
+            f, total = plain(f), np.empty(1, f.dtype)
+            tape.run(lambda: np.copyto(total, loss.total(f, y, w, divisor)))
         tape.turn = len(tape.calls)
-        return L
+        return total
 
     def backward(self) -> None:
         """Run and record the backward pass."""

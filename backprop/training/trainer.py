@@ -216,7 +216,7 @@ class Trainer:
             if not isinstance(metric, str):
                 measured[getattr(metric, "__name__", type(metric).__name__)] = float(metric(f.T, y.T))
         if own:
-            measured = {"loss": self.loss.replica().total(f, y, examples.w).item()} | measured
+            measured = {"loss": self.loss.replica().value(f, y, examples.w)} | measured
         return measured
 
 
