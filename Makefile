@@ -20,7 +20,7 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 bench: .venv/bench
-	$(BIN)/python benchmarks/batch_size.py
+	for name in batch_size memory latency reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: .venv/dev
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -18,7 +18,6 @@ PAGES = [
 ]
 CODE = [path for folder in ("backprop", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 README, API = (ROOT / "README.md").read_text("utf-8"), (ROOT / "docs" / "api.md").read_text("utf-8")
-PENDING = {"docs/performance.md"}  # linked to before it is there; delete this line and its use once it is
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -90,7 +89,7 @@ def test_relative_links_resolve(page):
         if "://" not in target:
             path = (page.parent / target.partition("#")[0]).resolve()
             assert path.is_relative_to(ROOT), target
-            assert path.exists() or name_of(path) in PENDING, f"{page.name} links to {target}, which does not exist"
+            assert path.exists(), f"{page.name} links to {target}, which does not exist"
 
 
 @every_page

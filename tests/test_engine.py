@@ -173,6 +173,27 @@ def test_every_loss_trains_as_on_the_chalkboard(loss, shards, weighted):
     )
 
 
+class Wide(Scale):
+    """A layer of one's own that answers in float64, whatever it is given."""
+
+    def forward(self, h):
+        return super().forward(h.astype(np.float64))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_layer_that_changes_the_dtype_trains_as_on_the_chalkboard(loss, weighted):
+    make, outputs = LOSSES[loss]
+    X, y = data(loss)
+    weights = np.random.default_rng(2).random(N) if weighted else None
+    net = bp.Sequential(bp.Linear(D, outputs), bp.Tanh(), Wide(outputs), seed=0)
+    twin = net.copy()
+    plain(twin, make(), bp.SGD(0.01), X.astype(np.float32), y, 8, 3, weights)
+    trainer = bp.Trainer(net, make(), bp.SGD(0.01), batch_size=8)
+    trainer.fit(X, y, epochs=3, sample_weight=weights, progress=False)
+    assert_allclose(net.phi, twin.phi, rtol=2e-5, atol=2e-6)  # float32
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
 def test_single_example_minibatch_and_full_batch_descent(batch_size):
     assert_same_training(network(), bp.CrossEntropy, lambda: bp.SGD(0.05), *data(), batch_size=batch_size)

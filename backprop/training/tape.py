@@ -93,6 +93,14 @@ class Recorded(np.ndarray[Any, Any]):
         self.tape.calls.append(partial(function, *arguments, **options))
         return result if result is None else self.tape.watch(result)
 
+    def astype(self, dtype: Any, copy: bool = True, **options: Any) -> Any:
+        """A conversion is a copy at every play; to the same type without `copy` it is nothing."""
+        if self.dtype == dtype and not copy:
+            return self
+        converted = np.empty(self.shape, dtype)
+        self.tape.run(partial(np.copyto, converted, plain(self), casting="unsafe"))
+        return self.tape.watch(converted)
+
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError("a step that reads its numbers in Python cannot be written on a tape")
 
