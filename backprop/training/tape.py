@@ -93,7 +93,7 @@ class Recorded(np.ndarray[Any, Any]):
         self.tape.calls.append(partial(function, *arguments, **options))
         return result if result is None else self.tape.watch(result)
 
-    def astype(self, dtype: Any, copy: bool = True, **options: Any) -> Any:
+    def astype(self, dtype: Any, copy: bool = True, **options: Any) -> Any:  # type: ignore[override]
         """A conversion is a copy at every play; to the same type without `copy` it is nothing."""
         if self.dtype == dtype and not copy:
             return self
