@@ -160,7 +160,7 @@ class Loss(Recycling, ABC):
             advice = "y takes one row per row of X."
             if y.T.shape in shapes:
                 advice = "Pass y.T."
-            elif y.shape == (N, 1):
+            elif y.shape == (N, 1) and (N,) in shapes:
                 advice = "Pass y.ravel()."
             elif y.ndim and len(y) == N:
                 advice = f"The network has {K} outputs; {self!r} takes {self.outputs_per_target} per target."

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import backprop as bp
 from backprop.training.shards import GROUPS, automatic_shards
-from backprop.training.threads import Pool, _quota, cores
+from backprop.training.threads import Pool, _blas_libraries, _quota, blas_threads, cores
 
 D, K, N = 6, 3, 50
 
@@ -323,6 +323,16 @@ def test_a_worker_s_exception_arrives_with_its_traceback():
         trainer.fit(X, y, epochs=1, progress=False)
     assert any(entry.name == "forward" for entry in caught.traceback)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
+
+
+def test_blas_threads_come_back_after_trainings_that_overlap():
+    before = [library.num_threads for library in _blas_libraries()]
+    first, second = blas_threads(1), blas_threads(3)
+    with first:
+        second.__enter__()
+    assert any(library.num_threads == 3 for library in _blas_libraries())
+    second.__exit__(None, None, None)
+    assert [library.num_threads for library in _blas_libraries()] == before
 
 
 def test_no_thread_outlives_fit():

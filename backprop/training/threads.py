@@ -52,19 +52,32 @@ def _blas_libraries() -> list[Any]:
     return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
+_guard = threading.Lock()
+_before: list[list[int]] = []  # the settings to go back to, once for each trainer at work: the first one's count
+
+
 @contextmanager
 def blas_threads(n: int) -> Iterator[None]:
-    """Give SciPy's BLAS `n` threads and every other BLAS one; put everything back afterwards."""
+    """Give SciPy's BLAS `n` threads and every other BLAS one.
+
+    What was set before comes back when the last trainer at work, of several in threads, is done.
+    """
     libraries = _blas_libraries()
     ours = [library for library in libraries if "scipy" in library.filepath] or libraries
-    before = [library.num_threads for library in libraries]
-    try:
+    with _guard:
+        _before.append([library.num_threads for library in libraries])
         for library in libraries:
             library.set_num_threads(n if library in ours else 1)
+    try:
         yield
     finally:
-        for library, count in zip(libraries, before, strict=True):
-            library.set_num_threads(count)
+        with _guard:
+            if len(_before) == 1:
+                for library, count in zip(libraries, _before[0], strict=True):
+                    library.set_num_threads(count)
+                _before.clear()
+            else:
+                _before.pop()
 
 
 def _stay(number: int, n: int) -> None:
