@@ -173,6 +173,56 @@ def test_every_loss_trains_as_on_the_chalkboard(loss, shards, weighted):
     )
 
 
+class Attribute(Scale):
+    """A parameter that is an attribute, too, and is read from there."""
+
+    def __init__(self, features):
+        self.omega = np.full((features, 1), 1.5)
+        self.parameters = {"omega": self.omega}
+
+    def forward(self, h):
+        self.h = h
+        return self.omega * h
+
+    def backward(self, dL_df):
+        return self.omega * dL_df, {"omega": (dL_df * self.h).sum(axis=1, keepdims=True)}
+
+
+class Property(Attribute):
+    """Parameters that are collected when they are asked for."""
+
+    def __init__(self, features):
+        self.omega = np.full((features, 1), 1.5)
+
+    @property
+    def parameters(self):
+        return {"omega": self.omega}
+
+
+@pytest.mark.parametrize("kind", [Scale, Attribute, Property])
+def test_a_layer_of_ones_own_may_keep_its_parameters_as_it_likes(kind):
+    net = bp.Sequential(bp.Linear(D, 5), kind(5), bp.Tanh(), bp.Linear(5, K), seed=0, dtype="float64")
+    before = net[1].parameters["omega"].copy()
+    X, y = data()
+    assert bp.check_gradients(net, bp.CrossEntropy(), X[:3], y[:3]).passed
+    assert_same_training(net, bp.CrossEntropy, lambda: bp.SGD(0.05), X, y)
+    assert np.abs(net[1].parameters["omega"] - before).min() > 0
+    assert np.shares_memory(net[1].parameters["omega"], net.phi)
+    twin = net.copy()
+    twin.phi += 1
+    assert_allclose(twin[1].parameters["omega"], net[1].parameters["omega"] + 1)
+
+
+def test_parameters_made_anew_at_each_look_are_refused():
+    class Fresh(Property):
+        @property
+        def parameters(self):
+            return {"omega": np.array(self.omega)}
+
+    with pytest.raises(ValueError, match=r"expected parameter 'omega' in self\.parameters"):
+        bp.Sequential(Fresh(5))
+
+
 class Wide(Scale):
     """A layer of one's own that answers in float64, whatever it is given."""
 

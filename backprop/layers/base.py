@@ -170,7 +170,7 @@ class Layer(Recycling, ABC):
         A replica of a replica shares the recycled arrays, too: for passes that never run at the same time.
         """
         twin = self.recycled()
-        twin.parameters = dict(self.parameters)
+        twin.__dict__["parameters"] = dict(self.__dict__["parameters"])
         twin._landings = {}
         return twin
 
@@ -185,10 +185,22 @@ class Layer(Recycling, ABC):
         return self._landings.get(name, FRESH)
 
     def bind(self, phi: Array) -> None:
-        """Move the parameters into `phi` (P,), one after another, and keep views of it."""
+        """Move the parameters into `phi` (P,), one after another, and keep views of it.
+
+        A layer of one's own may also keep a parameter as an attribute, `self.omega`, which is moved along. Raises ValueError if the
+        layer's `parameters` are not the arrays it keeps.
+        """
         for name, view in self.views(phi).items():
-            view[...] = self.parameters[name]
-            self.parameters[name] = view
+            array = self.parameters[name]
+            view[...] = array
+            for attribute, value in vars(self).items():
+                if value is array:
+                    vars(self)[attribute] = view
+            if name in self.__dict__["parameters"]:
+                self.__dict__["parameters"][name] = view
+            if self.parameters[name] is not view:
+                expected = f"parameter {name!r} in self.parameters, or as an attribute"
+                raise ValueError(checks.message(self.label, expected, "an array that is made anew at each look"))
 
     def views(self, flat: Array) -> dict[str, Array]:
         """A vector (P,) laid out like φ, seen as one array per parameter."""
