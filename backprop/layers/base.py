@@ -187,8 +187,8 @@ class Layer(Recycling, ABC):
     def bind(self, phi: Array) -> None:
         """Move the parameters into `phi` (P,), one after another, and keep views of it.
 
-        A layer of one's own may also keep a parameter as an attribute, `self.omega`, which is moved along. Raises ValueError if the
-        layer's `parameters` are not the arrays it keeps.
+        A layer of one's own may also keep a parameter as an attribute, `self.omega`, which is moved along. Raises ValueError
+        if the layer's `parameters` are not the arrays it keeps.
         """
         for name, view in self.views(phi).items():
             array = self.parameters[name]
