@@ -189,7 +189,8 @@ class SGD(Optimizer):
         """In φ, or in v with momentum."""
         if self.momentum:
             return Landing(self.state["velocity"], 1.0, self.momentum)
-        return Landing(phi, -self.learning_rate, 1 - self.learning_rate * self.weight_decay)
+        alpha = self.learning_rate
+        return Landing(phi, -alpha, 1 - alpha * self.weight_decay)
 
     def finish(self, phi: Array, for_pieces: ForPieces | None = None) -> None:
         """With momentum: move φ along v."""

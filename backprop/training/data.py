@@ -38,7 +38,7 @@ class Examples:
             self.w = checks.weights(who, sample_weight, self.n).astype(np.float64, copy=False)
         self._slab: tuple[int, Array] | None = None
         # Examples of the same kind can be trained with the same arrays.
-        self.kind = (X.shape[1], self._transposed(), self.y.shape[1:], self.y.dtype, self.w is not None)
+        self.kind = f"{X.shape[1], self._transposed(), self.y.shape[1:], self.y.dtype, self.w is not None}"
 
     def order(self, seed: int, epoch: int) -> Array:
         """The rows of one epoch, shuffled by (seed, epoch) alone.
@@ -67,12 +67,12 @@ class Examples:
         if not isinstance(X, np.ndarray):
             inputs[...] = self._sliced(rows)
         elif X.dtype == self.dtype and X.flags.c_contiguous:
-            np.take(X, rows, axis=0, out=inputs, mode="clip")
+            X.take(rows, axis=0, out=inputs, mode="clip")
         elif self._transposed():
-            np.take(X.T, rows, axis=1, out=inputs, mode="clip")
+            X.T.take(rows, axis=1, out=inputs, mode="clip")
         else:
             inputs[...] = X[rows]
-        np.take(self.y, rows, axis=0, out=y, mode="clip")
+        self.y.take(rows, axis=0, out=y, mode="clip")
 
     def predictions(self, net: Sequential) -> Array:
         """Outputs (K, N) of a network for all examples, computed block by block."""
