@@ -38,7 +38,7 @@ class Examples:
             self.w = checks.weights(who, sample_weight, self.n).astype(np.float64, copy=False)
         self._slab: tuple[int, Array] | None = None
         # Examples of the same kind can be trained with the same arrays.
-        self.kind = f"{X.shape[1], self._transposed(), self.y.shape[1:], self.y.dtype, self.w is not None}"
+        self.kind = f"{X.shape[1], self.y.shape[1:], self.y.dtype, self.w is not None}"
 
     def order(self, seed: int, epoch: int) -> Array:
         """The rows of one epoch, shuffled by (seed, epoch) alone.
@@ -53,12 +53,8 @@ class Examples:
         return np.concatenate(blocks)
 
     def inputs(self, n: int) -> tuple[Array, Array]:
-        """Memory for n examples: the array to fill, and h (D, n), a view of it."""
-        D = self.X.shape[1]
-        if self._transposed():
-            h = np.empty((D, n), self.dtype)
-            return h, h
-        rows = np.empty((n, D), self.dtype)
+        """Memory for n examples: the rows to fill, and h (D, n), a view of them; the same order whatever that of X."""
+        rows = np.empty((n, self.X.shape[1]), self.dtype)
         return rows, rows.T
 
     def fill(self, rows: Array, inputs: Array, y: Array) -> None:
@@ -68,8 +64,8 @@ class Examples:
             inputs[...] = self._sliced(rows)
         elif X.dtype == self.dtype and X.flags.c_contiguous:
             X.take(rows, axis=0, out=inputs, mode="clip")
-        elif self._transposed():
-            X.T.take(rows, axis=1, out=inputs, mode="clip")
+        elif X.dtype == self.dtype and X.flags.f_contiguous:
+            X.T.take(rows, axis=1, out=inputs.T, mode="clip")  # along the other axis it would first copy all of X
         else:
             inputs[...] = X[rows]
         self.y.take(rows, axis=0, out=y, mode="clip")
@@ -84,11 +80,6 @@ class Examples:
                 f = np.empty((len(of_block), self.n), of_block.dtype)
             f[:, start : start + self.block] = of_block
         return f  # type: ignore[return-value]
-
-    def _transposed(self) -> bool:
-        """Whether X is stored feature by feature; np.take along the other axis would copy all of it first."""
-        X = self.X
-        return isinstance(X, np.ndarray) and X.dtype == self.dtype and X.flags.f_contiguous and not X.flags.c_contiguous
 
     def _sliced(self, rows: Array) -> Array:
         found = np.empty((len(rows), self.X.shape[1]), self.dtype)
