@@ -315,17 +315,28 @@ def test_fresh_processes_agree_to_the_bit():
 RULES = {"SGD": lambda: bp.SGD(0.01), "Nesterov": lambda: bp.SGD(0.01, 0.9, True), "Adam": lambda: bp.Adam()}
 
 
+SPARING = {
+    "ReLU": bp.ReLU,
+    "GELU": bp.GELU,
+    "Residual": lambda: bp.Residual(bp.Linear(1024, 1024)),
+    "FanOut": lambda: bp.FanOut(bp.Tanh(), bp.Sin(), join="sum"),
+    "LayerNorm": lambda: bp.LayerNorm(1024),
+    "BatchNorm": lambda: bp.BatchNorm(1024),
+    "Dropout": bp.Dropout,
+}
+
+
 @pytest.mark.parametrize("shards", [1, 4])
 @pytest.mark.parametrize("optimizer", RULES)
-@pytest.mark.parametrize("hidden", [bp.ReLU, bp.GELU, lambda: bp.Residual(bp.Linear(1024, 1024))], ids=str)
+@pytest.mark.parametrize("hidden", SPARING)
 def test_a_step_allocates_nothing_that_grows(hidden, optimizer, shards):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((2 * 1024, 256)).astype(np.float32), rng.integers(0, 10, 2 * 1024)
-    net = bp.Sequential(bp.Linear(256, 1024), hidden(), bp.Linear(1024, 10), seed=0)
+    net = bp.Sequential(bp.Linear(256, 1024), SPARING[hidden](), bp.Linear(1024, 10), seed=0)
     trainer = bp.Trainer(net, bp.CrossEntropy(), RULES[optimizer](), batch_size=1024, shards=shards)
     peaks = []
     tracemalloc.start()
-    for _ in trainer.epochs(X, y, 3):
+    for _ in trainer.epochs(X, y, 3, sample_weight=rng.random(len(X))):
         now, peak = tracemalloc.get_traced_memory()
         peaks.append(peak - now)
         tracemalloc.reset_peak()

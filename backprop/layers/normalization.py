@@ -56,9 +56,12 @@ class _Normalization(Layer):
         """Called with the statistics of each training batch."""
 
     def _moments(self, h: Array) -> tuple[Array, Array, Array]:
-        mean = np.mean(h, axis=self.axis, keepdims=True)
+        mean = self._mean(h)
         z = np.subtract(h, mean, out=self.empty("z", h.shape, h.dtype))
-        return mean, np.mean(z * z, axis=self.axis, keepdims=True), z  # z², not |z|²: analytic
+        return mean, self._mean(z * z), z  # z², not |z|²: analytic
+
+    def _mean(self, h: Array) -> Array:
+        return np.add.reduce(h, axis=self.axis, keepdims=True) * (1 / h.shape[self.axis])  # np.mean is no ufunc
 
     def _normalize(self, z: Array, variance: Array, *, keep: bool) -> Array:
         beta, gamma = self.parameters["beta"], self.parameters["gamma"]
@@ -78,8 +81,7 @@ class _Normalization(Layer):
         z, sigma = self._cache
         shape, dL_df = dL_df.shape, dL_df.reshape(z.shape)
         dL_dz = self.parameters["gamma"][:, None] * dL_df
-        along_z = np.mean(z * dL_dz, axis=self.axis, keepdims=True)
-        dL_dh = (dL_dz - np.mean(dL_dz, axis=self.axis, keepdims=True) - z * along_z) / sigma
+        dL_dh = (dL_dz - self._mean(dL_dz) - z * self._mean(z * dL_dz)) / sigma
         gradients = {"beta": self.land("beta").sum(dL_df), "gamma": self.land("gamma").sum(z * dL_df)}
         return dL_dh.reshape(shape), gradients
 
@@ -94,6 +96,7 @@ class LayerNorm(_Normalization):
     array([-1.,  1.])
     """
 
+    replays = True
     axis = 0
 
     def infer(self, h: Array) -> Array:
@@ -115,6 +118,7 @@ class BatchNorm(_Normalization):
     array([[-1.,  1.]])
     """
 
+    replays = True
     axis = 1
     couples_examples = True
 

@@ -55,12 +55,13 @@ class Descent:
         """
         order = np.arange(examples.n) if batch_size >= examples.n else examples.order(seed, number)
         every = max(batch_size, examples.n // 50)
+        weights = None if examples.w is None else examples.w[order]
         total, done = 0.0, 0
         self.remember()
         with self.running(self.step_for(examples, min(batch_size, examples.n))), interrupts() as interrupted:
             for start in range(0, examples.n, batch_size):
                 rows = order[start : start + batch_size]
-                share = self._share(examples, rows)
+                share = self._share(None if weights is None else weights[start : start + batch_size], len(rows))
                 if share:
                     total += share * self.step(examples, rows, seed)
                 done += len(rows)
@@ -74,16 +75,14 @@ class Descent:
                 raise self._lost("update", self.net.phi, examples, rows)
         if interrupted:
             raise KeyboardInterrupt
-        return total / self._share(examples, slice(None))
+        return total / self._share(weights, examples.n)
 
-    def _share(self, examples: Examples, rows: Array | slice) -> float:
-        """What a batch counts in the loss of the epoch. A batch of weight 0 is no step at all."""
-        if examples.w is not None:
-            weight = float(examples.w[rows].sum())
+    def _share(self, weights: Array | None, n: int) -> float:
+        """What n examples count in the loss of the epoch. A batch of weight 0 is no step at all."""
+        if weights is not None:
+            weight = float(weights.sum())
             return weight if self.loss.reduction == "mean" else float(weight > 0)
-        if self.loss.reduction == "sum":
-            return 1.0
-        return float(examples.n if isinstance(rows, slice) else len(rows))
+        return 1.0 if self.loss.reduction == "sum" else float(n)
 
     def step_for(self, examples: Examples, n: int) -> Step:
         """What a batch of n examples of this kind needs; made once."""

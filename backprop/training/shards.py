@@ -132,8 +132,8 @@ class Step:
         self.n, self.net, self.loss = n, net, loss
         self.bounds = np.linspace(0, n, min(S, n) + 1).astype(int).tolist()
         self.random = any(type(leaf).reseed is not Layer.reseed for leaf in net.leaves())
-        self.weighted = examples.w is not None
-        self.divisor = 1.0 if loss.reduction == "sum" or self.weighted else float(n)
+        self._weights = None if examples.w is None else np.empty(n)
+        self.divisor = 1.0 if loss.reduction == "sum" or self._weights is not None else float(n)
         self.groups = min(len(self.bounds) - 1, GROUPS)
         self._memory = [Memory(net, loss) for _ in range(min(threads, self.groups))]
         self._shards: dict[tuple[int, int], Shard] = {}
@@ -158,10 +158,11 @@ class Step:
 
         `key` starts the randomness of layers that have some. Where L is not finite, no gradient is left anywhere.
         """
-        w = None
-        if examples.w is not None:
-            w = examples.w[rows]
-            w = w / w.sum() if self.loss.reduction == "mean" else w
+        w = self._weights
+        if w is not None and examples.w is not None:
+            examples.w.take(rows, out=w, mode="clip")
+            if self.loss.reduction == "mean":
+                w /= w.sum()
         if self.S == 1:
             return self._run(0, 0, examples, rows, w, key, land)
         losses = [0.0] * self.S
