@@ -125,7 +125,9 @@ class LeCunUniform(_LeCun, _Uniform):
 
 
 class Normal(_Normal):
-    """Normal with mean 0 and variance σ² = `variance`, whatever the widths.
+    """Normal with mean 0 and variance σ² = `variance`, whatever the widths: what goes wrong without the scales above.
+
+    Source: Prince (2023), "Understanding Deep Learning", section 7.5.
 
     >>> import numpy as np
     >>> round(float(Normal(0.01)((100, 100), np.random.default_rng(0)).var()), 3)
@@ -165,6 +167,8 @@ class Orthogonal(Initializer):
 
 class Constant(Initializer):
     """Every weight the same. All units of a layer then stay equal for ever: for tests and for teaching.
+
+    Source: Rumelhart, Hinton and Williams (1986), "Learning internal representations by error propagation", on breaking symmetry.
 
     >>> import numpy as np
     >>> Constant(0.5)((1, 2), np.random.default_rng(0))

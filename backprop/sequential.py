@@ -52,8 +52,6 @@ class Sequential(Composite):
     replays = True
     equations = ("f = layer_K[… layer_0[h]]", "∂L/∂h: the layers' backward in reverse order")
 
-    _stored: list[tuple[Array, list[Layer]]] = []  # of each segment: its input, and its layers as they were  # noqa: RUF012
-
     def __init__(
         self, *layers: Layer, seed: int | None = None, dtype: Any = "float32", checkpoint: int | None = None
     ) -> None:
@@ -67,6 +65,7 @@ class Sequential(Composite):
             None if checkpoint is None else checks.integer("Sequential", "checkpoint", checkpoint, least=2)
         )
         generator = None if seed is None else checks.generator("Sequential", seed)
+        self._stored: list[tuple[Array, list[Layer]]] = []  # of each segment: its input, and its layers as they were
         self._chain_widths()
         self._claim()
         if generator is not None:
