@@ -120,6 +120,14 @@ class Sequential(Composite):
         """Belong to no larger network any more; the layers stay in this one."""
         self._owned = False
 
+    def frozen(self) -> Self:
+        """The network as `predict` computes it, an independent copy with the same φ."""
+        twin = super().frozen()
+        for layer in twin.layers.values():
+            layer._owned = True
+        twin.bind(twin.phi)
+        return twin
+
     def replica(self) -> Self:
         """Replicas of the layers that recycle as much as they can.
 

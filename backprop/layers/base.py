@@ -158,6 +158,17 @@ class Layer(Recycling, ABC):
         twin.release()
         return twin
 
+    def frozen(self) -> Layer:
+        """The layer as `infer` computes it, as an independent copy with a `forward` and a `backward`: no randomness, no batch.
+
+        Dropout becomes the identity, BatchNorm the affine map of its running statistics; most layers are merely copied.
+
+        >>> import backprop as bp
+        >>> bp.Sequential(bp.Linear(2, 3), bp.Dropout(0.5)).frozen()[1]
+        Identity()
+        """
+        return self.copy()
+
     def release(self) -> None:
         """Belong to no network any more."""
         self._owned = False
@@ -281,6 +292,12 @@ class Composite(Layer):
         """Snapshots of the children, put together the same way."""
         twin = copy.copy(self)
         twin.layers = {key: child.snapshot() for key, child in self.layers.items()}
+        return twin
+
+    def frozen(self) -> Self:
+        """A copy with frozen children."""
+        twin = self.copy()
+        twin.layers = {key: child.frozen() for key, child in self.layers.items()}
         return twin
 
     def replica(self) -> Self:

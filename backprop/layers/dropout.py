@@ -9,6 +9,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.layers.activations import Identity
 from backprop.layers.base import Gradients, Layer
 
 
@@ -43,6 +44,10 @@ class Dropout(Layer):
         twin = super().snapshot()
         twin._generator = copy.deepcopy(self._generator)
         return twin
+
+    def frozen(self) -> Identity:
+        """The identity."""
+        return Identity()
 
     def forward(self, h: Array) -> Array:
         """Return m ⊙ h for a new mask m."""

@@ -81,9 +81,13 @@ class _Normalization(Layer):
         z, sigma = self._cache
         shape, dL_df = dL_df.shape, dL_df.reshape(z.shape)
         dL_dz = self.parameters["gamma"][:, None] * dL_df
-        dL_dh = (dL_dz - self._mean(dL_dz) - z * self._mean(z * dL_dz)) / sigma
+        dL_dh = self.through(dL_dz, z, sigma)
         gradients = {"beta": self.land("beta").sum(dL_df), "gamma": self.land("gamma").sum(z * dL_df)}
         return dL_dh.reshape(shape), gradients
+
+    def through(self, dL_dz: Array, z: Array, sigma: Array) -> Array:
+        """∂L/∂h, through z itself, the mean and σ."""
+        return (dL_dz - self._mean(dL_dz) - z * self._mean(z * dL_dz)) / sigma
 
 
 class LayerNorm(_Normalization):
@@ -143,8 +147,47 @@ class BatchNorm(_Normalization):
 
     def infer(self, h: Array) -> Array:
         """Return β + γ ⊙ (h − running mean) / √(running variance + eps)."""
-        h = checks.columns(self, "infer", h)
+        return self._with_running(checks.columns(self, "infer", h), keep=False)
+
+    def _with_running(self, h: Array, *, keep: bool) -> Array:
         real = h.real.dtype
         mean, variance = (self.buffers[name].astype(real)[:, None] for name in ("running_mean", "running_variance"))
         z = np.subtract(h.reshape(h.shape[0], -1), mean)
-        return self._normalize(z, variance, keep=False).reshape(h.shape)
+        return self._normalize(z, variance, keep=keep).reshape(h.shape)
+
+    def frozen(self) -> Layer:
+        """The affine map of the running statistics."""
+        twin = FrozenBatchNorm.__new__(FrozenBatchNorm)
+        twin.__dict__.update(self.copy().__dict__)
+        return twin
+
+
+class FrozenBatchNorm(BatchNorm):
+    """BatchNorm with the running statistics for good: what `BatchNorm.frozen` returns. Each example is on its own.
+
+        f      = β + γ ⊙ z,   z = (h − running mean) / σ
+        ∂L/∂h  = γ ⊙ ∂L/∂f / σ
+
+    >>> import numpy as np, backprop as bp
+    >>> bp.BatchNorm(1, eps=0.25).frozen().forward(np.array([[1.0, 3.0]])).round(3)
+    array([[0.894, 2.683]])
+    """
+
+    replays = False
+    couples_examples = False
+    equations = (
+        "f = β + γ ⊙ z, z = (h − running mean) / σ",
+        "∂L/∂h = γ ⊙ ∂L/∂f / σ",
+        "∂L/∂β = Σₙ ∂L/∂f",
+        "∂L/∂γ = Σₙ z ⊙ ∂L/∂f",
+    )
+
+    def forward(self, h: Array) -> Array:
+        """Return β + γ ⊙ z, the same as `infer`."""
+        h = checks.columns(self, "forward", h)
+        self._shape = h.shape
+        return self._with_running(h, keep=True)
+
+    def through(self, dL_dz: Array, z: Array, sigma: Array) -> Array:
+        """∂L/∂h: the statistics do not depend on h."""
+        return dL_dz / sigma

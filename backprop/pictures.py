@@ -1,0 +1,24 @@
+"""The canvas of every picture: matplotlib without a display, imported on first use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INK, ACCENT, SOFT = "black", "tab:orange", "0.7"  # told apart in grey, and by the colour-blind
+
+
+def axes(ax: Any = None, width: float = 6.0, height: float = 4.0) -> Any:
+    """The axes handed in, or those of a new figure of this size in inches; `axes.figure.savefig(path)` writes it.
+
+    A figure made here belongs to no window, so that it needs no display. Raises ImportError without matplotlib.
+
+    >>> axes(width=3, height=2).figure.get_size_inches()
+    array([3., 2.])
+    """
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "backprop-mlp[plots]"') from error
+    return Figure(figsize=(width, height), layout="constrained").subplots()
