@@ -1,6 +1,24 @@
 """What the gradient is, and proof of it."""
 
-from backprop.gradients.check import Entry, GradientReport, check_gradients
+from backprop.gradients.check import check_function, check_gradients
 from backprop.gradients.explain import Explanation, explain
+from backprop.gradients.jacobian import input_gradient, jacobian
+from backprop.gradients.noise import NoiseScale, gradient_noise_scale
+from backprop.gradients.per_example import per_example_gradient_norms, per_example_gradients
+from backprop.gradients.report import Entry, GradientReport, Tensor
 
-__all__ = ["Entry", "Explanation", "GradientReport", "check_gradients", "explain"]
+__all__ = [
+    "Entry",
+    "Explanation",
+    "GradientReport",
+    "NoiseScale",
+    "Tensor",
+    "check_function",
+    "check_gradients",
+    "explain",
+    "gradient_noise_scale",
+    "input_gradient",
+    "jacobian",
+    "per_example_gradient_norms",
+    "per_example_gradients",
+]

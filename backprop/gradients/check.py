@@ -1,101 +1,57 @@
 """Gradient check: what `backward` returns against derivatives found from `forward` alone.
 
-    complex step          ∂L/∂x = Im L(x + iε) / ε                    exact to rounding: nothing is subtracted
-    central difference    ∂L/∂x ≈ (L(x + δ) − L(x − δ)) / 2δ          where a layer does not take complex numbers
-
-Both run in float64 on a copy of the network, so nothing of the caller's is changed.
-Source: Squire and Trapp (1998), "Using complex variables to estimate derivatives of real functions", SIAM Review 40.
+Everything runs in float64 on copies, so nothing of the caller's is changed. Where the code takes complex numbers the judge is
+the complex step, exact to rounding; else Richardson-extrapolated central differences (see `numeric`). Small problems are checked
+entry by entry. Of large ones some entries are drawn, and each tensor is checked along random directions through all
+of its entries; a direction that is wrong is halved until the wrong entry is found.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.layers import Layer
+from backprop.gradients import diagnosis, experiments, numeric
+from backprop.gradients.numeric import Point
+from backprop.gradients.problem import Problem, Projection
+from backprop.gradients.report import GradientReport, Tensor
+from backprop.layers import Identity, Layer
 from backprop.losses import Loss
-from backprop.sequential import Sequential
 
-EPSILON = 1e-30  # so small that ε² vanishes beside every number there is
-DELTA = 6e-6  # the cube root of float64's precision balances rounding against curvature
-ROUNDING = 16 * float(np.finfo(float).eps) / DELTA  # of a central difference, for each unit of L
-TOLERANCE = {"complex step": 1e-10, "central difference": 1e-6}
+METHODS = {"complex step": 1e-10, "Richardson differences": 1e-7}  # name -> tolerance
+MOST_ENTRIES = 5000  # checked one by one if `max_entries` is not given …
+WORK = 2e9  # … and fewer where that would take more multiplications than this, a few seconds
+DIRECTIONS = 3  # for each tensor that is not checked whole
+UNSURE = 1e-4  # a difference known worse than this share of its tensor's largest entry proves nothing
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of one gradient, found both ways. `error` is the difference relative to the largest entry of its tensor."""
-
-    name: str
-    index: tuple[int, ...]
-    analytic: float
-    numeric: float
-    error: float
-
-    def __str__(self) -> str:
-        place = f"{self.name}[{', '.join(map(str, self.index))}]"
-        return f"{place}: backward gives {self.analytic:.12g}, {{method}} {self.numeric:.12g}"
-
-
-@dataclass(frozen=True, slots=True)
-class GradientReport:
-    """Outcome of `check_gradients`; `str(report)` is meant to be read.
-
-    `entries` holds the worst entry of each tensor, `counts` how many of its entries were checked and how many there are.
-    """
-
-    method: str
-    tolerance: float
-    entries: tuple[Entry, ...]
-    counts: tuple[tuple[int, int], ...]
-
-    @property
-    def worst(self) -> Entry:
-        """The entry with the largest error."""
-        return max(self.entries, key=lambda entry: entry.error if math.isfinite(entry.error) else math.inf)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every checked entry agrees within the tolerance."""
-        return bool(self.worst.error <= self.tolerance)
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def __str__(self) -> str:
-        checked, there = (sum(column) for column in zip(*self.counts, strict=True))
-        title = f"Gradient check {'passed' if self.passed else 'FAILED'}: {self.method}, "
-        title += f"{checked:,} of {there:,} entries, tolerance {self.tolerance:g}"
-        lines = [title, f"  {'tensor':<16}{'checked':>14}{'largest error':>16}"]
-        for entry, (some, all_) in zip(self.entries, self.counts, strict=True):
-            mark = "" if entry.error <= self.tolerance else "  ← wrong"
-            lines.append(f"  {entry.name:<16}{f'{some:,}/{all_:,}':>14}{entry.error:>16.1e}{mark}")
-        if not self.passed:
-            lines.append(f"Worst entry {self.worst}".format(method="the " + self.method))
-        return "\n".join(lines)
+MakePoint = Callable[[type], Point]
 
 
 def check_gradients(
-    net: Layer,
-    loss: Loss,
-    X: Array,
-    y: Array,
-    sample_weight: Array | None = None,
+    net: Layer | Loss | None,
+    loss: Any = None,
+    X: Any = None,
+    y: Any = None,
+    sample_weight: Any = None,
     *,
-    max_entries: int = 5000,
+    max_entries: int | None = None,
     seed: int = 0,
 ) -> GradientReport:
-    """Compare every gradient of a network, by parameters and by X, with derivatives of its loss.
+    """Compare every gradient, by parameters and by X, with derivatives of the loss; say what is likely wrong.
 
-    Rows X (N, D), targets y (N,) or (N, K); a few examples are enough. Where there are more than `max_entries` entries, that many
-    are drawn evenly from all tensors. Raises TypeError or ValueError for data that does not fit, RuntimeError for a
-    network whose forward pass is random and cannot be repeated.
+        check_gradients(net, loss, X, y)     a network or a layer and its loss
+        check_gradients(layer, X)            a layer alone, under L = Σ c ⊙ f with random c
+        check_gradients(loss, F, y)          a loss alone, at outputs F (N, K)
+
+    Rows X (N, D), targets y (N,) or (N, K); a few examples are enough. Where there are more than `max_entries` entries (default
+    5,000, fewer for large networks), that many are drawn, and random directions cover the rest. Entries at which the loss has a
+    kink pass if `backward` gives a subgradient. Randomness is drawn again from the same seed in each pass. Raises TypeError
+    or ValueError for data that does not fit, RuntimeError for a forward pass that cannot be repeated.
 
     >>> import numpy as np, backprop as bp
     >>> net = bp.Sequential(bp.Linear(3, 4), bp.Tanh(), bp.Linear(4, 2), seed=0)
@@ -103,99 +59,278 @@ def check_gradients(
     >>> report.passed, report.method
     (True, 'complex step')
     """
-    checks.integer("check_gradients", "max_entries", max_entries)
-    generator = checks.generator("check_gradients", seed)
-    problem = _Problem(net, loss, X, y, sample_weight)
-    method = "complex step" if problem.takes_complex() else "central difference"
-    analytic = problem.gradients()
-    scale = max(float(np.abs(a).max()) for a in analytic.values())
-    chosen = _choose({name: a.size for name, a in analytic.items()}, max_entries, generator)
-    entries, counts = [], []
-    for name, numeric in problem.derivatives(chosen, method):
-        a, at = analytic[name], chosen[name]
-        entries.append(_worst(name, a, at, numeric, scale, problem.rounding if method != "complex step" else 0.0))
-        counts.append((len(at), a.size))
-    return GradientReport(method, TOLERANCE[method], tuple(entries), tuple(counts))
-
-
-class _Problem:
-    """L as a function of one vector per name: each parameter, and X."""
-
-    def __init__(self, net: Layer, loss: Loss, X: Array, y: Array, sample_weight: Array | None) -> None:
-        who = "check_gradients"
-        checks.instance(who, "net", net, Layer)
+    who = "check_gradients"
+    if isinstance(net, Loss):  # a loss alone: its outputs are the inputs of a network that does nothing
+        net, loss, X, y, sample_weight = None, net, loss, X if X is not None else y, sample_weight if X is None else y
+    elif not isinstance(loss, Loss) and X is None and loss is not None:  # a layer alone
+        loss, X = None, loss
+    if net is None:
         checks.instance(who, "loss", loss, Loss)
-        self.net = net.copy() if isinstance(net, Sequential) else Sequential(net.copy(), dtype="float64")
-        self.net.bind(self.net.phi.astype(np.float64))
-        self.loss = loss.replica()
-        self.loss._arrays = None
-        X = np.asarray(checks.rows(who, X, net.in_features))
-        checks.finite(who, "X", X)
-        self.h = np.array(X.T, dtype=np.float64)
-        self.net.reseed(0)
-        self.y = self.loss.from_rows(who, y, *self.net.forward(self.h).shape)
-        self.w = None if sample_weight is None else checks.weights(who, sample_weight, len(X))
-        L = self.value(self.net, self.h)
-        self.rounding = ROUNDING * abs(L)
-        if self.value(self.net, self.h) != L:
-            advice = "Draw from a generator that `reseed(*key)` sets."
-            raise RuntimeError(checks.message(who, "the same loss twice", "two different ones", advice))
+    problem = Problem(
+        who, Identity() if net is None else net, loss or Projection(), X, y, sample_weight, dtype=np.float64
+    )
+    return check_problem(problem, max_entries, seed, "f" if net is None else "X")
 
-    def value(self, net: Sequential, h: Array) -> complex:
-        """L at these parameters and inputs, with the same random numbers each time."""
-        net.reseed(0)
-        return self.loss.forward(net.forward(h), self.y, self.w)
 
-    def gradients(self) -> dict[str, Array]:
-        """What `backward` returns, by name; X in rows."""
-        self.value(self.net, self.h)
-        dL_dh, gradients = self.net.backward(self.loss.backward())
-        return {**gradients, "X": np.ascontiguousarray(dL_dh.T)}
+def check_problem(problem: Problem, max_entries: int | None, seed: int, inputs: str) -> GradientReport:
+    """The check and, if it fails, its explanation; `inputs` is what X is called in the report."""
+    report = measure(problem, max_entries, seed, inputs)
+    return report if report.passed else diagnosis.explained(report, problem, measure)
 
-    def takes_complex(self) -> bool:
-        """Whether every layer and the loss are analytic: along one direction, both methods must agree."""
-        generator = np.random.default_rng(0)
-        direction, along_h = generator.standard_normal(self.net.size), generator.standard_normal(self.h.shape)
 
-        def along(step: complex) -> complex:
-            net = self.net.copy()
-            net.bind(net.phi + step * direction)
-            return self.value(net, self.h + step * along_h)
+def measure(problem: Problem, max_entries: int | None = None, seed: int = 0, inputs: str = "X") -> GradientReport:
+    """The check itself."""
+    L = experiments.repeatable(problem)
+    analytic, mistakes = experiments.analytic(problem, inputs)
+    if max_entries is None:
+        max_entries = max(500, min(MOST_ENTRIES, int(WORK / (problem.net.size * problem.n + 1))))
+    generator = checks.generator(problem.who, seed)
+    most = checks.integer(problem.who, "max_entries", max_entries)
+    places = {name: experiments.place(problem.net, name) for name in problem.net.parameters}
 
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", np.exceptions.ComplexWarning)
-                exact = along(1j * EPSILON).imag / EPSILON
-        except (TypeError, ValueError, AttributeError, Warning):
-            return False
-        plus, minus = along(DELTA).real, along(-DELTA).real
-        near = (plus - minus) / (2 * DELTA)
-        rounding = ROUNDING * max(abs(plus), abs(minus), 1.0)
-        return bool(abs(exact - near) <= 1e-4 * max(abs(exact), abs(near)) + rounding)
+    def point(dtype: type) -> Point:
+        fresh = problem.fresh()
+        net, h = fresh.net, problem.h.astype(dtype)
+        net.bind(net.phi.astype(dtype))
 
-    def derivatives(self, chosen: dict[str, Array], method: str) -> Iterator[tuple[str, Array]]:
-        """∂L by the chosen entries of each tensor, from moving one entry at a time on a copy."""
-        step = 1j * EPSILON if method == "complex step" else DELTA
-        net, h = self.net.copy(), self.h.astype(type(step))
-        net.bind(net.phi.astype(type(step)))
-        tensors = {**net.parameters, "X": h.T}
+        def evaluate() -> complex:
+            net.reseed(0)
+            return fresh.loss.forward(net.forward(h.copy()), problem.y, problem.w)
 
-        def moved(tensor: Array, index: tuple[int, ...], by: complex) -> complex:
-            before = tensor[index]
-            tensor[index] += by
-            L = self.value(net, h)
-            tensor[index] = before
-            return L
+        return Point({**net.parameters, inputs: h.T}, evaluate)
 
-        for name, at in chosen.items():
-            tensor = tensors[name]
-            numeric = np.empty(len(at))
-            for k, index in enumerate(zip(*np.unravel_index(at, tensor.shape), strict=True)):
-                if method == "complex step":
-                    numeric[k] = moved(tensor, index, step).imag / EPSILON
-                else:
-                    numeric[k] = (moved(tensor, index, DELTA) - moved(tensor, index, -DELTA)) / (2 * DELTA)
-            yield name, numeric
+    method, tensors = examine(analytic, point, L, most, generator, places)
+    return GradientReport(method, METHODS[method], tensors, tuple(mistakes))
+
+
+def check_function(
+    f: Callable[..., Any],
+    gradient: Callable[..., Any] | bool,
+    x: Any,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    max_entries: int | None = None,
+    seed: int = 0,
+) -> GradientReport:
+    """Compare anybody's gradient with derivatives of anybody's function, such as an objective for `scipy.optimize`.
+
+    `f(x)` returns a number for a float64 array x of any shape, `gradient(x)` an array like x. `gradient=True` is for an f that
+    returns the pair (value, gradient), as SciPy's `jac=True`. `sizes` names whole numbers that a wrong factor might come
+    from, for example {"examples": 100, "outputs": 5}. Raises TypeError for an x that is not of real floating point numbers,
+    ValueError for a value that is no finite number or a gradient of another shape, RuntimeError for an f that is random.
+
+    >>> import numpy as np
+    >>> report = check_function(lambda x: (x**2).sum(), lambda x: x, np.array([1.0, -2.0, 3.0]))
+    >>> print(str(report).splitlines()[-1])
+    Likely mistake: ∂f/∂x is 0.5 times what it should be: a factor 2 is missing.
+    """
+    who = "check_function"
+    x = _floats(who, x)
+    pair = gradient is True
+    if not callable(f) or not (pair or callable(gradient)):
+        raise TypeError(checks.message(who, "functions f and gradient, or gradient=True", f"{f!r} and {gradient!r}"))
+
+    def value(at: Array) -> complex:
+        result = f(at.copy())
+        return _number(who, result[0] if pair else result)
+
+    L = value(x).real
+    if not math.isfinite(L) or np.iscomplexobj(value(x)):
+        raise ValueError(checks.message(who, "a finite real number f(x)", repr(value(x))))
+    if value(x) != L:
+        raise RuntimeError(
+            checks.message(who, "the same f(x) twice", "two different numbers", "Fix its random numbers.")
+        )
+    g = _gradient(who, f(x.copy())[1] if pair else gradient(x.copy()), x)  # type: ignore[operator]
+
+    def point(dtype: type) -> Point:
+        moved = x.astype(dtype)
+        return Point({"x": moved}, lambda: value(moved))
+
+    most = checks.integer(who, "max_entries", MOST_ENTRIES if max_entries is None else max_entries)
+    method, tensors = examine({"x": g}, point, L, most, checks.generator(who, seed), {})
+    report = GradientReport(method, METHODS[method], tensors)
+    return report if report.passed else diagnosis.explained_function(report, x, g, dict(sizes or {}))
+
+
+def _floats(who: str, x: Any) -> Array:
+    array = np.asarray(x)
+    if array.dtype.kind != "f" or isinstance(x, np.ma.MaskedArray) or not array.size:
+        advice = "Pass x.astype(float)." if array.dtype.kind in "iub" else ""
+        got = f"an array of {array.dtype}, shape {array.shape}"
+        raise TypeError(checks.message(who, "x of real floating point numbers", got, advice))
+    checks.finite(who, "x", np.atleast_1d(array))
+    return array.astype(np.float64)
+
+
+def _number(who: str, result: Any) -> complex:
+    array = np.asarray(result)
+    if array.size != 1 or array.dtype.kind not in "fciu":
+        got = f"an array of shape {array.shape}" if array.dtype.kind in "fciu" else repr(result)
+        raise ValueError(checks.message(who, "one number f(x)", got, "Sum it, or check one output at a time."))
+    number: complex = array.reshape(()).item()
+    return number
+
+
+def _gradient(who: str, g: Any, x: Array) -> Array:
+    array = np.asarray(g)
+    if array.shape != x.shape or array.dtype.kind not in "fiu":
+        got = f"shape {array.shape} of {array.dtype}"
+        raise ValueError(checks.message(who, f"a real gradient with the shape of x, {x.shape}", got))
+    return array.astype(np.float64)
+
+
+def examine(
+    analytic: dict[str, Array],
+    make_point: MakePoint,
+    here: float,
+    most: int,
+    generator: np.random.Generator,
+    places: Mapping[str, str],
+) -> tuple[str, tuple[Tensor, ...]]:
+    """Compare gradients with derivatives; returns the method and the checked entries of each tensor."""
+    real = make_point(float)
+    with np.errstate(all="ignore"):
+        exact = numeric.takes_complex(make_point(complex), make_point(float), generator)
+        kinky = numeric.one_sided(real.line(numeric.random_directions(analytic, generator)), here)[2]
+        chosen = _choose({name: a.size for name, a in analytic.items()}, most, generator)
+        checking = _Checking(analytic, real, make_point(complex) if exact else None, here, kinky, places)
+        tensors = [checking.tensor(name, at, generator) for name, at in chosen.items()]
+        if exact and not checking.confirmed(tensors):
+            checking.complex = None
+            tensors = [checking.tensor(name, at, generator) for name, at in chosen.items()]
+    return ("Richardson differences" if checking.complex is None else "complex step"), tuple(tensors)
+
+
+class _Checking:
+    """Derivatives of single entries and along directions, by one method, and their errors."""
+
+    def __init__(
+        self,
+        analytic: dict[str, Array],
+        real: Point,
+        complex_: Point | None,
+        here: float,
+        kinky: bool,
+        places: Mapping[str, str],
+    ) -> None:
+        self.analytic, self.real, self.complex, self.here, self.kinky = analytic, real, complex_, here, kinky
+        self.places = places
+        self.scale = max(float(np.max(np.abs(a), initial=0, where=np.isfinite(a))) for a in analytic.values())
+
+    @property
+    def tolerance(self) -> float:
+        return METHODS["Richardson differences" if self.complex is None else "complex step"]
+
+    def tensor(self, name: str, at: Array, generator: np.random.Generator) -> Tensor:
+        """The entries `at` of a tensor, and directions through the others."""
+        a, direction = self.analytic[name], 0.0
+        n, unsure = self.derivatives(name, at)
+        if len(at) < a.size:
+            largest = self._largest(a.reshape(-1)[at], n)
+            direction, wrong = self._directions(name, largest, generator)
+            if wrong is not None and wrong not in at:
+                at = np.append(at, wrong)
+                n, unsure = self.derivatives(name, at)
+        found = a.reshape(-1)[at]
+        errors = self._errors(found, n, unsure)
+        kinks = np.zeros(len(at), bool)
+        for k in np.flatnonzero(np.full(len(at), self.kinky) | ~(errors <= self.tolerance)):
+            kinks[k], right = self._kink(name, at[k], found[k])
+            errors[k] = 0.0 if kinks[k] and right else errors[k]
+        return Tensor(name, self.places.get(name, ""), a.shape, at, found, n, errors, kinks, direction)
+
+    def derivatives(self, name: str, at: Array) -> tuple[Array, Array]:
+        """(derivatives, how far they may be off) by single entries."""
+        n, unsure = np.empty(len(at)), np.zeros(len(at))
+        for k, index in enumerate(zip(*np.unravel_index(at, self.analytic[name].shape), strict=True)):
+            n[k], unsure[k] = self._derivative(name, index)
+        return n, unsure
+
+    def _derivative(self, name: str, index: tuple[int, ...]) -> tuple[float, float]:
+        if self.complex is not None:
+            return numeric.complex_step(self.complex.entry(name, index)), 0.0
+        size = numeric.size_of(self.real.tensors[name][index])
+        return numeric.richardson(self.real.entry(name, index), size)
+
+    def _largest(self, found: Array, n: Array) -> float:
+        """What errors of a tensor are measured by: its largest entry.
+
+        A tensor whose gradient is 0 but for rounding, such as a bias in front of BatchNorm, is measured against the others.
+        """
+        finite = [float(np.max(np.abs(v), initial=0, where=np.isfinite(v))) for v in (found, n)]
+        return max(*finite, 1e-3 * self.scale, 1e-300)
+
+    def _errors(self, found: Array, n: Array, unsure: Array) -> Array:
+        """Errors beyond what the derivative itself may be off; one that is hardly known counts as an error."""
+        largest = self._largest(found, n)
+        known = unsure <= UNSURE * largest
+        difference = np.abs(found - n)
+        beyond = np.where(known, np.maximum(difference - 2 * unsure, 0.0), np.maximum(difference, unsure))
+        return np.where(np.isfinite(found) & np.isfinite(n), beyond / largest, np.inf)
+
+    def _directions(self, name: str, largest: float, generator: np.random.Generator) -> tuple[float, int | None]:
+        """(largest error along random directions, an entry that is wrong if one is)."""
+        a, worst = self.analytic[name], 0.0
+        if not np.isfinite(a).all():
+            return math.inf, int(np.flatnonzero(~np.isfinite(a))[0])
+        for _ in range(DIRECTIONS):
+            signs = generator.choice([-1.0, 1.0], a.size)
+            off = self._off(name, signs, slice(None)) / largest
+            if off > self.tolerance and not self._across_a_kink(name, signs):
+                return off, self._halved(name, signs)
+            worst = max(worst, off if off <= self.tolerance else 0.0)
+        return worst, None
+
+    def _across_a_kink(self, name: str, signs: Array) -> bool:
+        """Whether L has a kink along a direction, and `backward` gives a slope between the two sides."""
+        moves = {name: signs.reshape(self.analytic[name].shape)}
+        left, right, kink = numeric.one_sided(self.real.line(moves), self.here)
+        expected = float(np.sum(self.analytic[name] * moves[name]))
+        return kink and numeric.between(expected, left, right, numeric.JUMP * max(abs(left), abs(right)))
+
+    def _off(self, name: str, signs: Array, part: slice) -> float:
+        """|difference| of the derivatives along the given part of a direction."""
+        direction = np.zeros(signs.size)
+        direction[part] = signs[part]
+        a = self.analytic[name]
+        moves = {name: direction.reshape(a.shape)}
+        expected = float(np.sum(a * moves[name]))
+        if self.complex is not None:
+            return abs(numeric.complex_step(self.complex.line(moves)) - expected)
+        found, unsure = numeric.richardson(self.real.line(moves), numeric.size_of(self.real.tensors[name]))
+        return max(abs(found - expected) - 2 * unsure, 0.0)
+
+    def _halved(self, name: str, signs: Array) -> int:
+        """Halve a wrong direction until one entry is left: the half with the larger error has a wrong one."""
+        start, end = 0, signs.size
+        while end - start > 1:
+            middle = (start + end) // 2
+            halves = slice(start, middle), slice(middle, end)
+            first, second = (self._off(name, signs, half) for half in halves)
+            start, end = (start, middle) if first >= second else (middle, end)
+        return start
+
+    def _kink(self, name: str, at: int, found: float) -> tuple[bool, bool]:
+        """(whether L has a kink at this entry, whether `found` is a subgradient there)."""
+        index = tuple(int(i) for i in np.unravel_index(at, self.analytic[name].shape))
+        size = numeric.size_of(self.real.tensors[name][index])
+        left, right, kink = numeric.one_sided(self.real.entry(name, index), self.here, size)
+        slack = 2 * numeric.JUMP * max(abs(left), abs(right))
+        return kink, kink and numeric.between(found, left, right, slack)
+
+    def confirmed(self, tensors: list[Tensor]) -> bool:
+        """Whether differences agree with the complex step where `backward` does not: else forward is not analytic there."""
+        for tensor in tensors:
+            wrong = ~(tensor.errors <= self.tolerance) & np.isfinite(tensor.numeric)
+            if wrong.any():
+                k = int(np.flatnonzero(wrong)[np.argmax(tensor.errors[wrong])])
+                index = tuple(int(i) for i in np.unravel_index(tensor.at[k], tensor.shape))
+                size = numeric.size_of(self.real.tensors[tensor.name][index])
+                near, unsure = numeric.richardson(self.real.entry(tensor.name, index), size)
+                if abs(near - tensor.numeric[k]) > 10 * unsure + 1e-5 * self._largest(tensor.analytic, tensor.numeric):
+                    return False
+        return True
 
 
 def _choose(sizes: dict[str, int], most: int, generator: np.random.Generator) -> dict[str, Array]:
@@ -208,17 +343,3 @@ def _choose(sizes: dict[str, int], most: int, generator: np.random.Generator) ->
         chosen[name] = np.sort(generator.choice(size, share, replace=False))
         left -= share
     return {name: chosen[name] for name in sizes}
-
-
-def _worst(name: str, analytic: Array, at: Array, numeric: Array, scale: float, rounding: float) -> Entry:
-    """The entry of a tensor with the largest error.
-
-    Errors are relative to the tensor's largest entry; a tensor whose gradient is 0 but for rounding, such as a bias in front of
-    BatchNorm, is measured against the other tensors. `rounding` is what a central difference cannot know better.
-    """
-    found = analytic.reshape(-1)[at]
-    largest = max(float(np.abs(numeric).max()), float(np.abs(found).max()), 1e-3 * scale, 1e-300)
-    errors = np.maximum(np.abs(found - numeric) - rounding, 0.0) / largest
-    i = int(np.argmax(np.where(np.isfinite(errors), errors, np.inf)))
-    index = tuple(int(k) for k in np.unravel_index(at[i], analytic.shape))
-    return Entry(name, index, float(found[i]), float(numeric[i]), float(errors[i]))

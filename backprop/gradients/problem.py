@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.layers import Layer
+from backprop.layers import Identity, Layer
 from backprop.losses import Loss
 from backprop.sequential import FlatGradients, Sequential
 
@@ -32,7 +33,8 @@ class Problem:
         X = np.asarray(checks.rows(who, X, net.in_features))
         checks.finite(who, "X", X, dtype=self.dtype)
         self.h = np.array(X.T, dtype=self.dtype)
-        self.y = self.loss.from_rows(who, y, *self.forward().shape)
+        K = self.net.out_features or len(self.net.infer(self.h[:, :1]))
+        self.y = self.loss.from_rows(who, y, K, self.n)
         checks.finite(who, "y", self.y.T, dtype=self.dtype)
         if self.y.dtype.kind == "f":
             self.y = self.y.astype(self.dtype, copy=False)
@@ -42,6 +44,36 @@ class Problem:
     def n(self) -> int:
         """Number of examples."""
         return int(self.h.shape[1])
+
+    def fresh(self) -> Problem:
+        """The same problem with a network and a loss of its own, which know nothing of each other's passes."""
+        twin = copy.copy(self)
+        twin.net, twin.loss, twin.h = self.net.copy(), copy.deepcopy(self.loss), self.h.copy()
+        return twin
+
+    def decoy(self) -> Array:
+        """Other inputs (D, N) of the same kind, to see whether an earlier or later pass leaves traces."""
+        return 0.75 * self.h + 0.25 * self.h[:, ::-1] if self.n > 1 else 0.9 * self.h
+
+    def of_layer(self, layer: Layer, h: Array) -> Problem:
+        """The same for one layer alone with inputs h, under L = Σ c ⊙ f."""
+        alone = copy.copy(self)
+        alone.net, alone.h, alone.loss, alone.w = independent(layer, self.dtype), h, Projection(), None
+        alone.y = np.zeros(alone.fresh().forward().shape)
+        return alone
+
+    def of_loss(self) -> Problem:
+        """The same for the loss alone: its inputs are the outputs of the network."""
+        alone = copy.copy(self)
+        alone.net, alone.h = independent(Identity(), self.dtype), self.fresh().forward()
+        return alone
+
+    def without_the_last(self) -> Problem:
+        """The same with one example less."""
+        fewer = copy.copy(self)
+        fewer.h, fewer.y = self.h[:, :-1].copy(), self.y[..., :-1]
+        fewer.w = None if self.w is None else self.w[:-1]
+        return fewer
 
     def forward(self) -> Array:
         """Outputs f (K, N)."""
@@ -61,7 +93,40 @@ class Problem:
 
 def independent(net: Layer, dtype: Any = None) -> Sequential:
     """A copy of a network, or a network of a copy of this layer (in float64), with φ in `dtype`."""
-    copy = net.copy() if isinstance(net, Sequential) else Sequential(net.copy(), dtype="float64")
-    if dtype is not None and copy.phi.dtype != dtype:
-        copy.bind(copy.phi.astype(dtype))
-    return copy
+    own = net.copy() if isinstance(net, Sequential) else Sequential(net.copy(), dtype="float64")
+    if dtype is not None and own.phi.dtype != dtype:
+        own.bind(own.phi.astype(dtype))
+    return own
+
+
+class Projection(Loss):
+    """L = Σ c ⊙ f with fixed random c between ½ and 1½ of either sign: ∂L/∂f = c, so a layer can be looked at alone.
+
+    Targets play no part.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__("sum")
+        self.seed = seed
+
+    def weights(self, shape: tuple[int, ...]) -> Array:
+        """C for outputs of this shape; the same at each call."""
+        generator = np.random.default_rng(self.seed)
+        return generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)
+
+    def from_rows(self, who: str, y: object, K: int, N: int) -> Array:
+        """Zeros in the place of targets."""
+        return np.zeros((K, N))
+
+    def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
+        """Zeros in the place of targets."""
+        return np.zeros(shape)
+
+    def ell(self, f: Array, y: Array) -> Array:
+        """Σ_k c f."""
+        self._c = self.weights(f.shape)
+        return (self._c * f).sum(axis=0)
+
+    def dell_df(self) -> Array:
+        """Return c."""
+        return self._c.copy()

@@ -214,10 +214,10 @@ class Layer(Recycling, ABC):
                 raise ValueError(checks.message(self.label, expected, "an array that is made anew at each look"))
 
     def views(self, flat: Array) -> dict[str, Array]:
-        """A vector (P,) laid out like φ, seen as one array per parameter."""
+        """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
         found, start = {}, 0
         for name, array in self.parameters.items():
-            found[name] = flat[start : start + array.size].reshape(array.shape)
+            found[name] = flat[..., start : start + array.size].reshape(flat.shape[:-1] + array.shape)
             start += array.size
         return found
 
@@ -245,6 +245,7 @@ class Layer(Recycling, ABC):
                         f"{self.label}.backward",
                         f"gradient {name!r} with shape {self.parameters[name].shape}",
                         f"shape {np.shape(gradient)}",
+                        _shape_advice(np.shape(gradient), self.parameters[name].shape),
                     )
                 )
             landing = self._landings.get(name)
@@ -328,6 +329,14 @@ class Composite(Layer):
         if not child.children:
             gradients = child.take(gradients)
         return dL_dh, {f"{key}.{name}": gradient for name, gradient in gradients.items()}
+
+
+def _shape_advice(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    if got == expected[::-1] and len(got) == 2:
+        return "It is transposed."
+    if len(expected) == 1:
+        return "Sum over the wrong axis? One β serves all examples: sum over them, axis=1."
+    return ""
 
 
 def column(vector: Array, like: Array) -> Array:

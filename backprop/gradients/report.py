@@ -1,0 +1,164 @@
+"""What a gradient check found: numbers, a verdict, a table that fits a screen, and a picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backprop import pictures
+from backprop.checks import Array
+
+MOST_ROWS = 14  # of the table; the tensors with the largest errors come first where there are more
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of one gradient, found both ways. `error` is the difference relative to the largest entry of its tensor."""
+
+    name: str
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    error: float
+
+    def __str__(self) -> str:
+        place = f"{self.name}[{', '.join(map(str, self.index))}]" if self.index else self.name
+        return f"{place}: backward gives {self.analytic:.12g}, forward says {self.numeric:.12g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """The checked entries of one gradient. `at` (n,) are their positions in the flattened tensor; the arrays go with them.
+
+    `errors` are relative to the tensor's largest entry. `kinks` (n,) marks entries where L has no derivative and `backward` gives
+    a subgradient, which is right. `direction` is the error along random directions through all entries, 0 if all were checked.
+    """
+
+    name: str
+    place: str  # the layer it belongs to, "" for a plain function
+    shape: tuple[int, ...]
+    at: Array
+    analytic: Array
+    numeric: Array
+    errors: Array
+    kinks: Array
+    direction: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Number of entries there are."""
+        return math.prod(self.shape)
+
+    @property
+    def worst(self) -> Entry:
+        """The checked entry with the largest error; NaN is the largest of all."""
+        i = int(np.argmax(np.where(np.isfinite(self.errors), self.errors, np.inf)))
+        index = tuple(int(k) for k in np.unravel_index(self.at[i], self.shape))
+        return Entry(self.name, index, float(self.analytic[i]), float(self.numeric[i]), float(self.errors[i]))
+
+    @property
+    def error(self) -> float:
+        """The largest error, of an entry or along a direction."""
+        worst = self.worst.error
+        return max(worst, self.direction) if math.isfinite(worst) else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class GradientReport:
+    """Outcome of `check_gradients` and `check_function`; `str(report)` is meant to be read, `report.plot()` to be looked at.
+
+    `tensors` holds every checked number, `mistakes` what is likely wrong, in words, the most telling first. A report is true
+    if it passed.
+    """
+
+    method: str
+    tolerance: float
+    tensors: tuple[Tensor, ...]
+    mistakes: tuple[str, ...] = field(default=())
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The worst entry of each tensor."""
+        return tuple(tensor.worst for tensor in self.tensors)
+
+    @property
+    def counts(self) -> tuple[tuple[int, int], ...]:
+        """Of each tensor: how many entries were checked, and how many there are."""
+        return tuple((len(tensor.at), tensor.size) for tensor in self.tensors)
+
+    @property
+    def kinks(self) -> int:
+        """Number of checked entries at which L has a kink."""
+        return int(sum(np.count_nonzero(tensor.kinks) for tensor in self.tensors))
+
+    @property
+    def worst(self) -> Entry:
+        """The entry with the largest error."""
+        return max(self.entries, key=lambda entry: entry.error if math.isfinite(entry.error) else math.inf)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every checked entry and direction agrees within the tolerance, and nothing else was found wrong."""
+        return not self.mistakes and all(tensor.error <= self.tolerance for tensor in self.tensors)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        checked, there = (sum(column) for column in zip(*self.counts, strict=True))
+        title = f"Gradient check {'passed' if self.passed else 'FAILED'}: {self.method}, "
+        title += f"{checked:,} of {there:,} entries, tolerance {self.tolerance:g}"
+        if self.kinks:
+            title += f", {self.kinks:,} at a kink"
+        return "\n".join([title, *self._table(), *self._verdict()])
+
+    def _table(self) -> list[str]:
+        shown = self.tensors
+        if len(shown) > MOST_ROWS:
+            shown = tuple(sorted(shown, key=lambda tensor: tensor.error, reverse=True)[:MOST_ROWS])
+        width = max(16, *(len(tensor.name) + 2 for tensor in shown))
+        lines = [f"  {'tensor':<{width}}{'checked':>16}{'largest error':>16}"]
+        for tensor in shown:
+            mark = "" if tensor.error <= self.tolerance else "  ← wrong"
+            counts = f"{len(tensor.at):,}/{tensor.size:,}"
+            lines.append(f"  {tensor.name:<{width}}{counts:>16}{tensor.error:>16.1e}{mark}")
+        if len(shown) < len(self.tensors):
+            rest = max(tensor.error for tensor in self.tensors if tensor not in shown)
+            lines.append(f"  and {len(self.tensors) - len(shown)} more, largest error {rest:.1e}")
+        return lines
+
+    def _verdict(self) -> list[str]:
+        if self.passed:
+            return []
+        lines = []
+        if any(tensor.error > self.tolerance for tensor in self.tensors):
+            place = next(tensor.place for tensor in self.tensors if tensor.name == self.worst.name)
+            lines.append(f"Worst entry {self.worst}" + (f"  ({place})" if place else ""))
+        return lines + [f"Likely mistake: {mistake}" for mistake in self.mistakes]
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw each checked entry: what `backward` gives against the numeric derivative. Returns the axes.
+
+        Right entries lie on the diagonal; wrong ones are orange crosses. Raises ImportError without matplotlib.
+        """
+        axes = pictures.axes(ax, 4.8, 4.8)
+        numeric = np.concatenate([tensor.numeric for tensor in self.tensors])
+        analytic = np.concatenate([tensor.analytic for tensor in self.tensors])
+        wrong = np.concatenate([~(tensor.errors <= self.tolerance) for tensor in self.tensors])
+        known = np.isfinite(numeric) & np.isfinite(analytic)
+        reach = 1.05 * np.max(np.abs([numeric[known], analytic[known]]), initial=1e-300)
+        axes.plot([-reach, reach], [-reach, reach], color=pictures.SOFT, linewidth=1, zorder=1)
+        right = known & ~wrong
+        axes.scatter(numeric[right], analytic[right], s=12, color=pictures.INK, label=f"right ({right.sum():,})")
+        if wrong.any():
+            bad = known & wrong
+            label = f"wrong ({wrong.sum():,})"
+            axes.scatter(numeric[bad], analytic[bad], s=28, color=pictures.ACCENT, marker="x", label=label)
+        axes.set(xlabel=f"∂L/∂x by the {self.method}", ylabel="∂L/∂x by backward", aspect="equal")
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        axes.set_title(f"Gradient check {'passed' if self.passed else 'failed'}", fontsize="medium")
+        axes.legend(frameon=False, loc="upper left")
+        return axes

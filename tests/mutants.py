@@ -1,0 +1,465 @@
+"""Planted faults: gradients that are wrong in the ways people get them wrong, and what the checker must say of each.
+
+Run it (`make mutants`) to see the table: every fault, whether it was caught, and the mistake that the report names.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import backprop as bp
+
+D, K, N = 4, 3, 5
+
+
+class Twice(bp.Tanh):
+    """Its gradient is `factor` times what it should be."""
+
+    factor = 2.0
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh * self.factor, gradients
+
+
+class ABillionthTooLarge(Twice):
+    factor = 1 + 1e-9
+
+
+class WrongSign(Twice):
+    factor = -1.0
+
+
+class SlopeForgotten(bp.Tanh):
+    def backward(self, dL_df):
+        return dL_df.copy(), {}
+
+
+class SigmoidSlopeAtH(bp.Sigmoid):
+    """σ' = f (1 − f), written with h."""
+
+    def backward(self, dL_df):
+        return dL_df * self._h * (1 - self._h), {}
+
+
+class TanhSlopeAtH(bp.Tanh):
+    """1 − f², written with h."""
+
+    def backward(self, dL_df):
+        return dL_df * (1 - self._h**2), {}
+
+
+class SlopeAtTheOutput(bp.Softplus):
+    """a'[a[h]] instead of a'[h]."""
+
+    def backward(self, dL_df):
+        return dL_df / (1 + np.exp(-self._f)), {}
+
+
+class IndicatorInverted(bp.ReLU):
+    def backward(self, dL_df):
+        return dL_df * (self._f.real <= 0), {}
+
+
+class TermForgotten(bp.Tanh):
+    """The slope is 1 − f², here 1."""
+
+    def backward(self, dL_df):
+        return dL_df * (1 - 2 * self._f**2), {}
+
+
+class StaleCache(bp.Tanh):
+    """Remembers the first batch for ever."""
+
+    def forward(self, h):
+        f = super().forward(h)
+        self.first = getattr(self, "first", f)
+        return f
+
+    def backward(self, dL_df):
+        return dL_df * (1 - self.first**2), {}
+
+
+class InferDisturbs(bp.Tanh):
+    """Caches in `infer` what `backward` needs."""
+
+    def infer(self, h):
+        return self.forward(h)
+
+
+class CacheUsedUp(bp.Tanh):
+    """Multiplies its cache in place: right once, wrong the second time."""
+
+    def backward(self, dL_df):
+        self._f *= self._f
+        return dL_df * (1 - self._f), {}
+
+
+class MaskDrawnAgain(bp.Dropout):
+    """Blocks other entries on the way back than on the way forth."""
+
+    def backward(self, dL_df):
+        self.forward(dL_df)
+        return super().backward(dL_df)
+
+
+class WritesOverItsInput(bp.Layer):
+    """2 h, computed in the array of the layer before, which needs it for its own backward."""
+
+    keeps_width = True
+
+    def forward(self, h):
+        h *= 2
+        return h.copy()
+
+    def backward(self, dL_df):
+        return 2 * dL_df, {}
+
+
+class NotANumber(bp.Tanh):
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        dL_dh[0, 0] = np.nan
+        return dL_dh, gradients
+
+
+class LastExampleForgotten(bp.Tanh):
+    """A loop that ends one example early."""
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        dL_dh[:, -1] = 0
+        return dL_dh, gradients
+
+
+class OneEntryWrong(bp.Linear):
+    """∂L/∂Ω is wrong in the one entry (2, 1)."""
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        gradients["omega"][2, 1] *= 1.001
+        return dL_dh, gradients
+
+
+class Affine(bp.Layer):
+    """A linear layer as a beginner writes it; the subclasses each make one of the usual mistakes."""
+
+    def __init__(self):
+        self.parameters["beta"] = np.ones(4)
+        self.parameters["omega"] = np.random.default_rng(5).normal(size=(4, 4))
+
+    def forward(self, h):
+        self.h = h
+        self.f = self.parameters["beta"][:, None] + self.parameters["omega"] @ h
+        return self.f
+
+    def dL_dbeta(self, dL_df):
+        return dL_df.sum(axis=1)
+
+    def dL_domega(self, dL_df):
+        return dL_df @ self.h.T
+
+    def dL_dh(self, dL_df):
+        return self.parameters["omega"].T @ dL_df
+
+    def backward(self, dL_df):
+        return self.dL_dh(dL_df), {"beta": self.dL_dbeta(dL_df), "omega": self.dL_domega(dL_df)}
+
+
+class BetaOfOneExample(Affine):
+    def dL_dbeta(self, dL_df):
+        return dL_df[:, 0]
+
+
+class BetaAveraged(Affine):
+    def dL_dbeta(self, dL_df):
+        return dL_df.mean(axis=1)
+
+
+class BetaSummedOverFeatures(Affine):
+    def dL_dbeta(self, dL_df):
+        return np.resize(dL_df.sum(axis=0), 4)
+
+
+class BetaSummedOverAll(Affine):
+    def dL_dbeta(self, dL_df):
+        return np.full(4, dL_df.sum())
+
+
+class BetaForgotten(Affine):
+    def dL_dbeta(self, dL_df):
+        return np.zeros(4)
+
+
+class OmegaTransposed(Affine):
+    def dL_domega(self, dL_df):
+        return self.h @ dL_df.T
+
+
+class OmegaFromOutput(Affine):
+    def dL_domega(self, dL_df):
+        return dL_df @ self.f.T
+
+
+class OmegaAveraged(Affine):
+    def dL_domega(self, dL_df):
+        return dL_df @ self.h.T / self.h.shape[1]
+
+
+class OmegaDecayed(Affine):
+    """Weight decay in the gradient that is not in the loss."""
+
+    def dL_domega(self, dL_df):
+        return dL_df @ self.h.T + 0.01 * self.parameters["omega"]
+
+
+class OmegaNotTransposedOnTheWayBack(Affine):
+    def dL_dh(self, dL_df):
+        return self.parameters["omega"] @ dL_df
+
+
+class MissingBranch(bp.FanOut):
+    """Forgets that h reaches the loss along every branch."""
+
+    def backward(self, dL_df):
+        start = self._rows[0]
+        gradients = self.backward_child("1", dL_df[start:])[1]
+        dL_dh, first = self.backward_child("0", dL_df[:start])
+        return dL_dh, first | gradients
+
+
+class BranchTwice(bp.FanOut):
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh + self.backward_child("1", dL_df[self._rows[0] :])[0], gradients
+
+
+class NoShortcut(bp.Residual):
+    """Forgets the 1 in ∂f/∂h = 1 + ∂g/∂h."""
+
+    def backward(self, dL_df):
+        return self.backward_child("layer", dL_df)
+
+
+class MeanForgotten(bp.BatchNorm):
+    """Leaves out what a change of h does through the mean."""
+
+    def through(self, dL_dz, z, sigma):
+        return (dL_dz - z * self._mean(z * dL_dz)) / sigma
+
+
+class DeviationForgotten(bp.LayerNorm):
+    """Leaves out what a change of h does through the standard deviation."""
+
+    def through(self, dL_dz, z, sigma):
+        return (dL_dz - self._mean(dL_dz)) / sigma
+
+
+class Squares(bp.Loss):
+    """Least squares, right; the subclasses are not."""
+
+    def ell(self, f, y):
+        self.d = f - y
+        return (self.d**2).sum(axis=0)
+
+    def dell_df(self):
+        return 2 * self.d
+
+
+class HalfForgotten(Squares):
+    def dell_df(self):
+        return self.d
+
+
+class DividedByExamplesTwice(Squares):
+    def dell_df(self):
+        return 2 * self.d / self.d.shape[1]
+
+
+class DividedByOutputs(Squares):
+    def dell_df(self):
+        return 2 * self.d / len(self.d)
+
+
+class ValueDividedByOutputs(Squares):
+    def ell(self, f, y):
+        return super().ell(f, y) / len(f)
+
+
+class SumForMean(Squares):
+    def slope(self):
+        return super().slope() * self.d.shape[1]
+
+
+class WeightsForgotten(Squares):
+    def slope(self):
+        return 2 * self.d / self.d.shape[1]
+
+
+class TargetTwice(bp.CrossEntropy):
+    """P − 2y."""
+
+    def dell_df(self):
+        return self._p - 2 * self._y
+
+
+def between(*layers, dtype="float64"):
+    """A network with these layers in the middle."""
+    return bp.Sequential(bp.Linear(D, 4), *layers, bp.Linear(4, K), seed=0, dtype=dtype)
+
+
+def data(seed=0):
+    """A few examples and their labels."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (N, D)), rng.integers(0, K, N)
+
+
+def of_layer(make, examples=N):
+    """The report of a network with a faulty layer."""
+
+    def report():
+        X, y = data()
+        return bp.check_gradients(between(make()), bp.CrossEntropy(), X[:examples], y[:examples])
+
+    return report
+
+
+def of_loss(make, weighted=False):
+    """The report of a network with a faulty loss."""
+
+    def report():
+        X, labels = data()
+        y = labels if make is TargetTwice else np.random.default_rng(0).normal(size=(N, K))
+        w = np.arange(1.0, N + 1) if weighted else None
+        return bp.check_gradients(between(bp.Tanh()), make(), X, y, w)
+
+    return report
+
+
+def penalty(x):
+    """A data term, and an L2 penalty on the first half of x."""
+    return np.sin(x).sum() + 0.5 * (x[: len(x) // 2] ** 2).sum()
+
+
+def of_function(f, gradient, **options):
+    """The report of a plain function."""
+    return lambda: bp.check_function(f, gradient, np.linspace(0.5, 2, 8), **options)
+
+
+def penalty_gradient(x, of_data=1.0, of_penalty=1.0):
+    """The two terms of the gradient of `penalty`, each with a factor."""
+    half = np.arange(len(x)) < len(x) // 2
+    return of_data * np.cos(x) + of_penalty * half * x
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A faulty subject: how to get its report, words that must be in the named mistake, and the tensor or place it names."""
+
+    report: Callable[[], bp.GradientReport]
+    words: str
+    place: str = "layer 1"
+
+
+MUTANTS = {
+    "a factor of 2": Mutant(of_layer(Twice), "a factor 2"),
+    "a factor of 1 + 1e-9": Mutant(of_layer(ABillionthTooLarge), "is 1 + 1e-09 times"),
+    "the wrong sign": Mutant(of_layer(WrongSign), "wrong sign"),
+    "the slope forgotten": Mutant(of_layer(SlopeForgotten), "the slope of the activation is forgotten"),
+    "sigmoid's slope at h instead of f": Mutant(of_layer(SigmoidSlopeAtH), "at h instead of f"),
+    "tanh's slope at h instead of f": Mutant(of_layer(TanhSlopeAtH), "at h instead of f"),
+    "the slope at the output": Mutant(of_layer(SlopeAtTheOutput), "at its output instead of at its input"),
+    "the indicator inverted": Mutant(of_layer(IndicatorInverted), "indicator inverted"),
+    "a wrong factor on one term": Mutant(of_layer(TermForgotten), "wrong factor on one term: -1 times ∂L/∂f ⊙ f²"),
+    "a stale cache": Mutant(of_layer(StaleCache), "stale cache"),
+    "infer writes over the cache": Mutant(of_layer(InferDisturbs), "state changed between forward and backward"),
+    "the cache used up": Mutant(of_layer(CacheUsedUp), "state changed between forward and backward", ""),
+    "the mask drawn again": Mutant(of_layer(MaskDrawnAgain), "state changed between forward and backward", ""),
+    "the input written over": Mutant(
+        of_layer(lambda: bp.Sequential(bp.Tanh(), WritesOverItsInput())), "writes over its input"
+    ),
+    "NaN": Mutant(of_layer(NotANumber), "NaN"),
+    "the last example forgotten": Mutant(of_layer(LastExampleForgotten), "wrong in example 4 alone"),
+    "one entry": Mutant(of_layer(lambda: OneEntryWrong(4, 4)), "the single entry (2, 1)"),
+    "β from one example": Mutant(of_layer(BetaOfOneExample), "the first example alone"),
+    "β averaged": Mutant(of_layer(BetaAveraged), "the number of examples (batch size): a mean"),
+    "β averaged, as many examples as features": Mutant(
+        of_layer(BetaAveraged, 4), "the number of examples (batch size): a mean"
+    ),
+    "β summed over features": Mutant(of_layer(BetaSummedOverFeatures), "summed over the wrong axis"),
+    "β summed over everything": Mutant(of_layer(BetaSummedOverAll), "summed over the wrong axis"),
+    "β not computed": Mutant(of_layer(BetaForgotten), "is 0 everywhere"),
+    "∂L/∂Ω transposed": Mutant(of_layer(OmegaTransposed), "is transposed"),
+    "∂L/∂Ω from the output": Mutant(of_layer(OmegaFromOutput), "output f where its input h belongs"),
+    "∂L/∂Ω averaged": Mutant(of_layer(OmegaAveraged), "the number of examples (batch size): a mean"),
+    "weight decay in the gradient alone": Mutant(of_layer(OmegaDecayed), "weight decay"),
+    "Ω not transposed on the way back": Mutant(of_layer(OmegaNotTransposedOnTheWayBack), "must be transposed"),
+    "a branch missing": Mutant(
+        of_layer(lambda: MissingBranch(bp.Linear(4, 2), bp.Linear(4, 2))), "the branch 1, Linear(4 → 2) is missing"
+    ),
+    "a branch twice": Mutant(
+        of_layer(lambda: BranchTwice(bp.Linear(4, 2), bp.Linear(4, 2))), "one term twice: the branch 1"
+    ),
+    "no shortcut": Mutant(
+        of_layer(lambda: NoShortcut(bp.Sequential(bp.Linear(4, 4), bp.Tanh()))), "(the shortcut) is missing"
+    ),
+    "BatchNorm without its mean": Mutant(of_layer(lambda: MeanForgotten(4)), "through the mean is missing"),
+    "LayerNorm without its deviation": Mutant(
+        of_layer(lambda: DeviationForgotten(4)), "through the standard deviation is missing"
+    ),
+    "a loss without its 2": Mutant(of_loss(HalfForgotten), "a factor 2 is missing", "HalfForgotten"),
+    "a loss divided by N twice": Mutant(
+        of_loss(DividedByExamplesTwice), "the number of examples (batch size): a mean", "DividedByEx"
+    ),
+    "a loss with a sum for a mean": Mutant(
+        of_loss(SumForMean), "the number of examples (batch size): a sum", "SumForMean"
+    ),
+    "a loss divided by its outputs": Mutant(
+        of_loss(DividedByOutputs), "the number of outputs: a mean", "DividedByOutputs"
+    ),
+    "a loss value divided by its outputs": Mutant(
+        of_loss(ValueDividedByOutputs), "the number of outputs: a sum", "ValueDivided"
+    ),
+    "a loss that forgets weights": Mutant(
+        of_loss(WeightsForgotten, weighted=True), "leaves the sample weights out", "Weights"
+    ),
+    "p − 2y": Mutant(of_loss(TargetTwice), "-1 times the targets y", "TargetTwice"),
+    "a function's penalty twice": Mutant(
+        of_function(lambda x: np.sin(x).sum() + 0.5 * (x**2).sum(), lambda x: np.cos(x) + 2 * x), "L2 penalty", "∂f/∂x"
+    ),
+    "a function's data term times outputs": Mutant(
+        of_function(penalty, lambda x: penalty_gradient(x, of_data=5.0), sizes={"outputs": 5}),
+        "the number of outputs",
+        "∂f/∂x",
+    ),
+    "a function's sign": Mutant(of_function(lambda x: np.cos(x).sum(), np.sin), "wrong sign", "∂f/∂x"),
+    "a function wrong in one stretch": Mutant(
+        of_function(lambda x: np.sin(x).sum(), lambda x: np.cos(x) * np.where(np.arange(8) < 3, 1, 3)),
+        "from entry 3 to 7",
+        "∂f/∂x",
+    ),
+}
+
+
+def table() -> tuple[str, bool]:
+    """Every mutant, caught or not, and what the report says; and whether all were caught and named."""
+    lines, good = [f"{'planted fault':<42}{'caught':<8}{'named':<7}what the report says"], True
+    for name, mutant in MUTANTS.items():
+        report = mutant.report()
+        said = report.mistakes[0] if report.mistakes else ""
+        named = any(words in said for words in mutant.words.split("|")) and mutant.place in said
+        good &= not report.passed and named
+        lines.append(f"{name:<42}{'no' if report.passed else 'yes':<8}{'yes' if named else 'NO':<7}{said}")
+    return "\n".join([*lines, f"{len(MUTANTS)} mutants"]), good
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    text, good = table()
+    print(text)
+    sys.exit(0 if good else 1)
