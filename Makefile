@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench docs clean
+.PHONY: demo test check format mutants bench docs clean
 demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
@@ -18,6 +18,9 @@ check: .venv/dev
 format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+mutants: .venv/dev
+	$(BIN)/python tests/mutants.py
 
 bench: .venv/bench
 	for name in batch_size memory latency reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done

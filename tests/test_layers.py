@@ -254,6 +254,11 @@ ACTIVATIONS = {
     "Cos": (bp.Cos(), math.cos, lambda h: -math.sin(h)),
     "Exp": (bp.Exp(), lambda h: math.exp(min(h, 700)), lambda h: math.exp(min(h, 700))),
     "Identity": (bp.Identity(), lambda h: h, lambda h: 1),
+    "Elementwise": (
+        bp.Elementwise(lambda v: (v.tanh() + v.sigmoid()) / 2),
+        lambda h: (math.tanh(h) + logistic(h)) / 2,
+        lambda h: (1 - math.tanh(h) ** 2 + logistic(h) * logistic(-h)) / 2,
+    ),
 }
 
 
@@ -494,3 +499,46 @@ class TestReplica:
         assert_array_equal(twin.backward(f)[0], dL_dh)
         for key, p in net.parameters.items():
             assert_close(p, expected[key])
+
+
+class TestFrozen:
+    """`frozen` computes what `infer` does, with a backward pass."""
+
+    def warm(self, name):
+        net = network(name)
+        for seed in range(3):  # running statistics that are not those of any batch
+            net.reseed(seed)
+            net.forward(spread((4, 6), seed))
+        return net
+
+    @every_layer
+    def test_computes_what_infer_does(self, name):
+        net, h = self.warm(name), spread((4, 7), seed=9)
+        frozen = net.frozen()
+        assert_array_equal(frozen.forward(h), net.infer(h))
+        assert_array_equal(frozen.infer(h), net.infer(h))
+        assert_allclose(frozen.forward(h[:, :2]), frozen.forward(h)[:, :2], rtol=1e-13)  # no batch, no randomness
+        assert not frozen.couples_examples
+
+    @every_layer
+    def test_gradients(self, name):
+        report = bp.check_gradients(self.warm(name).frozen(), spread((5, 4), seed=2))
+        assert report.passed, report
+        assert report.worst.error < 1e-12
+
+    @every_layer
+    def test_is_independent_with_the_same_parameters(self, name):
+        net = self.warm(name)
+        frozen = net.frozen()
+        assert list(frozen.parameters) == list(net.parameters)
+        assert_array_equal(frozen.phi, net.phi)
+        assert all(np.shares_memory(p, frozen.phi) for p in frozen.parameters.values())
+        before = net.phi.copy()
+        frozen.phi[...] = 0
+        assert_array_equal(net.phi, before)
+
+    def test_a_layer_outside_a_network(self):
+        norm = bp.BatchNorm(4)
+        norm.forward(spread((4, 5)))
+        assert_array_equal(norm.frozen().forward(spread((4, 3))), norm.infer(spread((4, 3))))
+        assert isinstance(bp.Dropout(0.5).frozen(), bp.Identity)

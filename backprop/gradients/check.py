@@ -90,7 +90,8 @@ def measure(problem: Problem, max_entries: int | None = None, seed: int = 0, inp
 
     def point(dtype: type) -> Point:
         fresh = problem.fresh()
-        net, h = fresh.net, problem.h.astype(dtype)
+        net = fresh.net
+        h: Array = problem.h.astype(dtype)
         net.bind(net.phi.astype(dtype))
 
         def evaluate() -> complex:
@@ -189,10 +190,13 @@ def examine(
     places: Mapping[str, str],
 ) -> tuple[str, tuple[Tensor, ...]]:
     """Compare gradients with derivatives; returns the method and the checked entries of each tensor."""
-    real = make_point(float)
+    real, beside, beside_complex = make_point(float), make_point(float), make_point(complex)
     with np.errstate(all="ignore"):
-        exact = numeric.takes_complex(make_point(complex), make_point(float), generator)
-        kinky = numeric.one_sided(real.line(numeric.random_directions(analytic, generator)), here)[2]
+        directions = numeric.random_directions(analytic, generator)
+        numeric.move_beside((beside, beside_complex), generator)
+        lines = beside_complex.line(directions), beside.line(directions)
+        exact = numeric.takes_complex(*lines, beside.evaluate().real)
+        kinky = numeric.one_sided(real.line(directions), here)[2]
         chosen = _choose({name: a.size for name, a in analytic.items()}, most, generator)
         checking = _Checking(analytic, real, make_point(complex) if exact else None, here, kinky, places)
         tensors = [checking.tensor(name, at, generator) for name, at in chosen.items()]

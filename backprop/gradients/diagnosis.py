@@ -76,7 +76,9 @@ class Case:
 def explained(report: GradientReport, problem: Problem, measure: Measure) -> GradientReport:
     """The report with the likely mistakes, each naming its layer."""
     with np.errstate(all="ignore"):
-        found = list(report.mistakes) + list(dict.fromkeys(_blame(report, problem, measure)))
+        found = list(dict.fromkeys(_blame(problem, measure)))
+    # What was seen of the whole network is worth saying only where no layer was found to do it.
+    found += [mistake for mistake in report.mistakes if not any("state changed" in text for text in found)]
     if not found:
         found = [
             "each layer is right by itself, and so is the loss: look at what they share, or at the network's own code."
@@ -84,22 +86,26 @@ def explained(report: GradientReport, problem: Problem, measure: Measure) -> Gra
     return dataclasses.replace(report, mistakes=tuple(found[:MOST_MISTAKES]))
 
 
-def _blame(report: GradientReport, problem: Problem, measure: Measure) -> Iterator[str]:
+def _blame(problem: Problem, measure: Measure) -> Iterator[str]:
     of_loss = problem.of_loss()
-    alone = measure(of_loss, ENTRIES)
-    if not alone.passed:
-        yield from (f"{problem.loss!r}: {text}" for text in _loss_mistakes(alone, of_loss, measure))
+    report = measure(of_loss, ENTRIES)
+    if not report.passed:
+        yield from (f"{problem.loss!r}: {text}" for text in _loss_mistakes(report, of_loss, measure))
     guilty: set[str] = set()
     for name, layer, h in parts(problem):
         path = name.partition(",")[0]
         if any(inner.startswith(f"{path}.") for inner in guilty):
             continue
-        of_layer = problem.of_layer(layer, h)
-        disturbed = list(traces(of_layer))
-        alone = None if disturbed else measure(of_layer, ENTRIES)
-        if alone is None or not alone.passed:
+        try:
+            of_layer = problem.of_layer(layer, h)
+        except (
+            TypeError,
+            ValueError,
+        ):  # inside a composite of one's own, which hands its layers something else than its h
+            continue
+        texts = list(traces(of_layer)) or list(_layer_mistakes(measure(of_layer, ENTRIES), of_layer, measure))
+        if texts:
             guilty.add(path)
-            texts = disturbed if alone is None else _layer_mistakes(alone, of_layer, measure)
             yield from (f"{name}: {text}" for text in texts)
 
 
@@ -244,7 +250,12 @@ class _Known:
 def _candidates(case: Case, known: _Known) -> list[str]:
     """Whole gradients that a known mistake gives."""
     of = _input_candidates if case.tensor.name == "X" else _parameter_candidates
-    return [text for text, candidate in of(case, known) if case.is_(candidate)]
+    return _transposed(case) + [text for text, candidate in of(case, known) if case.is_(candidate)]
+
+
+def _transposed(case: Case) -> list[str]:
+    square = len(case.tensor.shape) == 2 and case.tensor.shape[0] == case.tensor.shape[1]
+    return ["is transposed."] if square and case.leaves_nothing(case.at(case.whole.T) - case.n) else []
 
 
 def _input_candidates(case: Case, known: _Known) -> Iterator[tuple[str, Array]]:
@@ -270,22 +281,16 @@ def _slopes_elsewhere(known: _Known, h: Array, f: Array, c: Array) -> Iterator[t
         "takes the slope of the activation at its output instead of at its input (the notes' h instead of f).",
         (known.slope(f) * c).T,
     )
-    formulas = {"f (1 − f)": lambda u: u * (1 - u), "1 − f²": lambda u: 1 - u * u, "f": lambda u: u}
     slope = known.slope(h)
-    for text, formula in formulas.items():
-        if np.allclose(formula(f), slope, rtol=1e-5, atol=1e-7):
-            yield f"evaluates the slope {text} of the activation at h instead of f.", (formula(h) * c).T
+    for text, at_f, at_h in (("f (1 − f)", f * (1 - f), h * (1 - h)), ("1 − f²", 1 - f * f, 1 - h * h), ("f", f, h)):
+        if np.allclose(at_f, slope, rtol=1e-5, atol=1e-7):
+            yield f"evaluates the slope {text} of the activation at h instead of f.", (at_h * c).T
 
 
 def _parameter_candidates(case: Case, known: _Known) -> Iterator[tuple[str, Array]]:
     h, f, c = known.h, known.f, known.c
     shape = case.tensor.shape
     if len(shape) == 2:
-        if shape[0] == shape[1]:
-            n = np.full(shape, np.nan)
-            n.reshape(-1)[case.tensor.at] = case.n
-            known_both = np.isfinite(n) & np.isfinite(n.T)
-            yield "is transposed.", np.where(known_both, n.T, case.whole)
         if shape == (len(c), len(f)):
             yield "multiplies by the layer's output f where its input h belongs.", c @ f.T
         if shape == (len(c), len(h)):
@@ -377,9 +382,7 @@ def explained_function(report: GradientReport, x: Array, g: Array, sizes: Mappin
         texts = [text for text in _at_a_glance(case) if text]
         r = case.multiple(case.n, of=case.a)
         texts += [factor_text(r, sizes)] if r is not None else []
-        if g.ndim == 2 and len(g) == len(g.T) and len(case.n) == g.size and case.is_(case.n.reshape(g.shape).T):
-            texts.append("is transposed.")
-        texts += _term_text(case, "x itself, as an L2 penalty has it,", case.at(x))
+        texts += _transposed(case) + _term_text(case, "x itself, as an L2 penalty has it,", case.at(x))
         texts += _two_terms(case, x, sizes) + _part(case, sizes)
     text = texts[0] if texts else "is wrong in a way that fits no known mistake."
     return dataclasses.replace(report, mistakes=(f"∂f/∂x {text}",))

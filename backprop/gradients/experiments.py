@@ -118,7 +118,7 @@ def ignores_the_last_forward(alone: Problem) -> bool:
         net.reseed(0)
         c = alone.loss.weights(net.forward(h.copy()).shape)  # type: ignore[attr-defined]
         answers.append(net.backward(c)[0])
-    return bool(np.array_equal(*answers))
+    return bool(np.array_equal(answers[0], answers[1]))
 
 
 def parts(problem: Problem) -> Iterator[tuple[str, Layer, Array]]:

@@ -109,27 +109,28 @@ def between(value: float, left: float, right: float, slack: float) -> bool:
     return bool(min(left, right) - slack <= value <= max(left, right) + slack)
 
 
-def takes_complex(complex_: Point, real: Point, generator: np.random.Generator) -> bool:
-    """Whether the complex step can be trusted: along a random direction it must agree with the one-sided slopes.
+def takes_complex(along_complex: Along, along: Along, here: float) -> bool:
+    """Whether the complex step can be trusted: along one direction it must agree with the one-sided slopes.
 
-    A function that refuses complex numbers, or drops the imaginary part on the way, does not pass. It is asked a little beside
-    the point itself, where several kinks may meet.
+    A function that refuses complex numbers, or drops the imaginary part on the way, does not pass.
     """
-    directions = random_directions(real.tensors, generator)
-    for name, tensor in real.tensors.items():
-        noise = BESIDE * generator.uniform(-1, 1, tensor.shape) * size_of(tensor)
-        tensor += noise
-        complex_.tensors[name] += noise
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            exact = complex_step(complex_.line(directions))
+            exact = complex_step(along_complex)
     except (TypeError, ValueError, AttributeError, NotImplementedError, Warning):
         return False
-    here = real.evaluate().real
-    left, right, _ = one_sided(real.line(directions), here)
+    left, right, _ = one_sided(along, here)
     slack = JUMP * max(abs(left), abs(right), abs(exact)) + 4 * ROUNDING * abs(here) / ONE_SIDED
     return between(exact, left, right, slack)
+
+
+def move_beside(points: tuple[Point, ...], generator: np.random.Generator) -> None:
+    """Move points of the same tensors by the same small noise, away from where several kinks may meet."""
+    for name, tensor in points[0].tensors.items():
+        noise = BESIDE * generator.uniform(-1, 1, tensor.shape) * size_of(tensor)
+        for point in points:
+            point.tensors[name] += noise
 
 
 def random_directions(tensors: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:

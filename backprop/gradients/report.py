@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from backprop import pictures
 from backprop.checks import Array
 
+WIDTH = 110  # of the text
 MOST_ROWS = 14  # of the table; the tensors with the largest errors come first where there are more
 
 
@@ -137,7 +139,8 @@ class GradientReport:
         if any(tensor.error > self.tolerance for tensor in self.tensors):
             place = next(tensor.place for tensor in self.tensors if tensor.name == self.worst.name)
             lines.append(f"Worst entry {self.worst}" + (f"  ({place})" if place else ""))
-        return lines + [f"Likely mistake: {mistake}" for mistake in self.mistakes]
+        lines += [f"Likely mistake: {mistake}" for mistake in self.mistakes]
+        return [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each checked entry: what `backward` gives against the numeric derivative. Returns the axes.
