@@ -33,6 +33,16 @@ class Scale(bp.Layer):
         return (self.parameters["omega"] * dL_df.T).T, {"omega": dL_domega}
 
 
+def swish(v):
+    """A function for `Elementwise`."""
+    return v * v.sigmoid()
+
+
+def two_branches(v):
+    """Another, with a kink at 0."""
+    return v.maximum(0.1 * v.sin()) - v.tanh() ** 2 / 3
+
+
 # Every layer, for h of D features. None of them needs a seed: `network` draws the parameters.
 LAYERS: dict[str, Callable[[int], bp.Layer]] = {
     "Linear": lambda D: bp.Linear(D, 3),
@@ -50,6 +60,8 @@ LAYERS: dict[str, Callable[[int], bp.Layer]] = {
     "Cos": lambda D: bp.Cos(),
     "Exp": lambda D: bp.Exp(),
     "Identity": lambda D: bp.Identity(),
+    "Elementwise": lambda D: bp.Elementwise(swish),
+    "Elementwise of two branches": lambda D: bp.Elementwise(two_branches),
     "Dropout": lambda D: bp.Dropout(0.4),
     "BatchNorm": lambda D: bp.BatchNorm(D),
     "LayerNorm": lambda D: bp.LayerNorm(D),

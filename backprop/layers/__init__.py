@@ -18,6 +18,7 @@ from backprop.layers.activations import (
 from backprop.layers.base import Composite, Gradients, Layer
 from backprop.layers.composition import FanOut, Residual
 from backprop.layers.dropout import Dropout
+from backprop.layers.elementwise import Elementwise
 from backprop.layers.linear import Linear
 from backprop.layers.normalization import BatchNorm, LayerNorm
 
@@ -29,6 +30,7 @@ __all__ = [
     "Composite",
     "Cos",
     "Dropout",
+    "Elementwise",
     "Exp",
     "FanOut",
     "Gradients",
