@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backprop.autodiff import Value as Value
     from backprop.datasets import load_digits as load_digits
     from backprop.formats import *  # noqa: F403
     from backprop.gradients import *  # noqa: F403
@@ -27,7 +28,7 @@ _HOMES = {
     "layers": [
         *("Layer", "Activation", "Composite", "Linear", "ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus"),
         *("Sigmoid", "Tanh", "Sin", "Cos", "Exp", "Identity", "Dropout", "BatchNorm", "LayerNorm"),
-        *("Residual", "FanOut"),
+        *("Residual", "FanOut", "Elementwise"),
     ],
     "sequential": ["Sequential"],
     "losses": [
@@ -43,10 +44,21 @@ _HOMES = {
         *("Schedule", "ConstantRate", "StepDecay", "ExponentialDecay", "CosineDecay", "WarmUp", "OneCycle"),
         "ReduceOnPlateau",
     ],
-    "training": ["Trainer", "History", "Epoch", "Callback", "EarlyStopping"],
-    "gradients": ["check_gradients", "GradientReport", "explain"],
+    "training": [
+        *("Trainer", "History", "Epoch", "Callback", "EarlyStopping", "minimize"),
+        *("suggest_batch_size", "BatchSizeReport"),
+    ],
+    "gradients": [
+        *("check_gradients", "check_function", "GradientReport", "explain"),
+        *("per_example_gradients", "per_example_gradient_norms", "input_gradient", "jacobian"),
+        *("gradient_noise_scale", "NoiseScale"),
+        *("Curvature", "hessian_product", "gauss_newton_product", "fisher_product", "hessian_eigenvalues"),
+        "learning_rate_ceiling",
+    ],
+    "autodiff": ["Value"],
     "datasets": ["load_digits"],
     "formats": ["load_weights", "save_weights"],
+    "testing": [],  # its names stay there: inputs and losses mean something else here
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,11 +87,17 @@ def call(thing: object, **instead: object) -> str:
     'StepDecay(learning_rate=0.1, every=10)'
     """
     values = []
-    for name, parameter in inspect.signature(type(thing).__init__).parameters.items():
+    for name, parameter in _parameters(type(thing).__init__).items():
         value = instead.get(name, getattr(thing, name, parameter.default))
         if name != "self" and value is not parameter.empty and value != parameter.default:
             values.append(f"{name}={value!r}")
     return f"{type(thing).__name__}({', '.join(values)})"
+
+
+@cache
+def _parameters(constructor: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Read once: every pass asks for the name of its loss, in case there is something to complain about."""
+    return inspect.signature(constructor).parameters
 
 
 def integer_or(who: object, name: str, value: object, word: str) -> int | str:

@@ -89,6 +89,9 @@ class Loss(Recycling, ABC):
     def backward(self) -> Array:
         """dL_df in the shape of f: the gradient of the last `forward`. Raises RuntimeError before it."""
         dL_df = self.slope()
+        if dL_df.shape != (self._shape[0], math.prod(self._shape[1:])):
+            expected = f"∂ℓ/∂f with the shape of f, {self._shape}"
+            raise ValueError(checks.message(f"{self!r}.backward", expected, f"shape {dL_df.shape}"))
         return dL_df.reshape(self._shape)
 
     def per_example(self, f: Array, y: Array) -> Array:

@@ -145,6 +145,13 @@ class Sequential(Composite):
                     twin.layers[key].share_arrays(twin.layers[first])
         return twin
 
+    def leave_out_the_data(self) -> None:
+        """Of a replica: nobody asks for ∂L/∂X, so the first layer may leave it out, but the child of a Residual may not."""
+        first: Layer = self
+        while isinstance(first, Sequential):
+            first = first[0]
+        first._wants_dL_dh = bool(first.children)
+
     def _segments(self) -> list[list[str]]:
         """The keys of the layers between two stored activations; without checkpoints, all of them."""
         keys = list(self.layers)

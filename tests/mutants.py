@@ -246,6 +246,86 @@ class NoShortcut(bp.Residual):
         return self.backward_child("layer", dL_df)
 
 
+class ShortcutTwice(bp.Residual):
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh + dL_df, gradients
+
+
+class SumOfBranchesHalved(bp.FanOut):
+    """Averages what it should add."""
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh / len(self.layers), gradients
+
+
+class DropoutUnscaled(bp.Dropout):
+    """Blocks the same entries on the way back, but leaves 1 / (1 − p) out."""
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh * 0.8, gradients
+
+
+class LeakForgotten(bp.LeakyReLU):
+    """Blocks where it should let a little through."""
+
+    def backward(self, dL_df):
+        return dL_df * (self._h.real > 0), {}
+
+
+class SlopeOfAnApproximation(bp.GELU):
+    """The slope of h σ(1.702 h), which is close to h Φ(h) and no more."""
+
+    def backward(self, dL_df):
+        sigma = 1 / (1 + np.exp(-1.702 * self._h))
+        return dL_df * (sigma + 1.702 * self._h * sigma * (1 - sigma)), {}
+
+
+class FirstFeatureForgotten(bp.Tanh):
+    """A loop that begins at 1."""
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        dL_dh[0] = 0
+        return dL_dh, gradients
+
+
+class BetaOfTheLastExample(Affine):
+    """Assigns in a loop where it should add."""
+
+    def dL_dbeta(self, dL_df):
+        return dL_df[:, -1]
+
+
+class OmegaOfTheLastExample(Affine):
+    def dL_domega(self, dL_df):
+        return np.outer(dL_df[:, -1], self.h[:, -1])
+
+
+class OmegaAccumulates(Affine):
+    """Adds to the gradients of the calls before, as where `zero_grad` is forgotten."""
+
+    total = 0.0
+
+    def dL_domega(self, dL_df):
+        self.total = self.total + dL_df @ self.h.T
+        return self.total
+
+
+class GammaTakesH(bp.LayerNorm):
+    """∂L/∂γ with h where the normalised z belongs."""
+
+    def forward(self, h):
+        self.h = h
+        return super().forward(h)
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh, gradients | {"gamma": (dL_df * self.h).sum(axis=1)}
+
+
 class MeanForgotten(bp.BatchNorm):
     """Leaves out what a change of h does through the mean."""
 
@@ -299,6 +379,31 @@ class SumForMean(Squares):
 class WeightsForgotten(Squares):
     def slope(self):
         return 2 * self.d / self.d.shape[1]
+
+
+class SlopeUnclipped(bp.Huber):
+    """The slope of the parabola, also where the loss is a straight line."""
+
+    def dell_df(self):
+        return self._d.copy()
+
+
+class SignOfTheDifference(Squares):
+    """Of y − f where f − y is meant."""
+
+    def dell_df(self):
+        return -2 * self.d
+
+
+class OldTargets(Squares):
+    """Remembers the targets of the first batch for ever."""
+
+    def ell(self, f, y):
+        self.f, self.y = f, getattr(self, "y", y)
+        return super().ell(f, y)
+
+    def dell_df(self):
+        return 2 * (self.f - self.y)
 
 
 class TargetTwice(bp.CrossEntropy):
@@ -441,6 +546,72 @@ MUTANTS = {
     "a function wrong in one stretch": Mutant(
         of_function(lambda x: np.sin(x).sum(), lambda x: np.cos(x) * np.where(np.arange(8) < 3, 1, 3)),
         "from entry 3 to 7",
+        "∂f/∂x",
+    ),
+    "a fault in a network in a network": Mutant(
+        of_layer(lambda: bp.Sequential(bp.Linear(4, 4), bp.Sequential(Twice(), bp.Linear(4, 4)))),
+        "a factor 2",
+        "layer 1.1.0, Twice()",
+    ),
+    "a fault in a residual block": Mutant(
+        of_layer(lambda: bp.Residual(bp.Sequential(bp.Linear(4, 4), WrongSign()))),
+        "wrong sign",
+        "layer 1.layer.1, WrongSign()",
+    ),
+    "a fault in a branch": Mutant(
+        of_layer(lambda: bp.FanOut(bp.Linear(4, 1), bp.Sequential(bp.Linear(4, 3), Twice()))),
+        "a factor 2",
+        "layer 1.1.1, Twice()",
+    ),
+    "a fault deep inside a residual branch": Mutant(
+        of_layer(lambda: bp.Sequential(bp.Residual(bp.FanOut(bp.Tanh(), OmegaTransposed(), join="sum")), bp.Tanh())),
+        "is transposed",
+        "layer 1.0.layer.1, OmegaTransposed()",
+    ),
+    "the shortcut twice": Mutant(
+        of_layer(lambda: ShortcutTwice(bp.Linear(4, 4))), "one term twice: the branch that passes h on"
+    ),
+    "a sum of branches averaged": Mutant(
+        of_layer(lambda: SumOfBranchesHalved(bp.Tanh(), bp.Sin(), join="sum")), "a factor 2 is missing"
+    ),
+    "Dropout without its scale": Mutant(of_layer(lambda: DropoutUnscaled(0.2)), "is 0.8 times what it should be"),
+    "a leak forgotten": Mutant(of_layer(lambda: LeakForgotten(0.1)), "fits no known mistake", "LeakForgotten"),
+    "the slope of an approximation": Mutant(of_layer(SlopeOfAnApproximation), "fits no known mistake"),
+    "the first feature forgotten": Mutant(of_layer(FirstFeatureForgotten), "wrong in feature 0 alone"),
+    "β from the last example": Mutant(of_layer(BetaOfTheLastExample), "the last example alone"),
+    "∂L/∂Ω from the last example": Mutant(of_layer(OmegaOfTheLastExample), "the last example alone"),
+    "∂L/∂Ω accumulates": Mutant(of_layer(OmegaAccumulates), "a second backward after the same forward"),
+    "∂L/∂γ with h for z": Mutant(of_layer(lambda: GammaTakesH(4)), "fits no known mistake", "gradient of gamma"),
+    "a loss with unclipped slopes": Mutant(of_loss(lambda: SlopeUnclipped(0.3)), "∂L/∂f", "SlopeUnclipped"),
+    "a loss with y − f": Mutant(of_loss(SignOfTheDifference), "wrong sign", "SignOfTheDifference"),
+    "a loss with old targets": Mutant(of_loss(OldTargets), "stale cache", "OldTargets"),
+    "a function's penalty forgotten": Mutant(
+        of_function(lambda x: np.sin(x).sum() + 0.5 * (x**2).sum(), np.cos), "-1 times x itself", "∂f/∂x"
+    ),
+    "a function averaged over examples": Mutant(
+        of_function(lambda x: np.sin(x).sum(), lambda x: np.cos(x) / 7, sizes={"examples": 7}),
+        "1 over the number of examples",
+        "∂f/∂x",
+    ),
+    "a function's gradient not computed": Mutant(
+        of_function(lambda x: np.sin(x).sum(), np.zeros_like), "is 0 everywhere", "∂f/∂x"
+    ),
+    "a function's gradient with NaN": Mutant(
+        of_function(lambda x: np.sin(x).sum(), lambda x: np.where(x < 1.9, np.cos(x), np.nan)), "first at (7,)", "∂f/∂x"
+    ),
+    "a function wrong in one entry": Mutant(
+        of_function(lambda x: np.sin(x).sum(), lambda x: np.cos(x) + (x == x[3])), "the single entry (3,)", "∂f/∂x"
+    ),
+    "a function's gradient transposed": Mutant(
+        lambda: bp.check_function(
+            lambda x: (x @ x @ x).trace(), lambda x: 3 * x @ x, np.random.default_rng(0).normal(size=(3, 3))
+        ),
+        "is transposed",
+        "∂f/∂x",
+    ),
+    "a function on real numbers alone, by 1 %": Mutant(
+        of_function(lambda x: float(np.sin(np.asarray(x, float)).sum()), lambda x: 1.01 * np.cos(x)),
+        "1.01 times",
         "∂f/∂x",
     ),
 }

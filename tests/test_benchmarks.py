@@ -49,6 +49,16 @@ CASES = [
         | {"loss_equal_epochs", "seconds", "epochs_in_time", "loss_equal_time"},
         set(),
     ),
+    (
+        "second_order",
+        [],
+        6 * 41,
+        {"method", "setting"},
+        {"seconds"},
+        {"loss"},
+    ),
+    ("curvature", [], 2 * 5 * 2, {"net", "activation", "what"}, {"batch", "seconds"}, {"repetition"}),
+    ("per_example", [], 2 * 7 * 2, {"net", "what"}, {"batch", "seconds"}, {"repetition"}),
     ("reproducible", [], 3 + 2, {"group", "threads", "sha256"}, {"run", "hashes"}, set()),
 ]
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backprop.checks import Array
-from backprop.gradients.experiments import analytic, ignores_the_last_forward, parts, traces
+from backprop.gradients.experiments import analytic, ignores_the_last_forward, loss_remembers, parts, traces
+from backprop.gradients.numeric import index_of
 from backprop.gradients.problem import Problem
 from backprop.gradients.report import GradientReport, Tensor
 from backprop.layers import Composite, Layer
@@ -86,10 +87,18 @@ def explained(report: GradientReport, problem: Problem, measure: Measure) -> Gra
     return dataclasses.replace(report, mistakes=tuple(found[:MOST_MISTAKES]))
 
 
+def blames(problem: Problem, measure: Measure) -> bool:
+    """Whether a layer or the loss is wrong by itself."""
+    with np.errstate(all="ignore"):
+        return any(True for _ in _blame(problem, measure))
+
+
 def _blame(problem: Problem, measure: Measure) -> Iterator[str]:
     of_loss = problem.of_loss()
     report = measure(of_loss, ENTRIES)
-    if not report.passed:
+    if loss_remembers(of_loss):
+        yield f"{problem.loss!r}: stale cache: ∂L/∂f depends on an earlier forward pass, not only on the last one."
+    elif not report.passed:
         yield from (f"{problem.loss!r}: {text}" for text in _loss_mistakes(report, of_loss, measure))
     guilty: set[str] = set()
     for name, layer, h in parts(problem):
@@ -163,10 +172,12 @@ def _at_a_glance(case: Case) -> Iterator[str]:
     if not a.any() and n.any():
         yield "is 0 everywhere: it is not computed, or a term is missing."
         return
+    if tensor.kinks[np.argmax(tensor.errors)]:
+        yield "is no subgradient at a kink: it lies outside the slopes to the left and to the right."
     wrong = np.abs(a - n) > LEFT_OVER * np.max(np.abs(a - n))
-    places = np.array(np.unravel_index(tensor.at[wrong], tensor.shape)).T
+    places = np.array([index_of(place, tensor.shape) for place in tensor.at[wrong]])
     if wrong.sum() == 1 < len(wrong):
-        yield f"is wrong in the single entry {tuple(int(i) for i in places[0])}."
+        yield f"is wrong in the single entry {tuple(map(int, places[0]))}."
     elif tensor.shape and len(wrong) > wrong.sum() > 1:
         kinds = ("example", "feature") if tensor.name == "X" else ("row", "column")
         for axis, kind in enumerate(kinds[: places.shape[1]]):
@@ -180,14 +191,14 @@ def _factor(case: Case, numbers: Mapping[str, int], problem: Problem, measure: M
     r = case.multiple(case.n, of=case.a)
     if r is None or np.count_nonzero(case.n) < min(2, case.n.size):
         return ""
-    numbers = dict(numbers)
     N = numbers["examples"]
-    if N > 2 and (_near(abs(r), N) or _near(abs(r), 1 / N)):
-        fewer = problem.without_the_last()
-        again = next(t for t in measure(fewer, ENTRIES).tensors if t.name == case.tensor.name)
-        ratio = float(again.numeric @ again.analytic / (again.numeric @ again.numeric))
-        if not (_near(abs(ratio), N - 1) or _near(abs(ratio), 1 / (N - 1))):
-            del numbers["examples"]
+    if N > 1 and (_near(abs(r), N) or _near(abs(r), 1 / N)):
+        again = next(t for t in measure(problem.without_the_last(), ENTRIES).tensors if t.name == case.tensor.name)
+        ratio = abs(float(again.numeric @ again.analytic / (again.numeric @ again.numeric)))
+        follows = _near(ratio, N - 1) or _near(ratio, 1 / (N - 1))
+        numbers = {name: number for name, number in numbers.items() if (name == "examples") == follows}
+        if follows:
+            return factor_text(r, numbers).replace(": a factor 2 too much", "").replace(": a factor 2 is missing", "")
     return factor_text(r, numbers)
 
 
@@ -199,19 +210,18 @@ def factor_text(r: float, numbers: Mapping[str, int]) -> str:
     """
     if _near(r, -1):
         return "has the wrong sign."
-    sign = "has the wrong sign, and " if r < 0 else ""
-    times = f"{sign}is {_digits(abs(r))} times what it should be"
+    causes = []
     for name, number in numbers.items():
+        shown = f"the number of {name}" + (" (batch size)" if name == "examples" else "")
         if number > 1 and _near(abs(r), number):
-            extra = " (batch size)" if name == "examples" else ""
-            return f"{times}, the number of {name}{extra}: a sum over {name} against a mean."
+            causes.append(f"{shown}: a sum over {name} against a mean")
         if number > 1 and _near(abs(r), 1 / number):
-            extra = " (batch size)" if name == "examples" else ""
-            return f"{times}, 1 over the number of {name}{extra}: a mean over {name} against a sum."
+            causes.append(f"1 over {shown}: a mean over {name} against a sum")
     for factor, text in ((2.0, "a factor 2 too much"), (0.5, "a factor 2 is missing")):
         if _near(abs(r), factor):
-            return f"{times}: {text}."
-    return f"{times}, a constant factor."
+            causes.append(text)
+    sign = "has the wrong sign, and " if r < 0 else ""
+    return f"{sign}is {_digits(abs(r))} times what it should be, {', or '.join(causes) or 'a constant factor'}."
 
 
 def _near(r: float, number: float) -> bool:
@@ -390,14 +400,23 @@ def explained_function(report: GradientReport, x: Array, g: Array, sizes: Mappin
 
 def _two_terms(case: Case, x: Array, sizes: Mapping[str, int]) -> list[str]:
     """A = r n + s x, where x may be penalised in some entries only: those whose ratio is not the one of the others."""
+    terms = np.stack([case.n, case.at(x)], axis=1)
+    if np.isfinite(case.a).all() and len(case.n) > 3:
+        r, s = np.linalg.lstsq(terms, case.a)[0]
+        if abs(s) > LEFT_OVER and case.leaves_nothing(case.a - terms @ [r, s]):
+            return [_one_term_wrong(r, sizes)]
     r = _usual_ratio(case)
     if r is None:
         return []
     penalised = np.where(np.abs(case.a - r * case.n) > LEFT_OVER * np.abs(case.a - case.n), case.at(x), 0.0)
     if case.multiple(penalised, of=case.a - r * case.n) is None:
         return []
-    text = factor_text(r, sizes).removesuffix(".")
-    return [f"{text}; but the term proportional to x (an L2 penalty) is right: a wrong factor on one term only."]
+    return [_one_term_wrong(r, sizes)]
+
+
+def _one_term_wrong(r: float, sizes: Mapping[str, int]) -> str:
+    text = factor_text(float(r), sizes).removesuffix(".")
+    return f"{text}; but the term proportional to x (an L2 penalty) is right: a wrong factor on one term only."
 
 
 def _usual_ratio(case: Case) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.gradients.problem import Problem
+from backprop.gradients.problem import Problem, Projection
 from backprop.layers import Layer
 from backprop.sequential import Sequential
 
@@ -28,10 +28,23 @@ def repeatable(problem: Problem) -> float:
     if not math.isfinite(L.real):
         expected, advice = "a finite loss", "Scale the inputs, or draw smaller weights."
         raise ValueError(checks.message(problem.who, expected, repr(L), advice))
+    if not np.array_equal(fresh.h, problem.h):
+        expected, advice = "a forward pass that leaves its input as it is", "Copy h before changing it."
+        raise RuntimeError(checks.message(problem.who, expected, f"one that writes over it{_writer(problem)}", advice))
     if again != L or not np.array_equal(fresh.net.phi, phi):
         cause, advice = _unsteady(problem, phi, fresh.net.phi)
         raise RuntimeError(checks.message(problem.who, "the same loss twice", cause, advice))
     return L
+
+
+def _writer(problem: Problem) -> str:
+    for name, layer, h in parts(problem):
+        given = h.copy()
+        layer.reseed(0)
+        layer.forward(given)
+        if not np.array_equal(given, h):
+            return f": {name}"
+    return ""
 
 
 def _unsteady(problem: Problem, before: Array, after: Array) -> tuple[str, str]:
@@ -51,26 +64,57 @@ def _unsteady(problem: Problem, before: Array, after: Array) -> tuple[str, str]:
 
 def analytic(problem: Problem, inputs: str) -> tuple[dict[str, Array], list[str]]:
     """What `backward` returns, by name, and what it says about state that changes; inputs in rows, under the given name."""
-    fresh, decoy = problem.fresh(), problem.decoy()
-    fresh.net.reseed(0)
-    fresh.loss.forward(fresh.net.forward(decoy), fresh.y, fresh.w)
+    fresh, mistakes = problem.fresh(), []
+    try:
+        _run_a_decoy(fresh)
+        first, second, writes = _gradients_twice(fresh, inputs)
+    except Exception:
+        first, second, writes = _gradients_twice(problem.fresh(), inputs)  # raises again unless the decoy was the cause
+        mistakes.append("stale cache: after a forward pass over fewer examples, the next passes fail.")
+    if any(not np.array_equal(first[name], second[name], equal_nan=True) for name in first):
+        mistakes.append(f"state changed between forward and backward: {TWICE}.")
+    if writes:
+        mistakes.append("state changed between forward and backward: backward writes over a parameter.")
+    return first, mistakes
+
+
+def _gradients_twice(fresh: Problem, inputs: str) -> tuple[dict[str, Array], dict[str, Array], bool]:
+    """What two backward passes after one forward return, and whether they changed φ; an `infer` must not matter."""
     fresh.value()
-    fresh.net.infer(decoy)
+    fresh.net.infer(fresh.decoy())
     phi = fresh.net.phi.copy()
     answers = []
     for _ in range(2):
         dL_dh, gradients = fresh.net.backward(fresh.loss.backward())
         if np.shape(dL_dh) != fresh.h.shape:
             expected = f"∂L/∂h with the shape of h, {fresh.h.shape}"
-            raise ValueError(checks.message(f"{problem.net[0].label}.backward", expected, f"shape {np.shape(dL_dh)}"))
+            raise ValueError(checks.message(f"{fresh.net[0].label}.backward", expected, f"shape {np.shape(dL_dh)}"))
         found = {**gradients, inputs: np.asarray(dL_dh).T}
         answers.append({name: np.array(gradient, dtype=np.float64) for name, gradient in found.items()})
-    mistakes = []
-    if any(not np.array_equal(answers[0][name], answers[1][name], equal_nan=True) for name in answers[0]):
-        mistakes.append(f"state changed between forward and backward: {TWICE}.")
-    if not np.array_equal(phi, fresh.net.phi):
-        mistakes.append("state changed between forward and backward: backward writes over a parameter.")
-    return answers[0], mistakes
+    return answers[0], answers[1], not np.array_equal(phi, fresh.net.phi)
+
+
+def _run_a_decoy(fresh: Problem) -> None:
+    """Passes over fewer examples, then over other inputs and targets: nothing of them may be left in the next."""
+    if fresh.n > 1:
+        fewer = fresh.without_the_last()
+        fewer.loss.forward(fewer.forward(), fewer.y, fewer.w)
+    fresh.net.reseed(0)
+    w = None if fresh.w is None else fresh.w[::-1]
+    fresh.loss.forward(fresh.net.forward(fresh.decoy()), fresh.y[..., ::-1], w)
+
+
+def natural_sizes(problem: Problem, inputs: str) -> dict[str, float]:
+    """How large L and its gradients would be if nothing cancelled in the loss, as it does where a classifier is certain.
+
+    The loss is replaced by a random projection of the outputs, of the size of these and at least 1.
+    """
+    fresh = problem.fresh()
+    f = fresh.forward()
+    size = max(1.0, float(np.max(np.abs(f)))) / (problem.n if problem.loss.reduction == "mean" else 1)
+    dL_dh, gradients = fresh.net.backward(size * Projection().weights(f.shape))
+    found = {**gradients, inputs: dL_dh, "L": np.array(size * problem.n)}
+    return {name: float(np.max(np.abs(g), initial=0, where=np.isfinite(g))) for name, g in found.items()}
 
 
 def traces(alone: Problem) -> Iterator[str]:
@@ -110,6 +154,19 @@ def traces(alone: Problem) -> Iterator[str]:
         yield "state changed between forward and backward: a pass writes over a parameter."
 
 
+def loss_remembers(alone: Problem) -> bool:
+    """Whether ∂L/∂f of a loss depends on an earlier forward pass."""
+    fresh, after_others = alone.fresh(), alone.fresh()
+    fresh.value()
+    dL_df = fresh.loss.backward()
+    try:
+        _run_a_decoy(after_others)
+        after_others.value()
+        return not np.array_equal(dL_df, after_others.loss.backward(), equal_nan=True)
+    except Exception:  # which a fresh loss did not raise
+        return True
+
+
 def ignores_the_last_forward(alone: Problem) -> bool:
     """Whether backward gives the same whatever the last forward pass was."""
     answers = []
@@ -137,6 +194,12 @@ def _inside(net: Layer, h: Array, path: str) -> Iterator[tuple[str, Layer, Array
             yield name, pristine, h.copy()
         if isinstance(net, Sequential):
             h = layer.forward(h.copy())
+
+
+def every_layer_fits(problem: Problem) -> None:
+    """Raise the ValueError of the first layer whose own backward returns something that does not fit."""
+    for _, layer, h in parts(problem):
+        _gradients_twice(problem.of_layer(layer, h), "X")
 
 
 def place(net: Layer, name: str) -> str:

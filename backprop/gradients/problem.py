@@ -18,15 +18,25 @@ class Problem:
     """L of a network and its examples: h (D, N), y and w in columns, nothing of the caller's changed.
 
     The pass is that of training: BatchNorm takes the statistics of these examples, and Dropout one mask, the same in each
-    call. `dtype` None keeps the type of the network. Raises TypeError or ValueError for what does not fit, in the name of `who`.
+    call. `dtype` None keeps the type of the network. `shared` spares the copy, for a caller that runs a replica of `problem.net`
+    and never itself. Raises TypeError or ValueError for what does not fit, in the name of `who`.
     """
 
     def __init__(
-        self, who: str, net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = None, *, dtype: Any = None
+        self,
+        who: str,
+        net: Layer,
+        loss: Loss,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        dtype: Any = None,
+        shared: bool = False,
     ) -> None:
         checks.instance(who, "net", net, Layer)
         checks.instance(who, "loss", loss, Loss)
-        self.who, self.net = who, independent(net, dtype)
+        self.who, self.net = who, net if shared and isinstance(net, Sequential) else independent(net, dtype)
         self.loss = loss.replica()
         self.loss._arrays = None
         self.dtype = self.net.phi.dtype
@@ -49,6 +59,13 @@ class Problem:
         """The same problem with a network and a loss of its own, which know nothing of each other's passes."""
         twin = copy.copy(self)
         twin.net, twin.loss, twin.h = self.net.copy(), copy.deepcopy(self.loss), self.h.copy()
+        return twin
+
+    def beside(self, generator: np.random.Generator) -> Problem:
+        """The same problem with φ and h moved a little, away from every kink."""
+        twin = self.fresh()
+        for array in (twin.net.phi, twin.h):
+            array += 1e-3 * generator.uniform(-1, 1, array.shape) * max(1.0, float(np.abs(array).max(initial=0)))
         return twin
 
     def decoy(self) -> Array:

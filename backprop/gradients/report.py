@@ -11,6 +11,7 @@ import numpy as np
 
 from backprop import pictures
 from backprop.checks import Array
+from backprop.gradients import numeric
 
 WIDTH = 110  # of the text
 MOST_ROWS = 14  # of the table; the tensors with the largest errors come first where there are more
@@ -28,10 +29,10 @@ class Entry:
 
     def __str__(self) -> str:
         place = f"{self.name}[{', '.join(map(str, self.index))}]" if self.index else self.name
-        return f"{place}: backward gives {self.analytic:.12g}, forward says {self.numeric:.12g}"
+        return f"{place}: the gradient is {self.analytic:.12g}, it should be {self.numeric:.12g}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
     """The checked entries of one gradient. `at` (n,) are their positions in the flattened tensor; the arrays go with them.
 
@@ -58,7 +59,7 @@ class Tensor:
     def worst(self) -> Entry:
         """The checked entry with the largest error; NaN is the largest of all."""
         i = int(np.argmax(np.where(np.isfinite(self.errors), self.errors, np.inf)))
-        index = tuple(int(k) for k in np.unravel_index(self.at[i], self.shape))
+        index = numeric.index_of(self.at[i], self.shape)
         return Entry(self.name, index, float(self.analytic[i]), float(self.numeric[i]), float(self.errors[i]))
 
     @property
@@ -68,7 +69,7 @@ class Tensor:
         return max(worst, self.direction) if math.isfinite(worst) else math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GradientReport:
     """Outcome of `check_gradients` and `check_function`; `str(report)` is meant to be read, `report.plot()` to be looked at.
 
@@ -140,7 +141,9 @@ class GradientReport:
             place = next(tensor.place for tensor in self.tensors if tensor.name == self.worst.name)
             lines.append(f"Worst entry {self.worst}" + (f"  ({place})" if place else ""))
         lines += [f"Likely mistake: {mistake}" for mistake in self.mistakes]
-        return [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+        # No-break spaces around the arrow keep a layer's name on one line.
+        wrapped = [textwrap.wrap(line.replace(" → ", "\u00a0→\u00a0"), WIDTH, subsequent_indent="  ") for line in lines]
+        return [part.replace("\u00a0", " ") for parts in wrapped for part in parts]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each checked entry: what `backward` gives against the numeric derivative. Returns the axes.
@@ -154,14 +157,11 @@ class GradientReport:
         known = np.isfinite(numeric) & np.isfinite(analytic)
         reach = 1.05 * np.max(np.abs([numeric[known], analytic[known]]), initial=1e-300)
         axes.plot([-reach, reach], [-reach, reach], color=pictures.SOFT, linewidth=1, zorder=1)
-        right = known & ~wrong
-        axes.scatter(numeric[right], analytic[right], s=12, color=pictures.INK, label=f"right ({right.sum():,})")
-        if wrong.any():
-            bad = known & wrong
-            label = f"wrong ({wrong.sum():,})"
-            axes.scatter(numeric[bad], analytic[bad], s=28, color=pictures.ACCENT, marker="x", label=label)
-        axes.set(xlabel=f"∂L/∂x by the {self.method}", ylabel="∂L/∂x by backward", aspect="equal")
+        right, bad = known & ~wrong, known & wrong
+        axes.scatter(numeric[right], analytic[right], s=12, color=pictures.INK)
+        axes.scatter(numeric[bad], analytic[bad], s=28, color=pictures.ACCENT, marker="x")
+        axes.set(xlabel=f"derivative of L by the {self.method}", ylabel="gradient", aspect="equal")
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
-        axes.set_title(f"Gradient check {'passed' if self.passed else 'failed'}", fontsize="medium")
-        axes.legend(frameon=False, loc="upper left")
+        counts = f"{right.sum():,} right (•)" + (f", {wrong.sum():,} wrong (×)" if wrong.any() else "")
+        axes.set_title(f"Gradient check {'passed' if self.passed else 'failed'}: {counts}", fontsize="medium")
         return axes

@@ -88,6 +88,9 @@ class Layer(Recycling, ABC):
     def snapshot(self) -> Self:
         """A twin that repeats the next forward pass: with the randomness as it stands, and running statistics of its own."""
         twin = self.twin()
+        for name, value in vars(self).items():
+            if isinstance(value, np.random.Generator):
+                vars(twin)[name] = copy.deepcopy(value)
         if self.buffers:
             twin.buffers = {name: buffer.copy() for name, buffer in self.buffers.items()}
         return twin

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Self
-
 import numpy as np
 
 from backprop import checks
@@ -38,12 +35,6 @@ class Dropout(Layer):
     def reseed(self, *key: int) -> None:
         """Draw the next mask from `key`."""
         self._generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-
-    def snapshot(self) -> Self:
-        """A twin that draws the same next mask."""
-        twin = super().snapshot()
-        twin._generator = copy.deepcopy(self._generator)
-        return twin
 
     def frozen(self) -> Identity:
         """The identity."""

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.losses import Loss
+from backprop.sequential import Sequential
 from backprop.training.history import Epoch
 
-if TYPE_CHECKING:
-    from backprop.training.trainer import Trainer
+
+class Training(Protocol):
+    """What a callback may look at: the `Trainer`, or the like of it in `minimize`."""
+
+    net: Sequential
+    loss: Loss
 
 
 class Callback:
-    """Override what you need; all of them do nothing here.
+    """Override what you need; all of them do nothing here. `trainer` has the network as `trainer.net`.
 
     >>> class Printer(Callback):
     ...     def epoch(self, trainer, record):
     ...         print(record.epoch, record.loss)
     """
 
-    def start(self, trainer: Trainer) -> None:
+    def start(self, trainer: Training) -> None:
         """Before the first epoch of a `fit`."""
 
-    def epoch(self, trainer: Trainer, record: Epoch) -> bool | None:
+    def epoch(self, trainer: Training, record: Epoch) -> bool | None:
         """After each epoch; True stops training."""
         return None
 
-    def end(self, trainer: Trainer) -> None:
+    def end(self, trainer: Training) -> None:
         """After the last epoch, also when training was stopped."""
 
 
@@ -65,11 +71,11 @@ class EarlyStopping(Callback):
         self._waited = 0
         self._weights: tuple[Array, dict[str, Array]] | None = None
 
-    def start(self, trainer: Trainer) -> None:
+    def start(self, trainer: Training) -> None:
         """Forget the training before."""
         self._reset()
 
-    def epoch(self, trainer: Trainer, record: Epoch) -> bool:
+    def epoch(self, trainer: Training, record: Epoch) -> bool:
         """Keep the best weights; True when patience is over. Raises ValueError for an unknown `monitor`."""
         columns = record.flat()
         name = self.monitor or ("validation_loss" if record.validation else "loss")
@@ -85,7 +91,7 @@ class EarlyStopping(Callback):
             self._waited += 1
         return self._waited >= self.patience
 
-    def end(self, trainer: Trainer) -> None:
+    def end(self, trainer: Training) -> None:
         """Restore the best weights."""
         if self.restore_best and self._weights is not None:
             phi, buffers = self._weights

@@ -40,8 +40,7 @@ class Descent:
     ) -> None:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.shards, self.deterministic = shards, deterministic
-        self.threads = cores() if isinstance(threads, str) else threads
-        self._chooses = isinstance(threads, str)
+        self.threads = threads
         self._steps: dict[object, Step] = {}
         self._pool: Pool | None = None
         self._before: dict[str, Array] = {}
@@ -92,23 +91,15 @@ class Descent:
             if len(self._steps) >= 4:
                 self._steps.clear()
             S = automatic_shards(self.net, n) if isinstance(self.shards, str) else self.shards
-            step = self._steps[key] = Step(self.net, self.loss, examples, n, S, self.threads)
+            step = self._steps[key] = Step(self.net, self.loss, examples, n, S, most(self.threads))
         return step
 
     @contextmanager
     def running(self, step: Step) -> Iterator[None]:
-        """Cores for steps of this kind: threads of our own for shards, else BLAS threads where they pay."""
-        pays = 6.0 * self.net.size * step.n >= BLAS_FLOPS or not self._chooses
+        """Cores for steps of this kind."""
         long_update = self.net.size >= LONG and type(self.optimizer).landing is Optimizer.landing
-        blas = mine = 1  # never both: BLAS's threads spin between products, on the cores that ours would need
-        if step.S > 1 or (long_update and (self.deterministic or step.n <= FEW)):
-            mine = self.threads
-        elif pays and not self.deterministic:
-            blas = self.threads
-        with ExitStack() as stack:
-            stack.enter_context(np.errstate(all="ignore"))  # numbers that are not finite are found and named
-            stack.enter_context(blas_threads(blas))
-            self._pool = stack.enter_context(Pool(mine)) if mine > 1 else None
+        update_on_threads = long_update and (self.deterministic or step.n <= FEW)
+        with at_work(step, self.threads, update_on_threads, self.deterministic) as self._pool:
             try:
                 yield
             finally:
@@ -156,7 +147,7 @@ class Descent:
     def _lost(self, what: str, vector: Array | None, examples: Examples, rows: Array) -> FloatingPointError:
         """Name the tensor that is not finite, put finite numbers back where they were lost, and say so."""
         step = self.optimizer.t + (vector is not self.net.phi)
-        where = _first_bad(self.net, vector, examples, rows)
+        where = first_bad(self.net, vector, examples, rows)
         if not all(np.isfinite(array).all() for array in self._kept().values()):
             self.optimizer.t = self._t
             for name, array in self._kept().items():
@@ -170,7 +161,29 @@ class Descent:
         return {"phi": self.net.phi, **self.optimizer.state, **self.net.buffers}
 
 
-def _first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: Array) -> str:
+def most(threads: int | str) -> int:
+    """The number of threads that "auto" or a number allows."""
+    return cores() if isinstance(threads, str) else threads
+
+
+@contextmanager
+def at_work(
+    step: Step, threads: int | str, update_on_threads: bool = False, deterministic: bool = False
+) -> Iterator[Pool | None]:
+    """Cores for steps of this kind: a pool of threads of our own for shards, else BLAS threads where they pay."""
+    pays = 6.0 * step.net.size * step.n >= BLAS_FLOPS or not isinstance(threads, str)
+    blas = mine = 1  # never both: BLAS's threads spin between products, on the cores that ours would need
+    if step.S > 1 or update_on_threads:
+        mine = most(threads)
+    elif pays and not deterministic:
+        blas = most(threads)
+    with ExitStack() as stack:
+        stack.enter_context(np.errstate(all="ignore"))  # numbers that are not finite are found and named
+        stack.enter_context(blas_threads(blas))
+        yield stack.enter_context(Pool(mine)) if mine > 1 else None
+
+
+def first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: Array) -> str:
     """The first tensor in the order of computation that holds NaN or inf, by layer and name."""
     if vector is not None:
         bad = [name for name, view in net.views(vector).items() if not checks.all_finite(view)]

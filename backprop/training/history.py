@@ -1,4 +1,4 @@
-"""What training reports: one small record per epoch, and the list of them."""
+"""What training reports: one small record per epoch, or iteration of `minimize`, and the list of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Epoch:
 
     `epoch` counts from 1; `loss` is the mean over the epoch, each batch measured before its own step; `metrics` are measured
     on the training data after the epoch where they were asked for; `validation` holds "loss" and the metrics of the
-    validation data; `seconds` is the time of the training pass alone.
+    validation data; `seconds` is the time of the training pass alone. In `minimize` it is an iteration; see there.
     """
 
     epoch: int
@@ -35,9 +35,10 @@ class Epoch:
 
 
 class History(Sequence[Epoch]):
-    """The records of a `fit`, in order; `history["loss"]` is a column.
+    """The records of a `fit` or a `minimize`, in order; `history["loss"]` is a column.
 
-    `stopped` says why training ended before its last epoch: "" (it did not), "Ctrl-C", or the name of a callback.
+    `stopped` says why training ended before its last epoch: "" (it did not), "Ctrl-C", or the name of a callback; after
+    `minimize` also "converged", or what SciPy says.
 
     >>> history = History([Epoch(1, 0.5, 1.0, 100.0, 0.1), Epoch(2, 0.25, 1.0, 100.0, 0.1)])
     >>> history["loss"], history[-1].epoch

@@ -82,7 +82,7 @@ class Shard:
         recording = self.tape is None
         if self.tape is None:
             net, loss = self.memory.net.replica(), self.memory.loss.replica()
-            _leave_out_the_data(net)
+            net.leave_out_the_data()
             self.tape, self.net = Tape(), net
             self.landings = {name: TapedLanding(None, tape=self.tape) for name in net.parameters}
             net.land_in(dict(self.landings))
@@ -115,14 +115,6 @@ class Shard:
         for name, view in self.net.views(to.target).items():
             self.landings[name].target = view
         self.pass_.backward()
-
-
-def _leave_out_the_data(net: Sequential) -> None:
-    """Nobody asks for ∂L/∂X: the first layer may leave it out, but the child of a Residual may not."""
-    first: Layer = net
-    while isinstance(first, Sequential):
-        first = first[0]
-    first._wants_dL_dh = bool(first.children)
 
 
 class Step:

@@ -25,6 +25,7 @@ from backprop.checks import Array
 from backprop.layers import Composite, Layer
 from backprop.layers.base import Gradients
 from backprop.losses import Loss
+from backprop.memory import replays
 
 PLAYABLE = {np.copyto, np.concatenate}  # NumPy functions that are not ufuncs and may be on a tape
 HARMLESS = {np.result_type, np.shape}  # those that only look at types and shapes, the same in every step
@@ -202,11 +203,6 @@ class Opaque(Layer):
     def take(self, gradients: Gradients) -> Gradients:
         """Nothing is left to land."""
         return gradients
-
-
-def replays(part: Layer | Loss) -> bool:
-    """Whether this very class, not one it inherits from, says that it may be recorded call by call."""
-    return bool(vars(type(part)).get("replays"))
 
 
 def put_on(layer: Layer, tape: Tape) -> Layer:

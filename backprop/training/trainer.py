@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -18,10 +16,7 @@ from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
 from backprop.training.descent import Descent
 from backprop.training.history import Epoch, History
-
-Metric = Callable[[Array, Array], float]
-
-HIDDEN = {"epoch", "seconds", "examples_per_second", "learning_rate"}  # what the progress bar leaves out
+from backprop.training.watch import Metric, check_callbacks, check_metrics, measure, validation_examples, watching
 
 
 class Trainer:
@@ -102,8 +97,8 @@ class Trainer:
         """
         checks.integer("Trainer.epochs", "n", n)
         examples = Examples("Trainer.epochs", self.net, self.loss, X, y, sample_weight)
-        validation = self._validation(validation_data)
-        self._check_metrics(metrics)
+        validation = validation_examples("Trainer", self.net, self.loss, validation_data)
+        check_metrics("Trainer", self.loss, metrics)
         return self._epochs(examples, n, validation, metrics)
 
     def fit(
@@ -124,29 +119,21 @@ class Trainer:
         functions of predictions (N, K) and targets in rows, without weights; they are measured after each epoch on the training
         data, and on the validation data. Ctrl-C ends training after the step at hand: the weights are whole, the history is kept.
         """
-        for callback in callbacks if isinstance(callbacks, Sequence) else [None]:
-            if not isinstance(callback, Callback):
-                advice = f"Write {callback.__name__}(…)." if isinstance(callback, type) else ""
-                raise TypeError(checks.message("Trainer.fit", "a list of callbacks", repr(callbacks), advice))
+        check_callbacks("Trainer.fit", callbacks)
         checks.boolean("Trainer.fit", "progress", progress)
         checks.integer("Trainer.fit", "epochs", epochs)
         records = self.epochs(
             X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
         )
-        history = History()
-        for callback in callbacks:
-            callback.start(self)
-        with _bar(np.shape(X)[0], epochs, progress) as bar:
-            before, self._progress = self._progress, bar.update
+        with watching(self, callbacks, np.shape(X)[0] * epochs, "example", progress) as watch:
+            before, self._progress = self._progress, watch.bar.update
             try:
-                self._follow(records, history, callbacks, bar)
-            except KeyboardInterrupt:
-                history.stopped = "Ctrl-C"
+                for record in records:
+                    if watch.note(record):
+                        break
             finally:
                 self._progress = before
-        for callback in callbacks:
-            callback.end(self)
-        return history
+        return watch.history
 
     def evaluate(
         self, X: Array, y: Array, sample_weight: Array | None = None, metrics: Sequence[str | Metric] = ()
@@ -158,8 +145,9 @@ class Trainer:
         >>> trainer.evaluate(np.ones((2, 1)), np.array([1.0, 0.0]))
         {'loss': 0.5, 'r2': -1.0}
         """
-        self._check_metrics(metrics)
-        return self._measure(Examples("Trainer.evaluate", self.net, self.loss, X, y, sample_weight), metrics)
+        check_metrics("Trainer", self.loss, metrics)
+        examples = Examples("Trainer.evaluate", self.net, self.loss, X, y, sample_weight)
+        return measure(self.net, self.loss, examples, metrics)
 
     def _epochs(
         self, examples: Examples, n: int, validation: Examples | None, metrics: Sequence[str | Metric]
@@ -176,54 +164,8 @@ class Trainer:
                 seconds=seconds,
                 examples_per_second=examples.n / seconds,
                 learning_rate=alpha,
-                metrics=self._measure(examples, metrics, own=False) if metrics else {},
-                validation=self._measure(validation, metrics) if validation else {},
+                metrics=measure(self.net, self.loss, examples, metrics, own=False) if metrics else {},
+                validation=measure(self.net, self.loss, validation, metrics) if validation else {},
             )
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
             yield record
-
-    def _follow(self, records: Iterator[Epoch], history: History, callbacks: Sequence[Callback], bar: Any) -> None:
-        for record in records:
-            history.epochs.append(record)
-            shown = {name: f"{value:.4g}" for name, value in record.flat().items() if name not in HIDDEN}
-            bar.set_postfix(shown, refresh=False)
-            stops = [type(callback).__name__ for callback in callbacks if callback.epoch(self, record)]
-            if stops:
-                history.stopped = stops[0]
-                break
-
-    def _validation(self, data: tuple[Array, ...] | None) -> Examples | None:
-        if data is None:
-            return None
-        if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-            got = f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
-            raise TypeError(checks.message("Trainer", "validation_data as (X, y) or (X, y, sample_weight)", got))
-        return Examples("Trainer, validation_data", self.net, self.loss, *data)
-
-    def _check_metrics(self, metrics: Sequence[str | Metric]) -> None:
-        if isinstance(metrics, str):
-            raise TypeError(checks.message("Trainer", "metrics as a list", repr(metrics), f"Pass [{metrics!r}]."))
-        for metric in metrics:
-            if not callable(metric):
-                checks.choice("Trainer", "metric", metric, self.loss.measures)
-
-    def _measure(self, examples: Examples, metrics: Sequence[str | Metric], *, own: bool = True) -> dict[str, float]:
-        """The loss and measures of some examples; without `own`, only those that are asked for."""
-        f = examples.predictions(self.net)
-        y = examples.y.T
-        measured = {k: v for k, v in self.loss.metrics(f, y, examples.w).items() if own or k in metrics}
-        for metric in metrics:
-            if not isinstance(metric, str):
-                measured[getattr(metric, "__name__", type(metric).__name__)] = float(metric(f.T, y.T))
-        if own:
-            measured = {"loss": self.loss.replica().value(f, y, examples.w)} | measured
-        return measured
-
-
-@contextmanager
-def _bar(examples: int, epochs: int, shown: bool) -> Iterator[Any]:
-    """A progress bar over the examples of all epochs; tqdm.auto draws it in a terminal or a notebook."""
-    from tqdm.auto import tqdm
-
-    with tqdm(total=examples * epochs, disable=not shown, unit="example", unit_scale=True, dynamic_ncols=True) as bar:
-        yield bar

@@ -1,0 +1,294 @@
+"""Curvature: products of a vector with the Hessian of L and with its relatives, none of which is ever formed.
+
+    H v   = ∂²L/∂φ² v                   Hessian
+    G v   = Jᵀ (∂²L/∂f²) J v            Gauss–Newton, J = ∂f/∂φ: H without the curvature of the network itself
+    F v   = Σ_n s_n E[g_n g_nᵀ] v       Fisher, g_n = ∂ℓ_n/∂φ for targets drawn from the model; empirical: for those at hand
+
+    s_n = w_n / Σ w with reduction="mean", w_n with "sum": weight 2 is an example twice, so it counts once and not squared.
+
+All three see the training pass: BatchNorm takes the statistics of these examples, Dropout has one mask, the same in each product.
+At a kink, such as ReLU's, the curvature is that of the side the layer's slope is taken from.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.gradients.problem import Problem
+from backprop.gradients.tangents import Tangents
+from backprop.layers import Layer
+from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, LeastSquares, Loss, Poisson
+from backprop.sequential import Sequential
+
+# Negative log-likelihoods whose ∂²ℓ/∂f² does not depend on y, so that its expectation is itself.
+CANONICAL = (LeastSquares, CrossEntropy, BinaryCrossEntropy, Poisson)
+DENSE = 32  # up to this many parameters the Hessian is formed: it costs less than an iteration
+TOLERANCE = 1e-10  # relative, of an eigenvalue
+
+
+class Curvature:
+    """L as a function of φ around the network's φ: value, gradient, and products with its second derivatives.
+
+    Prepared once for many products. Rows X (N, D), targets y (N,) or (N, K); vectors v (P,) in the order of `net.phi`. `net` is
+    copied; `at(phi)` moves the copy. `dtype` None computes in the type of the network, "float64" or "float32" in that one.
+
+        (φ + iεv) → f + iε J v → L + iε ∂L/∂φ v → ∂L/∂φ + iε H v
+
+    The layers' own passes carry tangents as imaginary parts (see docs/curvature.md): exact to rounding, at the cost of one to
+    three gradients. Raises TypeError or ValueError for what does not fit, ValueError for a layer or a loss of one's own that does
+    not take complex numbers, RuntimeError for a forward pass that is random and cannot be repeated.
+    Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
+
+    >>> import numpy as np, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(1, 1, bias=False), dtype="float64")
+    >>> curvature = Curvature(net, bp.LeastSquares(), np.array([[3.0]]), np.array([1.0]))
+    >>> curvature.hessian_product(np.array([1.0]))  # of (3ω − 1)²
+    array([18.])
+    """
+
+    def __init__(self, net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = None, *, dtype: Any = None) -> None:
+        kind = None if dtype is None else checks.dtype("Curvature", dtype)
+        self._prepare(Problem("Curvature", net, loss, X, y, sample_weight, dtype=kind))
+
+    def _prepare(self, problem: Problem) -> None:
+        if not problem.net.size:
+            raise ValueError(checks.message(problem.who, "a network with parameters", "none"))
+        _strip(problem.net)
+        if not np.array_equal(problem.forward(), problem.forward(), equal_nan=True):
+            advice = "Draw from a generator that `reseed(*key)` sets."
+            raise RuntimeError(checks.message(problem.who, "the same outputs twice", "two different ones", advice))
+        self._problem, self._tangents = problem, Tangents(problem)
+        self._f: Array | None = None  # of the real pass at this φ, whose caches serve any number of backward passes
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return self._problem.net.size
+
+    def at(self, phi: Any) -> Self:
+        """Move to other parameters φ (P,); returns itself. Raises TypeError or ValueError for a φ that does not fit."""
+        phi = self._vector("at", "phi", phi)
+        if not np.array_equal(phi, self._problem.net.phi):
+            self._problem.net.phi[...] = phi
+            self._f = None
+        return self
+
+    def value(self) -> float:
+        """L."""
+        f, problem = self._outputs(), self._problem
+        return problem.loss.value(f, problem.y, problem.w)
+
+    def gradient(self) -> Array:
+        """∂L/∂φ (P,)."""
+        self.value()
+        return self._pull_back(self._problem.loss.slope())
+
+    def hessian_product(self, v: Any) -> Array:
+        """H v (P,). Raises TypeError or ValueError for a v that is not P finite real numbers."""
+        tangents = self._tangents
+        f = tangents.forward(self._vector("hessian_product", "v", v))
+        return tangents.backward(tangents.slope(f))
+
+    def gauss_newton_product(self, v: Any) -> Array:
+        """G v (P,). Positive semidefinite where ℓ is convex in f, which all losses here but GaussianNLL are."""
+        return self._gauss_newton(self._vector("gauss_newton_product", "v", v))
+
+    def fisher_product(self, v: Any, *, empirical: bool = False) -> Array:
+        """F v (P,), positive semidefinite. `empirical` takes the targets at hand in place of those the model expects.
+
+        The expectation is that of the likelihood whose negative logarithm ℓ is: for LeastSquares a normal one with variance ½.
+        For all but GaussianNLL it is G v. Raises ValueError for a loss that is no such likelihood, unless `empirical`.
+        """
+        v = self._vector("fisher_product", "v", v)
+        if checks.boolean("fisher_product", "empirical", empirical):
+            return self._empirical_fisher(v)
+        loss = self._problem.loss
+        if type(loss) is GaussianNLL:
+            return self._gaussian_fisher(v)
+        if type(loss) in CANONICAL:
+            return self._gauss_newton(v)
+        names = ", ".join(kind.__name__ for kind in (*CANONICAL, GaussianNLL))
+        advice = "Pass empirical=True, or use gauss_newton_product."
+        raise ValueError(checks.message("fisher_product", f"a likelihood, one of {names}", loss.label, advice))
+
+    def _gauss_newton(self, v: Array) -> Array:
+        tangents = self._tangents
+        return self._pull_back(tangents.tangent(tangents.slope(tangents.forward(v))) * tangents.scale)
+
+    def _gaussian_fisher(self, v: Array) -> Array:
+        # ∂²ℓ/∂f² is of second degree in y, so two points, one standard deviation to either side, average to its expectation.
+        tangents = self._tangents
+        f = tangents.forward(v)
+        mean, s = np.split(f.real, 2)
+        both = [tangents.tangent(tangents.slope(f, mean + side * np.exp(s / 2))) for side in (-1, 1)]
+        return self._pull_back((both[0] + both[1]) * (tangents.scale / 2))
+
+    def _empirical_fisher(self, v: Array) -> Array:
+        tangents, loss = self._tangents, self._problem.loss
+        df = tangents.tangent(tangents.forward(v))
+        self.value()
+        along = np.add.reduce(loss.dell_df() * df, axis=0)  # g_nᵀ v, from which no g_n need be formed
+        return self._pull_back(loss.slope() * along * tangents.scale)
+
+    def _outputs(self) -> Array:
+        if self._f is None:
+            self._f = self._problem.forward()
+        return self._f
+
+    def _pull_back(self, u: Array) -> Array:
+        """Jᵀ u (P,) for u (K, N)."""
+        self._outputs()
+        _, gradients = self._problem.net.backward(u)
+        return gradients.dL_dphi  # type: ignore[attr-defined]
+
+    def _vector(self, method: str, name: str, v: Any) -> Array:
+        """A finite real vector (P,)."""
+        who = f"Curvature.{method}"
+        v = checks.numeric(who, name, v)
+        if v.shape != (self.size,):
+            raise ValueError(checks.message(who, f"{name} with shape ({self.size},), that of φ", f"shape {v.shape}"))
+        if not checks.all_finite(v):
+            at = int(np.argmin(np.isfinite(v)))
+            raise ValueError(checks.message(who, f"finite values in {name}", f"{v[at]} at {at}"))
+        return v
+
+    def __repr__(self) -> str:
+        return f"Curvature({self._problem.net.label}, {self._problem.loss.label}, {self._problem.n} examples)"
+
+
+def hessian_product(net: Layer, loss: Loss, X: Any, y: Any, v: Any, sample_weight: Any = None) -> Array:
+    """H v (P,) for one vector v (P,); see `Curvature`, which is prepared once for many.
+
+    >>> import numpy as np, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(1, 1, bias=False), bp.Exp(), dtype="float64")
+    >>> net.phi[...] = 0
+    >>> hessian_product(net, bp.LeastSquares(), np.ones((1, 1)), np.zeros(1), np.ones(1))  # of exp(2ω)
+    array([4.])
+    """
+    return _curvature("hessian_product", net, loss, X, y, sample_weight).hessian_product(v)
+
+
+def gauss_newton_product(net: Layer, loss: Loss, X: Any, y: Any, v: Any, sample_weight: Any = None) -> Array:
+    """G v = Jᵀ (∂²L/∂f²) J v (P,) for one vector v (P,); see `Curvature`, which is prepared once for many.
+
+    Source: Schraudolph (2002), "Fast curvature matrix-vector products for second-order gradient descent", Neural Computation 14.
+
+    >>> import numpy as np, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(1, 1, bias=False), bp.Exp(), dtype="float64")
+    >>> net.phi[...] = 0
+    >>> gauss_newton_product(net, bp.LeastSquares(), np.ones((1, 1)), np.zeros(1), np.ones(1))
+    array([2.])
+    """
+    return _curvature("gauss_newton_product", net, loss, X, y, sample_weight).gauss_newton_product(v)
+
+
+def fisher_product(
+    net: Layer, loss: Loss, X: Any, y: Any, v: Any, sample_weight: Any = None, *, empirical: bool = False
+) -> Array:
+    """F v (P,) for one vector v (P,); see `Curvature.fisher_product`. It raises ValueError for a loss that is no likelihood.
+
+    Sources: Amari (1998), "Natural gradient works efficiently in learning", Neural Computation 10; Kunstner, Balles and Hennig
+    (2019), "Limitations of the empirical Fisher approximation for natural gradient descent", arXiv:1905.12558.
+
+    >>> import numpy as np, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(1, 1, bias=False), dtype="float64")
+    >>> net.phi[...] = 0
+    >>> fisher_product(net, bp.BinaryCrossEntropy(), np.full((1, 1), 2.0), np.ones(1), np.ones(1))  # p (1 − p) x²
+    array([1.])
+    """
+    return _curvature("fisher_product", net, loss, X, y, sample_weight).fisher_product(v, empirical=empirical)
+
+
+def hessian_eigenvalues(
+    net: Layer, loss: Loss, X: Any, y: Any, k: int = 1, sample_weight: Any = None, *, seed: int = 0
+) -> Array:
+    """The k largest eigenvalues of H, the largest first, in float64 (k,). `seed` draws the vector that the iteration starts from.
+
+    By the Lanczos method from Hessian-vector products alone; a few parameters, or nearly all eigenvalues: from H itself. Raises
+    TypeError or ValueError for a k that is not 1 … P, ValueError where H is not finite, RuntimeError if the iteration does not
+    converge.
+    Source: Lehoucq, Sorensen and Yang (1998), "ARPACK users' guide".
+
+    >>> import numpy as np, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(2, 1, bias=False))
+    >>> hessian_eigenvalues(net, bp.LeastSquares(), np.diag([1.0, 3.0]), np.zeros(2), k=2)
+    array([9., 1.])
+    """
+    return _largest("hessian_eigenvalues", net, loss, X, y, k, sample_weight, seed)
+
+
+def learning_rate_ceiling(
+    net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = None, *, momentum: float = 0.0
+) -> float:
+    """2 (1 + μ) / λ, λ the largest eigenvalue of H: above it, gradient descent on the quadratic with this H diverges.
+
+        along the eigenvector of λ    φ ← (1 − αλ) φ      shrinks for 0 < α < 2/λ, grows beyond; with momentum μ, 2 (1 + μ)/λ
+
+    It speaks of all examples as one batch, of this φ, and of SGD without Nesterov's momentum. In training, λ tends to rise until
+    2/λ has come down to the learning rate, the edge of stability. inf where no curvature is positive.
+    Sources: LeCun, Simard and Pearlmutter (1993), "Automatic learning rate maximization by on-line estimation of the Hessian's
+    eigenvectors"; Cohen, Kaur, Li, Kolter and Talwalkar (2021), "Gradient descent on neural networks typically occurs at the
+    edge of stability", arXiv:2103.00065.
+
+    >>> import numpy as np, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(1, 1, bias=False))
+    >>> learning_rate_ceiling(net, bp.LeastSquares(), np.full((1, 1), 2.0), np.zeros(1))  # L = 4ω²
+    0.25
+    """
+    who = "learning_rate_ceiling"
+    momentum = checks.number(who, "momentum", momentum, least=0, below=1)
+    largest = float(_largest(who, net, loss, X, y, 1, sample_weight, 0)[0])
+    return 2 * (1 + momentum) / largest if largest > 0 else math.inf
+
+
+def _curvature(who: str, net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any, dtype: Any = None) -> Curvature:
+    """A `Curvature` that speaks in the name of the function called."""
+    made = Curvature.__new__(Curvature)
+    made._prepare(Problem(who, net, loss, X, y, sample_weight, dtype=dtype))
+    return made
+
+
+def _largest(who: str, net: Layer, loss: Loss, X: Any, y: Any, k: int, sample_weight: Any, seed: int) -> Array:
+    curvature = _curvature(who, net, loss, X, y, sample_weight, np.float64)
+    P, k = curvature.size, checks.integer(who, "k", k)
+    generator = checks.generator(who, seed)
+    if k > P:
+        raise ValueError(checks.message(who, f"k ≤ {P}, the number of parameters", f"{k}"))
+    start = generator.standard_normal(P)
+    along = curvature.hessian_product(start)
+    if not checks.all_finite(along):
+        raise ValueError(checks.message(who, "finite second derivatives", "inf or NaN", "L overflows at this φ."))
+    if max(2 * k + 2, DENSE) >= P:
+        H = np.array([curvature.hessian_product(column) for column in np.eye(P)])
+        return np.linalg.eigvalsh((H + H.T) / 2)[::-1][:k]
+    if not along.any():
+        return np.zeros(k)  # H is 0, from which no iteration can start
+    return _lanczos(who, curvature, k, start)
+
+
+def _lanczos(who: str, curvature: Curvature, k: int, start: Array) -> Array:
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    P = curvature.size
+    H = LinearOperator((P, P), matvec=lambda v: curvature.hessian_product(v.ravel()), dtype=np.float64)
+    try:
+        found = eigsh(H, k, which="LA", v0=start, tol=TOLERANCE, return_eigenvectors=False)
+    except ArpackNoConvergence as error:
+        got = f"{len(error.eigenvalues)} after {10 * P} iterations"
+        raise RuntimeError(checks.message(who, f"{k} eigenvalues to converge", got, "Ask for fewer.")) from None
+    return np.sort(found)[::-1]
+
+
+def _strip(net: Sequential) -> None:
+    """Make a copy keep all activations, and leave out ∂L/∂X, for which nobody asks."""
+    net.leave_out_the_data()
+    layers: list[Layer] = [net]
+    for layer in layers:  # grows while it runs
+        layers.extend(layer.children.values())
+        if isinstance(layer, Sequential):
+            layer.checkpoint = None

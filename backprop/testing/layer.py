@@ -1,0 +1,321 @@
+"""The promises of a layer, the simplest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.gradients import check_gradients
+from backprop.initializers import Constant
+from backprop.layers import Identity, Layer, Linear
+from backprop.losses import LeastSquares
+from backprop.sequential import Sequential
+from backprop.testing.promises import (
+    BATCHES,
+    ENTRIES,
+    FEW,
+    LAYOUTS,
+    ROUNDING,
+    TRAINED,
+    Fault,
+    Promises,
+    copied,
+    differences,
+    drawn,
+    keep,
+    laid_out,
+    sizes,
+    spread,
+    steps,
+)
+
+
+def assert_layer(layer: Layer, h: Any) -> None:
+    """Run the library's tests of a layer on one of your own. Raises AssertionError for the first promise it breaks.
+
+    h (D, N) holds examples the layer can take, one per column, a few of them different; a vector (D,) asks for vectors, too.
+    What is tested: arrays and caches that no other pass disturbs, copies, gradients (`check_gradients`, at several batch sizes),
+    inference, dtypes, memory order, and the trainer against steps by hand, in shards and with checkpoints. Raises TypeError or
+    ValueError for what is no layer, or an h that does not fit.
+
+    >>> import numpy as np, backprop as bp
+    >>> class Wrong(bp.Tanh):
+    ...     def backward(self, dL_df): return dL_df.copy(), {}
+    >>> assert_layer(Wrong(), np.eye(3))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    AssertionError: Wrong(), gradients: expected backward to be the derivative of forward, got another gradient ...
+    """
+    __tracebackhide__ = True  # pytest then points at the line of the caller
+    checks.layer("assert_layer", layer, Layer)
+    array = checks.columns(layer, "forward", checks.numeric("assert_layer", "h", h))
+    checks.finite("assert_layer", "h", array)
+    keep(layer.label, LAYER, _Layers(layer, array))
+
+
+class _Layers:
+    """Copies of a layer, each in a network of its own, and examples drawn from h."""
+
+    def __init__(self, layer: Layer, h: Array) -> None:
+        self.layer, self.is_vector = layer, h.ndim == 1
+        h = h.reshape(len(h), -1).astype(np.float64)
+        self.all = h if h.shape[1] > 1 else np.hstack([h, 0.9 * h])
+        self.h, self.N = self.examples(FEW), h.shape[1]
+        self.other = np.roll(self.h, 1, axis=1)
+        self.draws = any(type(leaf).reseed is not Layer.reseed for leaf in layer.leaves())
+        self.is_plain = not (self.draws or layer.couples_examples or layer.buffers)
+
+    def examples(self, n: int) -> Array:
+        """Inputs (D, n)."""
+        return self.all[:, drawn(self.all.shape[1], n)]
+
+    def network(self, dtype: str = "float64", *, inside: bool = False, checkpoint: int | None = None) -> Sequential:
+        """A copy of the layer in a network, alone or between two layers that do nothing.
+
+        Its φ has moved a little, as training moves it: a layer that keeps numbers made from φ elsewhere is found out.
+        """
+        around: list[Layer] = []
+        if inside:
+            around = [Linear(len(self.h), len(self.h), initializer=Constant(0.0)), Identity()]
+            around[0].parameters["omega"][...] = np.eye(len(self.h))
+        net = Sequential(*around[:1], self.layer.copy(), *around[1:], dtype=dtype, checkpoint=checkpoint)
+        mine = net.phi[-self.layer.size :] if self.layer.size else net.phi[:0]
+        mine += 0.1 * np.random.default_rng(0).uniform(-1, 1, mine.size) * np.maximum(np.abs(mine), 0.1)
+        return net
+
+    def alone(self, dtype: str = "float64") -> Layer:
+        """The layer of such a network."""
+        return self.network(dtype)[0]
+
+
+def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array]:
+    """f, ∂L/∂h and the gradients of a forward and a backward pass, by name."""
+    layer.reseed(0)
+    f = layer.forward(h.copy(order="K"))
+    return {"f": f, **_backward(layer, spread(f.shape, f.dtype) if dL_df is None else dL_df)}
+
+
+def _backward(layer: Layer, dL_df: Array) -> dict[str, Array]:
+    dL_dh, gradients = checks.backward_result(layer, layer.backward(dL_df.copy(order="K")))
+    return {"∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in layer.take(gradients).items()}}
+
+
+def _copies(of: _Layers) -> Iterator[Fault]:
+    """copy() shares nothing with the layer it is taken of."""
+    twin = of.layer.copy()
+    for kind in ("parameters", "buffers"):
+        mine, its = getattr(of.layer, kind), getattr(twin, kind)
+        for name in mine:
+            if np.shares_memory(mine[name], its[name]):
+                yield f"a copy() with {kind} of its own", f"one that shares {name!r}", "Let copy.deepcopy copy it."
+    if twin is of.layer:
+        yield "a copy()", "the layer itself", "Leave __deepcopy__ out."
+
+
+def _repeats(of: _Layers) -> Iterator[Fault]:
+    """The same h gives the same f, and φ is left alone."""
+    net = of.network()
+    phi, first, second = net.phi.copy(), _pass(net[0], of.h)["f"].copy(), _pass(net[0], of.h)["f"]
+    advice = "A pass must not change parameters: they are the optimizer's."
+    yield from differences({"φ": net.phi}, {"φ": phi}, "φ as it was before a pass", advice)
+    advice = "Draw random numbers from a generator that reseed(*key) sets; keep no other state from pass to pass."
+    yield from differences({"f": second}, {"f": first}, "the same f from the same h after the same reseed(0)", advice)
+
+
+def _shapes(of: _Layers) -> Iterator[Fault]:
+    """One column of f per example, ∂L/∂h like h, and widths as stated."""
+    for n in BATCHES:
+        found = _pass(of.alone(), of.examples(n))
+        f, D = found["f"], len(of.h)
+        if f.ndim != 2 or f.shape[1] != n:
+            yield f"f with {n} columns for {n} examples", f"shape {f.shape}", "An example is a column: keep axis 1."
+        if found["∂L/∂h"].shape != (D, n):
+            yield f"∂L/∂h with the shape of h, {(D, n)}", f"shape {found['∂L/∂h'].shape}", ""
+        if of.layer.out_features not in (None, len(f)):
+            advice = f"Set out_features = {len(f)} in __init__, or leave it out."
+            yield f"f with out_features = {of.layer.out_features} rows", f"{len(f)}", advice
+        if of.layer.keeps_width and len(f) != D:
+            yield f"f with the {D} rows of h, as keeps_width says", f"{len(f)}", "Leave keeps_width out."
+
+
+def _inputs_left_alone(of: _Layers) -> Iterator[Fault]:
+    """What is handed in is not written."""
+    layer, h = of.alone(), of.h.copy()
+    f = layer.forward(h)
+    dL_df = spread(f.shape, f.dtype)
+    layer.backward(dL_df)
+    layer.infer(h)
+    advice = "The layer before needs its f, and other branches their ∂L/∂f: write to new arrays."
+    expected = {"h": of.h, "∂L/∂f": spread(f.shape, f.dtype)}
+    yield from differences({"h": h, "∂L/∂f": dL_df}, expected, "h and ∂L/∂f as they were handed in", advice)
+
+
+def _arrays_kept(of: _Layers) -> Iterator[Fault]:
+    """What is returned is not written again."""
+    layer = of.alone()
+    found = {"infer's f": layer.infer(of.h), **_pass(layer, of.h)}
+    before = copied(found)
+    _pass(layer, of.other)
+    layer.infer(of.other)
+    advice = "What is returned is the caller's: return new arrays, or those of self.empty(name, shape, dtype)."
+    yield from differences(found, before, "arrays that no later pass writes over", advice)
+    found["f"] = layer.forward(of.h)
+    before = copied({"f": found["f"]})
+    layer.backward(spread(found["f"].shape))
+    yield from differences(found, before, "an f that backward does not write over", advice)
+
+
+def _pending_backward(of: _Layers) -> Iterator[Fault]:
+    """Nothing that happens between forward and backward changes what backward gives."""
+    keep = "Keep what backward needs in attributes that only forward sets, each time anew: self.h = h."
+    between: dict[str, tuple[Callable[[Layer], object], str]] = {
+        "a first backward": (lambda layer: layer.backward(dL_df), "backward must not change what it needs."),
+        "infer": (lambda layer: layer.infer(of.other), keep),
+        "a pass of a copy": (lambda layer: _pass(layer.copy(), of.other), f"{keep} Nothing belongs to the class."),
+        "a pass of a replica": (lambda layer: _pass(layer.replica(), of.other), f"{keep} A replica is a shallow copy."),
+    }
+    for name, (disturb, advice) in between.items():
+        layer = of.alone()
+        expected = copied(_pass(layer, of.h))
+        layer.reseed(0)
+        dL_df = spread(layer.forward(of.h).shape)
+        disturb(layer)
+        found = _backward(layer, dL_df)
+        del expected["f"]
+        yield from differences(found, expected, f"the same gradients after {name}", advice)
+
+
+def _parameters(of: _Layers) -> Iterator[Fault]:
+    """The parameters in φ are those that count."""
+    net = of.network()
+    before = copied(_pass(net[0], of.h))
+    for name, parameter in net[0].parameters.items():
+        if before[f"∂L/∂{name}"].any():
+            parameter += 0.1 * np.maximum(np.abs(parameter), 0.1)
+            f = _pass(net[0], of.h)["f"]
+            if np.array_equal(f, before["f"]):
+                advice = f"Read it from self.parameters[{name!r}] in each pass: a network moves it into its φ."
+                yield f"another f when {name!r} changes in φ", "the same f", advice
+            before["f"] = f.copy()
+    fresh = of.network()
+    fresh.phi[...] = net.phi
+    wanted, advice = (
+        "what a new layer with this φ gives",
+        "Keep nothing made from parameters: they change in each step.",
+    )
+    yield from differences(_pass(net[0], of.h), _pass(fresh[0], of.h), wanted, advice)
+
+
+def _gradients(of: _Layers) -> Iterator[Fault]:
+    """What backward gives is the derivative of forward."""
+    for n in sizes(of.N):
+        report = check_gradients(of.network(), of.examples(n).T, max_entries=ENTRIES)
+        if not report.passed:
+            yield "backward to be the derivative of forward", f"another gradient for a batch of {n}", f"\n{report}"
+
+
+def _inference(of: _Layers) -> Iterator[Fault]:
+    """What infer gives is the same each time, that of forward where nothing makes them differ, and that of frozen()."""
+    layer = of.alone()
+    if of.is_plain:
+        found, advice = {"f": layer.infer(of.h)}, "Define infer, or leave it out."
+        yield from differences(found, {"f": layer.forward(of.h)}, "infer to agree with forward", advice, ROUNDING)
+    f, advice = layer.infer(of.h), "Define infer without randomness, and without state that it changes."
+    yield from differences({"f": layer.infer(of.h)}, {"f": f}, "the same f from infer each time", advice)
+    found, advice = {"f": layer.frozen().forward(of.h)}, "Define frozen: a layer whose forward is this layer's infer."
+    yield from differences(found, {"f": f}, "frozen() to compute what infer does", advice, ROUNDING)
+
+
+def _dtypes(of: _Layers) -> Iterator[Fault]:
+    """float32 stays float32, float64 stays float64."""
+    advice = "Make arrays in the dtype of h; a constant array in float64 turns all it meets into float64."
+    for dtype in TRAINED:
+        layer, h = of.alone(dtype), of.h.astype(dtype)
+        for name, array in {**_pass(layer, h), "infer's f": layer.infer(h)}.items():
+            if array.dtype != dtype:
+                yield f"{dtype} from {dtype} parameters and h", f"{name} of {array.dtype}", advice
+
+
+def _layouts(of: _Layers) -> Iterator[Fault]:
+    """The order of h in memory does not matter."""
+    expected = _pass(of.alone(), of.h)
+    dL_df = spread(expected["f"].shape)
+    for layout in LAYOUTS:
+        layer = of.alone()
+        layer.reseed(0)
+        f = layer.forward(laid_out(of.h, layout))
+        dL_dh, gradients = layer.backward(laid_out(dL_df, layout))
+        found = {"f": f, "∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
+        yield from differences(found, expected, f"the same from {layout} arrays", "Use shapes, not memory.", ROUNDING)
+
+
+def _examples_apart(of: _Layers) -> Iterator[Fault]:
+    """What happens to one example does not depend on the others, unless couples_examples says so."""
+    if of.draws or of.layer.couples_examples:
+        return
+    layer, cut = of.alone(), FEW // 2
+    whole = copied(_pass(layer, of.h))
+    dL_df = spread(whole["f"].shape)
+    parts = [copied(_pass(layer, of.h[:, part], dL_df[:, part])) for part in (slice(cut), slice(cut, None))]
+    joined = {name: np.hstack([part[name] for part in parts]) for name in ("f", "∂L/∂h")}
+    added = {name: parts[0][name] + parts[1][name] for name in whole if name not in joined}
+    wanted = "the same for a batch and for its two parts"
+    advice = (
+        "If f of one example depends on the others, set couples_examples = True: the trainer keeps its batches whole."
+    )
+    yield from differences({**joined, **added}, whole, wanted, advice, 1e3 * ROUNDING)
+
+
+def _checkpoints(of: _Layers) -> Iterator[Fault]:
+    """A forward pass that is run again gives the same."""
+    plain, sparing = of.network(inside=True), of.network(inside=True, checkpoint=2)
+    wanted = "the same with checkpoint=2, which runs forward again from a snapshot()"
+    advice = "If it has state, define snapshot: a twin that repeats the next forward pass, with a generator of its own."
+    yield from differences(_pass(sparing, of.h), _pass(plain, of.h), wanted, advice)
+    yield from differences(sparing.buffers, plain.buffers, wanted, advice)
+
+
+def _trains(of: _Layers) -> Iterator[Fault]:
+    """Two steps of the trainer are two steps by hand."""
+    for dtype in TRAINED:
+        for inside in (True, False):
+            net = of.network(dtype, inside=inside)
+            h = of.h.astype(dtype)
+            y = spread(net.infer(h).shape, dtype)
+            if net.size:
+                whole = of.draws or of.layer.couples_examples
+                yield from steps(net, LeastSquares(), h, y, None, (1,) if whole else (1, 2))
+
+
+def _vectors(of: _Layers) -> Iterator[Fault]:
+    """A single example may be a vector."""
+    if of.is_vector:
+        layer = of.alone()
+        dL_df = spread(layer.forward(of.all[:, :1]).shape)
+        column = copied(_pass(layer, of.all[:, :1], dL_df))
+        vector = _pass(layer, of.all[:, 0], dL_df[:, 0])
+        expected = column | {name: column[name][:, 0] for name in ("f", "∂L/∂h")}
+        wanted, advice = "the same for h (D,) as for h (D, 1)", "Pass h with shape (D, 1) if vectors are not wanted."
+        yield from differences(vector, expected, wanted, advice, ROUNDING)
+
+
+LAYER: Promises = {
+    "copies": _copies,
+    "what is handed in": _inputs_left_alone,
+    "repetition": _repeats,
+    "shapes": _shapes,
+    "what is returned": _arrays_kept,
+    "a pending backward": _pending_backward,
+    "parameters": _parameters,
+    "gradients": _gradients,
+    "inference": _inference,
+    "dtypes": _dtypes,
+    "memory order": _layouts,
+    "examples": _examples_apart,
+    "checkpoints": _checkpoints,
+    "training": _trains,
+    "vectors": _vectors,
+}

@@ -1,0 +1,110 @@
+"""A promise is a function that yields what is broken: what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.losses import Loss
+from backprop.optimizers import SGD
+from backprop.sequential import Sequential
+from backprop.training import Trainer
+
+FEW = 7  # examples of most checks
+BATCHES = (FEW, 2, 1)  # of the gradient check, which also takes all there are; of several, mistakes are told apart best
+ENTRIES = 200  # checked one by one in each gradient check; random directions cover the rest
+STEP = 0.01  # the most that an entry of φ moves in a training step: far enough to be seen, near enough to stay in the domain
+ROUNDING = 1e-12  # relative to the largest entry: sums of the same float64 numbers in another order
+TRAINED = {"float32": 1e-5, "float64": ROUNDING}  # dtype -> tolerance after two steps
+LAYOUTS = ("C-ordered", "F-ordered", "strided", "read-only")
+
+Fault = tuple[str, str, str]  # what was expected, what came, and what to do
+Promises = Mapping[str, Callable[[Any], Iterator[Fault]]]
+
+
+def keep(label: str, promises: Promises, subject: Any) -> None:
+    """Ask each promise in turn; a fault or an error ends it."""
+    __tracebackhide__ = True
+    for name, check in promises.items():
+        try:
+            fault = next(check(subject), None)
+        except Exception as error:
+            got = f"{type(error).__name__}: {str(error).rstrip('.')}"
+            raise AssertionError(checks.message(f"{label}, {name}", "no error", got)) from error
+        if fault is not None:
+            raise AssertionError(checks.message(f"{label}, {name}", *fault).replace(". \n", ".\n"))
+
+
+def differences(
+    found: Mapping[str, Any], expected: Mapping[str, Any], wanted: str, advice: str, tolerance: float = 0.0
+) -> Iterator[Fault]:
+    """A fault for each array that is not as expected, within a tolerance relative to its largest entry."""
+    for name, right in expected.items():
+        actual, right = np.asarray(found[name]), np.asarray(right)
+        if actual.shape != right.shape:
+            yield wanted, f"{name} with shape {actual.shape} instead of {right.shape}", advice
+            continue
+        with np.errstate(all="ignore"):
+            same = (actual == right) | (np.isnan(actual) & np.isnan(right))
+            off = np.where(same, 0.0, np.abs(actual - right))
+            largest = max(1.0, float(np.max(np.abs(right), initial=0.0)))
+        if not np.max(off, initial=0.0) <= tolerance * largest:
+            where = tuple(map(int, np.unravel_index(np.argmax(off), off.shape)))
+            yield wanted, f"{name} that differs by {off[where]:.3g}" + (f" at {where}" if where else ""), advice
+
+
+def spread(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
+    """Numbers between ½ and 1½ of either sign, always the same ones."""
+    generator = np.random.default_rng(1)
+    return (generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)).astype(dtype)
+
+
+def drawn(N: int, n: int) -> Array:
+    """The places of n of N examples, each once as long as there are enough."""
+    return np.resize(np.random.default_rng(0).permutation(N), n)
+
+
+def sizes(N: int) -> list[int]:
+    """Batch sizes of the gradient check for N examples."""
+    return list(dict.fromkeys((*BATCHES, N)))
+
+
+def copied(arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """Arrays as they are now."""
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def laid_out(array: Array, layout: str) -> Array:
+    """The same values in another order in memory."""
+    if layout == "strided":
+        room = np.full([2 * n for n in array.shape], np.nan, array.dtype)
+        view = room[tuple(slice(None, None, 2) for _ in array.shape)]
+        view[...] = array
+        return view
+    array = array.copy(order="F" if layout == "F-ordered" else "C")
+    array.setflags(write=layout != "read-only")
+    return array
+
+
+def steps(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, shards: Iterable[int]) -> Iterator[Fault]:
+    """φ after two steps of gradient descent, by hand and by the trainer."""
+    by_hand = net.copy()
+    alpha = 0.0
+    for t in range(2):
+        by_hand.reseed(0, t, 0)  # as the trainer does: seed, step, shard
+        loss.forward(by_hand.forward(h), y, w)
+        dL_dphi = by_hand.backward(loss.backward())[1].dL_dphi  # type: ignore[attr-defined]
+        alpha = alpha or STEP / max(float(np.max(np.abs(dL_dphi))), 1e-6)
+        by_hand.phi -= alpha * dL_dphi
+    for S in shards:
+        twin = net.copy()
+        trainer = Trainer(twin, loss, SGD(alpha), batch_size="full", shards=S, threads=1)
+        for _ in trainer.epochs(h.T, y.T, 2, sample_weight=w):
+            pass
+        wanted = f"φ after two steps of the trainer (shards={S}, {net.phi.dtype}) to be φ − α ∂L/∂φ by hand"
+        advice = "A pass must depend on its arguments and on φ alone; the trainer runs replicas on recycled arrays."
+        yield from differences({"φ": twin.phi}, {"φ": by_hand.phi}, wanted, advice, TRAINED[net.phi.dtype.name])

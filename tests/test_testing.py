@@ -1,0 +1,692 @@
+"""The tests of the library as others use them: every part of ours passes, every planted fault is found and named."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import subprocess
+import sys
+
+import mutants
+import numpy as np
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from tables import LAYERS, LOSSES, OPTIMIZERS, spread
+
+import backprop as bp
+from backprop import testing
+
+F, Y = spread((3, 8), seed=1), spread((3, 8), seed=2)  # outputs and targets
+LABELS = np.array([0, 1, 2, 0, 0, 2, 0, 1])
+
+
+class Scale(bp.Layer):
+    """A right layer, as the documentation shows one; it takes matrices only. The subclasses are wrong."""
+
+    def __init__(self, features=4):
+        self.parameters["omega"] = np.full((features, 1), 1.5)
+
+    def forward(self, h):
+        self.h = h
+        return self.parameters["omega"] * h
+
+    def backward(self, dL_df):
+        return self.parameters["omega"] * dL_df, {"omega": (dL_df * self.h).sum(axis=1, keepdims=True)}
+
+
+class Noise(bp.Layer):
+    """A right layer that is random: h + ε, no noise in inference. The subclasses leave parts of that out."""
+
+    keeps_width = True
+
+    def __init__(self):
+        self.generator = np.random.default_rng(0)
+
+    def reseed(self, *key):
+        self.generator = np.random.default_rng(key)
+
+    def snapshot(self):
+        twin = super().snapshot()
+        twin.generator = copy.deepcopy(self.generator)
+        return twin
+
+    def forward(self, h):
+        return h + self.generator.normal(size=h.shape).astype(h.dtype)
+
+    def infer(self, h):
+        return h.copy()
+
+    def frozen(self):
+        return bp.Identity()
+
+    def backward(self, dL_df):
+        return dL_df.copy(), {}
+
+
+class Centred(bp.Layer):
+    """h − mean over the batch; says nothing of it."""
+
+    keeps_width = True
+
+    def forward(self, h):
+        return h - h.mean(axis=1, keepdims=True)
+
+    def backward(self, dL_df):
+        return dL_df - dL_df.mean(axis=1, keepdims=True), {}
+
+
+class CentredAndSaysSo(Centred):
+    couples_examples = True
+
+
+class Attribute(Scale):
+    """A right layer that reads its parameter from an attribute."""
+
+    def __init__(self):
+        self.omega = np.full((4, 1), 1.5)
+        self.parameters = {"omega": self.omega}
+
+    def forward(self, h):
+        self.h = h
+        return self.omega * h
+
+
+class Halves(bp.Composite):
+    """A right composite: h through one layer, and again through it, as h/2."""
+
+    keeps_width = True
+
+    def __init__(self):
+        self.layers = {"inner": bp.Linear(4, 4, seed=0)}
+
+    def forward(self, h):
+        return self.layers["inner"].forward(h / 2)
+
+    def backward(self, dL_df):
+        dL_dh, gradients = self.backward_child("inner", dL_df)
+        return dL_dh / 2, gradients
+
+
+class Logarithm(bp.Layer):
+    """A right layer that takes positive numbers only."""
+
+    keeps_width = True
+
+    def forward(self, h):
+        self.h = h
+        return np.log(h)
+
+    def backward(self, dL_df):
+        return dL_df / self.h, {}
+
+
+RIGHT = {
+    "Scale": (Scale, spread((4, 9))),
+    "Scale of one example": (Scale, spread((4, 1))),
+    "Attribute": (Attribute, spread((4, 9))),
+    "Noise": (Noise, spread((4, 9))),
+    "coupled": (CentredAndSaysSo, spread((4, 9))),
+    "a composite": (Halves, spread((4, 3))),
+    "positive inputs": (Logarithm, np.abs(spread((4, 9))) + 0.1),
+    "float32": (Scale, spread((4, 3)).astype(np.float32)),
+    "whole numbers": (Scale, np.arange(12).reshape(4, 3)),
+    "many examples": (Scale, spread((4, 60))),
+    "wide": (lambda: bp.Linear(30, 20, seed=0), spread((30, 5))),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_layers_pass(name):
+    make, h = RIGHT[name]
+    testing.assert_layer(make(), h)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 9)], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_of_the_library_passes(name, shape):
+    testing.assert_layer(LAYERS[name](4), spread(shape))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("K", [2, 3])
+def test_every_loss_of_the_library_passes(name, K):
+    row, generator = LOSSES[name], np.random.default_rng(K)
+    f = generator.normal(0, 1.5, (K * row.outputs, 6))
+    testing.assert_loss(row.make(), f, row.target(generator, K, 6))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_of_the_library_passes(name):
+    kind, settings = OPTIMIZERS[name]
+    testing.assert_optimizer(kind(**settings))
+
+
+# The gradient check names most mistakes; a few are found before it, by the state they leave.
+STATES = {
+    "infer writes over the cache": "the same gradients after infer",
+    "the cache used up": "an f that backward does not write over",
+    "the mask drawn again": "the same gradients after a first backward",
+    "the last example forgotten": "wrong in example 6 alone",  # of the seven that are drawn
+    "∂L/∂Ω accumulates": "the same gradients after a first backward",
+    "a loss with old targets": "what a new loss gives",
+}
+
+
+def makers(report):
+    """Name -> what makes the layers or losses of the mutants that are made by `report`."""
+    return {
+        name: inspect.getclosurevars(mutant.report).nonlocals["make"]
+        for name, mutant in mutants.MUTANTS.items()
+        if mutant.report.__qualname__.startswith(f"{report.__name__}.")
+    }
+
+
+def fault_of(check, *arguments):
+    """The text of the AssertionError."""
+    with pytest.raises(AssertionError) as caught:
+        check(*arguments)
+    return " ".join(str(caught.value).split())
+
+
+@pytest.mark.parametrize("name", makers(mutants.of_layer))
+def test_every_faulty_layer_fails_and_its_fault_is_named(name):
+    make = makers(mutants.of_layer)[name]
+    text = fault_of(testing.assert_layer, make(), spread((4, 5)))
+    words = STATES.get(name, mutants.MUTANTS[name].words)
+    assert any(word in text for word in words.split("|")), text
+    assert text.startswith(make().label)
+    assert ": expected " in text
+    assert ", got " in text
+
+
+@pytest.mark.parametrize("name", makers(mutants.of_loss))
+def test_every_faulty_loss_fails_and_its_fault_is_named(name):
+    make = makers(mutants.of_loss)[name]
+    y = LABELS if make is mutants.TargetTwice else Y
+    assert STATES.get(name, mutants.MUTANTS[name].words) in fault_of(testing.assert_loss, make(), F, y)
+
+
+class ReusesItsOutput(Scale):
+    def forward(self, h):
+        self.h = h
+        if getattr(self, "room", np.empty(0)).shape != h.shape:
+            self.room = np.empty_like(h)
+        return np.multiply(self.parameters["omega"], h, out=self.room)
+
+
+class ReusesItsGradient(Scale):
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        self.room = getattr(self, "room", gradients["omega"])
+        self.room[...] = gradients["omega"]
+        return dL_dh, {"omega": self.room}
+
+
+class WritesOverTheSlope(Scale):
+    def backward(self, dL_df):
+        dL_domega = (dL_df * self.h).sum(axis=1, keepdims=True)
+        dL_df *= self.parameters["omega"]
+        return dL_df, {"omega": dL_domega}
+
+
+class WritesOverItsParameter(Scale):
+    def forward(self, h):
+        self.parameters["omega"] /= np.linalg.norm(self.parameters["omega"])
+        return super().forward(h)
+
+
+class KeepsItsParameterElsewhere(Scale):
+    def __init__(self):
+        super().__init__()
+        self.own = self.parameters["omega"].copy()
+
+    def forward(self, h):
+        self.h = h
+        return self.own * h
+
+
+class GoesBackThroughAnotherParameter(KeepsItsParameterElsewhere):
+    forward = Scale.forward
+
+    def backward(self, dL_df):
+        return self.own * dL_df, super().backward(dL_df)[1]
+
+
+class KeepsWhatItMadeOfItsParameter(Scale):
+    """Right until φ moves."""
+
+    def forward(self, h):
+        self.made = getattr(self, "made", self.parameters["omega"].copy())
+        return super().forward(h)
+
+    def backward(self, dL_df):
+        return self.made * dL_df, super().backward(dL_df)[1]
+
+
+class Widens(Scale):
+    def forward(self, h):
+        return super().forward(h.astype(float) if h.dtype.kind == "f" else h)
+
+
+class CachesInTheClass(Scale):
+    cache = {}  # noqa: RUF012
+
+    def forward(self, h):
+        self.cache["h"] = h
+        return self.parameters["omega"] * h
+
+    def infer(self, h):
+        return self.parameters["omega"] * h
+
+    def backward(self, dL_df):
+        return self.parameters["omega"] * dL_df, {"omega": (dL_df * self.cache["h"]).sum(axis=1, keepdims=True)}
+
+
+class CachesInADict(CachesInTheClass):
+    def __init__(self):
+        super().__init__()
+        self.cache = {}
+
+
+class CachesInADictAndInfersByDefault(CachesInADict):
+    infer = bp.Layer.infer
+
+
+class CopiesAreOne(Scale):
+    def __deepcopy__(self, memo):
+        return self
+
+
+class CopiesShare(Scale):
+    def copy(self):
+        twin = super().copy()
+        twin.parameters["omega"] = self.parameters["omega"]
+        return twin
+
+
+class RandomWithoutReseed(Noise):
+    reseed = bp.Layer.reseed
+
+
+class RandomWithoutSnapshot(Noise):
+    def snapshot(self):
+        return self.twin()
+
+    def reseed(self, *key):
+        self.generator.bit_generator.state = np.random.default_rng(key).bit_generator.state
+
+    def forward(self, h):
+        self.m = 1 + self.generator.random(h.shape).astype(h.dtype)
+        return self.m * h
+
+    def backward(self, dL_df):
+        return self.m * dL_df, {}
+
+
+class RandomInInference(Noise):
+    infer = bp.Layer.infer
+
+
+class NotFrozen(Noise):
+    frozen = bp.Layer.frozen
+
+
+class InfersSomethingElse(Scale):
+    def infer(self, h):
+        return 2 * h
+
+
+class SaysItIsWider(Scale):
+    out_features = 7
+
+
+class SaysItKeepsWidth(bp.FanOut):
+    keeps_width = True
+
+
+class Rows(Scale):
+    def forward(self, h):
+        return super().forward(h).T
+
+    def backward(self, dL_df):
+        return super().backward(dL_df.T)
+
+
+class GradientOfAnotherName(Scale):
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh, {"weight": gradients["omega"]}
+
+
+class GradientOfAnotherShape(Scale):
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh, {"omega": gradients["omega"].ravel()}
+
+
+class GradientsForgotten(Scale):
+    def backward(self, dL_df):
+        return super().backward(dL_df)[0]
+
+
+class LandsTooEarly(Scale):
+    """Its gradient lands in Ω, which it then uses."""
+
+    def backward(self, dL_df):
+        dL_domega = self.land("omega").add((dL_df * self.h).sum(axis=1, keepdims=True))
+        return self.parameters["omega"] * dL_df, {"omega": dL_domega}
+
+
+class OneBatchSize(Scale):
+    def forward(self, h):
+        self.room = getattr(self, "room", np.empty_like(h))
+        return np.multiply(1, super().forward(h), out=self.room).copy()
+
+
+class OnlyForSingles(Scale):
+    def forward(self, h):
+        return super().forward(h.reshape(-1, 1))
+
+
+class ReadsMemory(Scale):
+    def forward(self, h):
+        self.h = h.ravel(order="K").reshape(h.shape)
+        return self.parameters["omega"] * self.h
+
+
+class Counts(Scale):
+    """Another f each time."""
+
+    calls = 0
+
+    def forward(self, h):
+        self.calls += 1
+        return super().forward(h) * self.calls
+
+
+class ForgetsHowManyExamples(bp.Tanh):
+    """Wrong in large batches alone."""
+
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh / (2 if dL_df.shape[1] > 8 else 1), gradients
+
+
+FAULTS = {
+    mutants.WritesOverItsInput: "h and ∂L/∂f as they were handed in, got h",
+    ReusesItsOutput: "what is returned: expected arrays that no later pass writes over, got f",
+    ReusesItsGradient: "arrays that no later pass writes over, got ∂L/∂omega",
+    WritesOverTheSlope: "what is handed in: expected h and ∂L/∂f as they were handed in, got ∂L/∂f",
+    WritesOverItsParameter: "repetition: expected φ as it was before a pass",
+    KeepsItsParameterElsewhere: "parameters: expected another f when 'omega' changes in φ, got the same f",
+    GoesBackThroughAnotherParameter: "gradients: expected backward to be the derivative",
+    KeepsWhatItMadeOfItsParameter: "parameters: expected what a new layer with this φ gives, got ∂L/∂h",
+    Widens: "dtypes: expected float32 from float32 parameters and h, got f of float64",
+    CachesInTheClass: "the same gradients after a pass of a copy",
+    CachesInADict: "the same gradients after a pass of a replica",
+    CachesInADictAndInfersByDefault: "the same gradients after infer",
+    CopiesAreOne: "copies: expected a copy() with parameters of its own",
+    CopiesShare: "copies: expected a copy() with parameters of its own, got one that shares 'omega'",
+    RandomWithoutReseed: "repetition: expected the same f from the same h",
+    RandomWithoutSnapshot: "checkpoints: expected the same with checkpoint=2",
+    RandomInInference: "inference: expected the same f from infer each time",
+    NotFrozen: "inference: expected frozen() to compute what infer does",
+    InfersSomethingElse: "inference: expected infer to agree with forward",
+    SaysItIsWider: "shapes: expected f with out_features = 7 rows, got 4",
+    Rows: "shapes: expected f with 7 columns for 7 examples, got shape (7, 4)",
+    GradientOfAnotherName: "got ValueError: GradientOfAnotherName().backward: expected gradients named ['omega']",
+    GradientOfAnotherShape: "expected gradient 'omega' with shape (4, 1), got shape (4,)",
+    GradientsForgotten: "expected a pair (dL_dh, gradients)",
+    LandsTooEarly: "training: expected φ after two steps of the trainer (shards=1, float",
+    OneBatchSize: "stale cache: after a forward pass over fewer examples, the next passes fail",
+    OnlyForSingles: "expected no error, got ValueError",
+    ReadsMemory: "memory order: expected the same from",
+    Counts: "repetition: expected the same f",
+    Centred: "set couples_examples = True",
+    ForgetsHowManyExamples: "another gradient for a batch of 9",
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)
+def test_every_broken_promise_is_named(kind):
+    assert FAULTS[kind] in fault_of(testing.assert_layer, kind(), spread((4, 9)))
+
+
+def test_a_width_that_is_not_kept():
+    with pytest.raises(AssertionError, match="f with the 4 rows of h, as keeps_width says, got 8"):
+        testing.assert_layer(SaysItKeepsWidth(bp.Tanh(), bp.Sin()), spread((4, 3)))
+
+
+def test_vectors_are_asked_for_where_h_is_one():
+    testing.assert_layer(Scale(), spread((4, 1)))
+    with pytest.raises(AssertionError, match="vectors: expected"):
+        testing.assert_layer(Scale(), spread((4,)))
+
+
+def test_the_layer_is_left_alone():
+    layer, h = bp.Linear(4, 3, seed=0), spread((4, 5))
+    h.setflags(write=False)
+    f = layer.forward(h)
+    expected = layer.backward(np.ones_like(f))
+    before = layer.parameters["omega"].copy()
+    testing.assert_layer(layer, h)
+    assert_array_equal(layer.parameters["omega"], before)
+    assert_array_equal(layer.backward(np.ones_like(f))[0], expected[0])
+    bp.Sequential(layer)  # and it belongs to no network yet
+
+
+def test_the_error_behind_a_fault_is_kept():
+    with pytest.raises(AssertionError) as caught:
+        testing.assert_layer(OnlyForSingles(), spread((4, 9)))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+class DividesByTheBatch(mutants.Squares):
+    def ell(self, f, y):
+        return super().ell(f, y) / f.shape[1]
+
+    def dell_df(self):
+        return 2 * self.d / self.d.shape[1]
+
+
+class PerExampleDisturbs(mutants.Squares):
+    def per_example(self, f, y):
+        return self.ell(f, self.targets(y, f.shape))
+
+
+class CachesInADictLoss(mutants.Squares):
+    def __init__(self):
+        super().__init__()
+        self.cache = {}
+
+    def ell(self, f, y):
+        self.cache["d"] = f - y
+        return (self.cache["d"] ** 2).sum(axis=0)
+
+    def dell_df(self):
+        return 2 * self.cache["d"]
+
+    def per_example(self, f, y):
+        return ((f - y) ** 2).sum(axis=0)
+
+
+class ReusesItsSlope(mutants.Squares):
+    def slope(self):
+        slope = super().slope()
+        self.room = getattr(self, "room", slope)
+        if self.room.shape != slope.shape:
+            self.room = slope
+        self.room[...] = slope
+        return self.room
+
+
+class WritesOverTargets(mutants.Squares):
+    def ell(self, f, y):
+        y -= f
+        self.d = -y
+        return (self.d**2).sum(axis=0)
+
+
+class WidensLoss(mutants.Squares):
+    def dell_df(self):
+        return 2 * self.d.astype(float) if self.d.dtype.kind == "f" else 2 * self.d
+
+
+class OneNumberForAll(mutants.Squares):
+    def per_example(self, f, y):
+        return super().per_example(f, y).sum()
+
+
+class AnArrayForANumber(mutants.Squares):
+    def forward(self, f, y, sample_weight=None):
+        return np.float64(super().forward(f, y, sample_weight))
+
+
+class WeightsSquared(mutants.Squares):
+    """Value and gradient agree, but weight 2 is not twice."""
+
+    def total(self, f, y, w, divisor=None):
+        return super().total(f, y, None if w is None else w**2, divisor)
+
+
+LOSS_FAULTS = {
+    DividesByTheBatch: "expected the same ℓ for a batch and for its two parts",
+    PerExampleDisturbs: "the same after per_example",
+    CachesInADictLoss: "the same after a pass of a replica",
+    ReusesItsSlope: "a ∂L/∂f that no later pass writes over",
+    WritesOverTargets: "what is handed in as it was, got y",
+    WidensLoss: "dtypes: expected ∂L/∂f of float32",
+    OneNumberForAll: "ℓ with shape (7,), one number per example",
+    AnArrayForANumber: "a float from forward, got a float64",
+    WeightsSquared: "the mean or sum of per_example",
+}
+
+
+@pytest.mark.parametrize("kind", LOSS_FAULTS, ids=lambda kind: kind.__name__)
+def test_every_broken_promise_of_a_loss_is_named(kind):
+    assert LOSS_FAULTS[kind] in fault_of(testing.assert_loss, kind(), F, Y.copy())
+
+
+class Climbs(bp.Optimizer):
+    def update(self, alpha, phi, g):
+        phi += alpha * g
+
+
+class Normalizes(bp.Optimizer):
+    """Looks at a piece as if it were all of φ."""
+
+    def update(self, alpha, phi, g):
+        phi -= alpha * g / np.linalg.norm(g)
+
+
+class Jitters(bp.Optimizer):
+    def update(self, alpha, phi, g):
+        phi -= alpha * g * np.random.default_rng().random()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(Climbs, "to fall"), (Normalizes, "one piece and in two"), (Jitters, "from the same steps")]
+)
+def test_faulty_optimizers_fail(kind, words):
+    with pytest.raises(AssertionError, match=words):
+        testing.assert_optimizer(kind(0.01))
+
+
+def test_an_optimizer_may_have_been_used():
+    optimizer = bp.Adam(0.01)
+    optimizer.step(np.ones(3), np.ones(3))
+    testing.assert_optimizer(optimizer)
+    assert optimizer.t == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: testing.assert_layer(Scale, F), TypeError, "Write Scale"),
+        (lambda: testing.assert_layer(bp.LeastSquares(), F), TypeError, "expected layers"),
+        (lambda: testing.assert_layer(bp.Tanh(), "h"), TypeError, "h numbers"),
+        (lambda: testing.assert_layer(bp.Tanh(), F + 1j), TypeError, "real numbers"),
+        (lambda: testing.assert_layer(bp.Tanh(), F * np.nan), ValueError, "finite"),
+        (lambda: testing.assert_layer(bp.Tanh(), F[None]), ValueError, "shape"),
+        (lambda: testing.assert_layer(bp.Tanh(), np.empty((4, 0))), ValueError, "at least one"),
+        (lambda: testing.assert_layer(bp.Linear(8, 2), F), ValueError, "Pass h.T"),
+        (lambda: testing.assert_loss(bp.LeastSquares, F, Y), TypeError, "Write LeastSquares"),
+        (lambda: testing.assert_loss(bp.LeastSquares(), F, Y.T), ValueError, r"Pass y\.T"),
+        (lambda: testing.assert_loss(bp.LeastSquares(), F[0], Y[0]), ValueError, "one column per example"),
+        (lambda: testing.assert_loss(bp.CrossEntropy(), F, np.full(8, 3)), ValueError, "labels 0 … 2"),
+        (lambda: testing.assert_optimizer(bp.SGD), TypeError, "Write SGD"),
+        (lambda: testing.targets(bp.GaussianNLL(), 3, 2), ValueError, "multiple of 2"),
+        (lambda: testing.inputs(0), ValueError, "features ≥ 1"),
+        (lambda: testing.inputs(2, examples=0), ValueError, "examples ≥ 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call()
+
+
+class TestStrategies:
+    @given(st.data(), st.integers(1, 5), st.integers(1, 6))
+    def test_inputs_are_what_they_say(self, data, features, examples):
+        strategy = testing.inputs(features, examples=examples, low=-1.0, high=2.0, away_from_zero=0.5)
+        h = data.draw(strategy)
+        assert h.shape[0] == features
+        assert 1 <= h.shape[1] <= examples
+        assert h.dtype in (np.float32, np.float64)
+        assert ((h >= -1) & (h <= 2) & (np.abs(h) >= 0.5)).all()
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            lambda h: not h.flags.writeable,
+            lambda h: h.flags.f_contiguous and not h.flags.c_contiguous,
+            lambda h: not h.flags.forc,
+            lambda h: h.flags.c_contiguous and h.dtype == np.float64,
+        ],
+        ids=["read-only", "F", "strided", "float64"],
+    )
+    def test_inputs_come_in_every_order(self, wanted):
+        found = find(
+            testing.inputs(3, examples=4), wanted, settings=settings(phases=[Phase.generate], max_examples=100)
+        )
+        assert wanted(found)
+
+    @given(testing.inputs(features=4))
+    def test_a_layer_in_one_line(self, h):
+        testing.assert_layer(Scale(4), h)
+
+    @given(st.data(), testing.inputs(features=3, away_from_zero=0.25), testing.losses())
+    def test_networks_losses_and_targets_fit_each_other(self, data, h, loss):
+        K, N = 2 * loss.outputs_per_target, h.shape[1]
+        net = data.draw(testing.networks(3, outputs=K))
+        y, w = data.draw(testing.targets(loss, K, N)), data.draw(testing.sample_weights(N))
+        report = bp.check_gradients(net, loss, h.T, y.T, w)
+        assert report.passed, report
+
+    @given(st.data(), testing.losses())
+    def test_a_loss_in_one_line(self, data, loss):
+        K = 2 * loss.outputs_per_target
+        f = data.draw(testing.inputs(K, away_from_zero=0.01))
+        testing.assert_loss(loss, f, data.draw(testing.targets(loss, K, f.shape[1])))
+
+    @settings(max_examples=8)
+    @given(testing.networks(4))
+    def test_a_network_is_a_layer(self, net):
+        testing.assert_layer(net, spread((4, 3)))
+
+
+def test_without_hypothesis_the_tests_work_and_strategies_say_what_to_install():
+    program = """
+import sys
+sys.modules["hypothesis"] = None
+import numpy as np, backprop as bp
+bp.testing.assert_layer(bp.Tanh(), np.eye(2))
+try:
+    bp.testing.inputs(3)
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pip install hypothesis" in run.stdout
