@@ -14,9 +14,10 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients.problem import Problem, Projection
-from backprop.layers import Layer
+from backprop.layers import Gradients, Layer
 from backprop.sequential import Sequential
 
+LAST_PLACE, SHAKES = 1e-15, 3  # a relative change as small as rounding makes it, tried so often
 TWICE = "a second backward after the same forward gives another answer: backward changes state that it needs"
 
 
@@ -89,7 +90,7 @@ def _gradients_twice(fresh: Problem, inputs: str) -> tuple[dict[str, Array], dic
         if np.shape(dL_dh) != fresh.h.shape:
             expected = f"∂L/∂h with the shape of h, {fresh.h.shape}"
             raise ValueError(checks.message(f"{fresh.net[0].label}.backward", expected, f"shape {np.shape(dL_dh)}"))
-        found = {**gradients, inputs: np.asarray(dL_dh).T}
+        found = _named((dL_dh, gradients), inputs)
         answers.append({name: np.array(gradient, dtype=np.float64) for name, gradient in found.items()})
     return answers[0], answers[1], not np.array_equal(phi, fresh.net.phi)
 
@@ -105,16 +106,34 @@ def _run_a_decoy(fresh: Problem) -> None:
 
 
 def natural_sizes(problem: Problem, inputs: str) -> dict[str, float]:
-    """How large L and its gradients would be if nothing cancelled in the loss, as it does where a classifier is certain.
+    """How large L and its gradients would be if nothing cancelled on the way: rounding errors are relative to that.
 
-    The loss is replaced by a random projection of the outputs, of the size of these and at least 1.
+    Terms cancel in the loss, as where a classifier is certain: there it is replaced by a random projection of the outputs, of the
+    size of these and at least 1. They cancel in layers, too, such as a normalization of inputs that are all the same: what a
+    gradient changes when φ and h move in their last place is taken for its rounding error.
     """
     fresh = problem.fresh()
     f = fresh.forward()
     size = max(1.0, float(np.max(np.abs(f)))) / (problem.n if problem.loss.reduction == "mean" else 1)
-    dL_dh, gradients = fresh.net.backward(size * Projection().weights(f.shape))
-    found = {**gradients, inputs: dL_dh, "L": np.array(size * problem.n)}
-    return {name: float(np.max(np.abs(g), initial=0, where=np.isfinite(g))) for name, g in found.items()}
+    found = _named(fresh.net.backward(size * Projection().weights(f.shape)), inputs) | {"L": np.array(size * problem.n)}
+    natural = {name: _largest(g) for name, g in found.items()}
+    here, generator = _named(problem.fresh().gradient()[1:], inputs), np.random.default_rng(0)
+    for _ in range(SHAKES):
+        shaken = problem.fresh()
+        for array in (shaken.net.phi, shaken.h):
+            array *= 1 + LAST_PLACE * generator.uniform(-1, 1, array.shape)
+        for name, g in _named(shaken.gradient()[1:], inputs).items():
+            natural[name] = max(natural[name], _largest(g - here[name]) / LAST_PLACE)
+    return natural
+
+
+def _named(backward: tuple[Array, Gradients], inputs: str) -> Gradients:
+    dL_dh, gradients = backward
+    return {**gradients, inputs: np.asarray(dL_dh).T}
+
+
+def _largest(g: Array) -> float:
+    return float(np.max(np.abs(g), initial=0, where=np.isfinite(g)))
 
 
 def traces(alone: Problem) -> Iterator[str]:
