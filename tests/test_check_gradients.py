@@ -240,9 +240,9 @@ class TestRandomNetworks:
         assert inexact <= 10  # where several kinks meet
         assert kinks > 0  # or the rounded inputs test nothing
 
-    def test_a_hundred_by_differences(self):
+    def test_sixty_by_differences(self):
         alarms = []
-        for seed in range(100):
+        for seed in range(60):
             net, loss, *examples = self.draw(seed, RealOnly())
             report = bp.check_gradients(net, loss, *examples, max_entries=10, seed=seed)
             assert report.method == NEAR

@@ -135,7 +135,8 @@ def _measure(problem: Problem, max_entries: int | None, seed: int, inputs: str) 
 
         return Point({**net.parameters, inputs: h.T}, evaluate)
 
-    natural = experiments.natural_sizes(problem, inputs)
+    with np.errstate(all="ignore"):
+        natural = experiments.natural_sizes(problem, inputs)
     method, tensors, kinky = examine(analytic, point, L, most, generator, places, natural)
     return GradientReport(method, METHODS[method], tensors, tuple(mistakes)), kinky
 
@@ -246,22 +247,20 @@ def examine(
 
     `natural` is how large L and each gradient are before terms of the loss cancel: their rounding errors are relative to that.
     """
-    real, beside, beside_complex = make_point(float), make_point(float), make_point(complex)
+    real, complex_ = make_point(float), make_point(complex)
     directions = numeric.random_directions(real.tensors, generator)
+    moves = [{name: direction} for name, direction in directions.items()]  # one by one: small slopes count, too
     with np.errstate(all="ignore"):
         rounding = numeric.ROUNDING * max(abs(here), natural.get("L", 0.0))
         noise = max(rounding, numeric.noise_of(real.line(directions)))
-        numeric.move_beside((beside, beside_complex), generator)
-        near = beside.evaluate().real
-        moves = [{name: direction} for name, direction in directions.items()]  # one by one: small slopes count, too
-        exact = noise <= 100 * rounding and all(  # what is not computed in float64 does not take complex128 either
-            numeric.takes_complex(beside_complex.line(move), beside.line(move), near, rounding) for move in moves
-        )
+        with numeric.moved_beside((real, complex_), generator):
+            near = real.evaluate().real
+            exact = noise <= 100 * rounding and all(  # what is not computed in float64 does not take complex128 either
+                numeric.takes_complex(complex_.line(move), real.line(move), near, rounding) for move in moves
+            )
         kinky = numeric.one_sided(real.line(directions), here, noise=noise)[2]
         chosen = _choose({name: a.size for name, a in analytic.items()}, most, generator)
-        checking = _Checking(
-            analytic, real, make_point(complex) if exact else None, here, kinky, places, natural, noise
-        )
+        checking = _Checking(analytic, real, complex_ if exact else None, here, kinky, places, natural, noise)
         tensors = [checking.tensor(name, at, generator) for name, at in chosen.items()]
         if exact and not checking.confirmed(tensors):
             checking.complex = None

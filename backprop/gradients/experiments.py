@@ -17,7 +17,7 @@ from backprop.gradients.problem import Problem, Projection
 from backprop.layers import Gradients, Layer
 from backprop.sequential import Sequential
 
-LAST_PLACE, SHAKES = 1e-15, 3  # a relative change as small as rounding makes it, tried so often
+LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often
 TWICE = "a second backward after the same forward gives another answer: backward changes state that it needs"
 
 
@@ -112,17 +112,16 @@ def natural_sizes(problem: Problem, inputs: str) -> dict[str, float]:
     size of these and at least 1. They cancel in layers, too, such as a normalization of inputs that are all the same: what a
     gradient changes when φ and h move in their last place is taken for its rounding error.
     """
-    fresh = problem.fresh()
+    fresh, generator = problem.fresh(), np.random.default_rng(0)
     f = fresh.forward()
     size = max(1.0, float(np.max(np.abs(f)))) / (problem.n if problem.loss.reduction == "mean" else 1)
     found = _named(fresh.net.backward(size * Projection().weights(f.shape)), inputs) | {"L": np.array(size * problem.n)}
     natural = {name: _largest(g) for name, g in found.items()}
-    here, generator = _named(problem.fresh().gradient()[1:], inputs), np.random.default_rng(0)
+    here = _named(fresh.gradient()[1:], inputs)
     for _ in range(SHAKES):
-        shaken = problem.fresh()
-        for array in (shaken.net.phi, shaken.h):
-            array *= 1 + LAST_PLACE * generator.uniform(-1, 1, array.shape)
-        for name, g in _named(shaken.gradient()[1:], inputs).items():
+        for moved, from_ in ((fresh.net.phi, problem.net.phi), (fresh.h, problem.h)):
+            np.multiply(from_, 1 + LAST_PLACE * generator.uniform(-1, 1, from_.shape), out=moved)
+        for name, g in _named(fresh.gradient()[1:], inputs).items():
             natural[name] = max(natural[name], _largest(g - here[name]) / LAST_PLACE)
     return natural
 

@@ -12,7 +12,8 @@ Richardson (1911), Philosophical Transactions A 210; Ridders (1982), Advances in
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,12 +142,18 @@ def takes_complex(along_complex: Along, along: Along, here: float, noise: float 
     return between(exact, left, right, slack)
 
 
-def move_beside(points: tuple[Point, ...], generator: np.random.Generator) -> None:
-    """Move points of the same tensors by the same small noise, away from where several kinks may meet."""
-    for name, tensor in points[0].tensors.items():
+@contextmanager
+def moved_beside(points: tuple[Point, ...], generator: np.random.Generator) -> Iterator[None]:
+    """Points of the same tensors, moved by the same small noise, away from where several kinks may meet."""
+    before = {name: tensor.copy() for name, tensor in points[0].tensors.items()}
+    for name, tensor in before.items():
         noise = BESIDE * generator.uniform(-1, 1, tensor.shape) * sizes(tensor)
         for point in points:
             point.tensors[name] += noise
+    yield
+    for name, tensor in before.items():
+        for point in points:
+            point.tensors[name][...] = tensor
 
 
 def noise_of(along: Along) -> float:
