@@ -9,7 +9,6 @@ is the gradient of exactly the number that `forward` returns. Without sample wei
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.elementwise import positive_part, sigmoid, softplus_tail
-from backprop.memory import Recycling
+from backprop.memory import Recycling, shallow
 
 __all__ = [
     "AbsoluteError",
@@ -97,7 +96,7 @@ class Loss(Recycling, ABC):
     def per_example(self, f: Array, y: Array) -> Array:
         """ℓ_n (N,), without weights; a pending `backward` is not disturbed."""
         columns = self._columns("per_example", f)
-        return copy.copy(self).ell(columns, self.targets(y, columns.shape, single=np.ndim(f) < 2))
+        return shallow(self).ell(columns, self.targets(y, columns.shape, single=np.ndim(f) < 2))
 
     def _columns(self, method: str, f: object) -> Array:
         """Outputs (K, N) of a floating or complex type; a vector (K,) is one example."""

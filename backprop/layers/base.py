@@ -22,7 +22,7 @@ import numpy as np
 from backprop import checks
 from backprop.blas import FRESH, Landing
 from backprop.checks import Array
-from backprop.memory import Recycling
+from backprop.memory import Recycling, shallow
 
 Gradients = dict[str, Array]
 
@@ -83,7 +83,7 @@ class Layer(Recycling, ABC):
 
     def twin(self) -> Self:
         """The same layer, with caches of its own: what a pass keeps there is forgotten with the twin."""
-        return copy.copy(self)
+        return shallow(self)
 
     def snapshot(self) -> Self:
         """A twin that repeats the next forward pass: with the randomness as it stands, and running statistics of its own."""
@@ -288,13 +288,13 @@ class Composite(Layer):
 
     def twin(self) -> Self:
         """Twins of the children, put together the same way."""
-        twin = copy.copy(self)
+        twin = shallow(self)
         twin.layers = {key: child.twin() for key, child in self.layers.items()}
         return twin
 
     def snapshot(self) -> Self:
         """Snapshots of the children, put together the same way."""
-        twin = copy.copy(self)
+        twin = shallow(self)
         twin.layers = {key: child.snapshot() for key, child in self.layers.items()}
         return twin
 
