@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-INK, ACCENT, SOFT = "black", "tab:orange", "0.7"  # told apart in grey, and by the colour-blind
+INK, ACCENT, SOFT = "black", "tab:orange", "0.7"  # told apart in grey, and by the color-blind
 
 
 def axes(ax: Any = None, width: float = 6.0, height: float = 4.0) -> Any:

@@ -9,8 +9,6 @@ For each network and batch size, in one process on one CPU, in turns:
     writing           a new matrix (N, P) filled with a number: what the memory alone takes
     pass              forward, loss and backward of the whole batch
     norms             per_example_gradient_norms: the same three, and the checks and the copy of the network besides
-    backward          the backward pass alone
-    norms' backward   the same backward pass, of the same network, with landings that add up squared norms
 
 Writes per_example.csv, per_example.md and per_example.png.
 """
@@ -29,14 +27,12 @@ import common
 import numpy as np
 
 import backprop as bp
-from backprop.gradients.per_example import SquaredNorms, Unasked
 
 NETS = {"64-32-10": [64, 32, 10], "784-128-10": [784, 128, 10]}
 COMPARED = [  # what, over what, its target
     ("loop", "gradients", "≥ 20"),
     ("gradients", "writing", ""),
     ("norms", "pass", "≤ 1.3"),
-    ("norms' backward", "backward", "≤ 1.3"),
 ]
 
 
@@ -45,13 +41,6 @@ def contenders(widths: list[int], N: int) -> dict[str, Callable[[], Any]]:
     net, loss = common.network(widths), bp.CrossEntropy()
     X, y = common.synthetic(N, widths[0], widths[-1])
     shape = N, net.size
-    other = net.copy()
-    unasked = {name: Unasked(parameter) for name, parameter in other.parameters.items()}
-    squares = np.zeros(N, np.float32)
-    for one in (net, other):
-        loss.forward(one.forward(X.T), y)
-    dL_df = loss.backward()
-    other.land_in({name: SquaredNorms(squares=squares, then=to) for name, to in unasked.items()})
 
     def passes(rows: slice) -> np.ndarray:
         loss.forward(net.forward(X[rows].T), y[rows])
@@ -63,18 +52,12 @@ def contenders(widths: list[int], N: int) -> dict[str, Callable[[], Any]]:
         for n in range(N):
             G[n] = passes(slice(n, n + 1))
 
-    def backward() -> None:
-        net.backward(dL_df)
-
-    passes(slice(None))
     return {
         "gradients": lambda: bp.per_example_gradients(net, loss, X, y),
         "writing": lambda: np.empty(shape, np.float32).fill(1),
         "norms": lambda: bp.per_example_gradient_norms(net, loss, X, y),
-        "norms' backward": lambda: other.backward(dL_df),
         "loop": loop,
         "pass": lambda: passes(slice(None)),
-        "backward": backward,  # after a pass of the whole batch
     }
 
 

@@ -955,6 +955,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"LossSummed\(\).*\(3, 5\).*\(5,\)"):
             bp.check_gradients(LossSummed(), real_targets() + 1, real_targets())
 
+    def test_weights_that_leave_one_example(self):
+        X, y = data()
+        for n in range(len(X)):
+            report = bp.check_gradients(between(bp.Tanh()), bp.CrossEntropy(), X, y, np.eye(len(X))[n])
+            assert report.passed, str(report)
+
     def test_a_loss_that_is_not_finite(self):
         X, _ = data()
         with pytest.raises(ValueError, match=r"expected a finite loss, got (inf|nan)"), np.errstate(all="ignore"):

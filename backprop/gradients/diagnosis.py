@@ -288,7 +288,7 @@ def _input_candidates(case: Case, known: _Known) -> Iterator[tuple[str, Array]]:
 def _slopes_elsewhere(known: _Known, h: Array, f: Array, c: Array) -> Iterator[tuple[str, Array]]:
     """The right formula for the slope at the wrong place."""
     yield (
-        "takes the slope of the activation at its output instead of at its input (the notes' h instead of f).",
+        "takes the slope of the activation at its output instead of at its input: a'[h] for a'[f] where h = a[f].",
         (known.slope(f) * c).T,
     )
     slope = known.slope(h)
@@ -399,17 +399,17 @@ def explained_function(report: GradientReport, x: Array, g: Array, sizes: Mappin
 
 
 def _two_terms(case: Case, x: Array, sizes: Mapping[str, int]) -> list[str]:
-    """A = r n + s x, where x may be penalised in some entries only: those whose ratio is not the one of the others."""
+    """A = r n + s x, where x may be penalized in some entries only: those whose ratio is not the one of the others."""
     terms = np.stack([case.n, case.at(x)], axis=1)
     if np.isfinite(case.a).all() and len(case.n) > 3:
         r, s = np.linalg.lstsq(terms, case.a)[0]
-        if abs(s) > LEFT_OVER and case.leaves_nothing(case.a - terms @ [r, s]):
+        if min(abs(r), abs(s)) > LEFT_OVER and case.leaves_nothing(case.a - terms @ [r, s]):
             return [_one_term_wrong(r, sizes)]
     r = _usual_ratio(case)
     if r is None:
         return []
-    penalised = np.where(np.abs(case.a - r * case.n) > LEFT_OVER * np.abs(case.a - case.n), case.at(x), 0.0)
-    if case.multiple(penalised, of=case.a - r * case.n) is None:
+    penalized = np.where(np.abs(case.a - r * case.n) > LEFT_OVER * np.abs(case.a - case.n), case.at(x), 0.0)
+    if case.multiple(penalized, of=case.a - r * case.n) is None:
         return []
     return [_one_term_wrong(r, sizes)]
 

@@ -74,6 +74,9 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
     checks.finite(who, "X", X, dtype=frozen.phi.dtype)
     h = np.array(X.T, dtype=frozen.phi.dtype)
     _check_frozen(who, frozen, h)
+    for layer in _within(frozen):
+        if isinstance(layer, Sequential):
+            layer.checkpoint = None  # in a replica, only the first backward after a forward is right with checkpoints
     run = Apart(who, frozen, data=wrt == "inputs").net
     f = run.forward(h).copy()
     J = np.empty((len(X), len(f), len(h) if wrt == "inputs" else run.size), f.dtype)

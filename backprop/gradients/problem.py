@@ -89,7 +89,8 @@ class Problem:
         """The same with one example less."""
         fewer = copy.copy(self)
         fewer.h, fewer.y = self.h[:, :-1].copy(), self.y[..., :-1]
-        fewer.w = None if self.w is None else self.w[:-1]
+        # Where only the last one counts, the others do without weights: all 0 is no mean.
+        fewer.w = None if self.w is None or not self.w[:-1].any() else self.w[:-1]
         return fewer
 
     def forward(self) -> Array:
