@@ -23,7 +23,7 @@ mutants: .venv/dev
 	$(BIN)/python tests/mutants.py
 
 bench: .venv/bench
-	for name in batch_size curvature latency memory per_example second_order reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in batch_size curvature estimators latency memory per_example second_order reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: .venv/dev
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backprop.autodiff import Value as Value
+    from backprop.constraints import *  # noqa: F403
     from backprop.datasets import load_digits as load_digits
     from backprop.formats import *  # noqa: F403
     from backprop.gradients import *  # noqa: F403
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from backprop.optimizers import *  # noqa: F403
     from backprop.schedules import *  # noqa: F403
     from backprop.sequential import Sequential as Sequential
+    from backprop.tables import *  # noqa: F403
     from backprop.training import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -39,14 +41,17 @@ _HOMES = {
         *("Initializer", "HeNormal", "HeUniform", "GlorotNormal", "GlorotUniform", "LeCunNormal", "LeCunUniform"),
         *("Normal", "Orthogonal", "Constant"),
     ],
+    "constraints": ["Constraint", "MaxNorm", "NonNegative"],
     "optimizers": ["Optimizer", "SGD", "RMSProp", "Adagrad", "Adam", "AdamW"],
     "schedules": [
         *("Schedule", "ConstantRate", "StepDecay", "ExponentialDecay", "CosineDecay", "WarmUp", "OneCycle"),
         "ReduceOnPlateau",
     ],
     "training": [
-        *("Trainer", "History", "Epoch", "Callback", "EarlyStopping", "minimize"),
-        *("suggest_batch_size", "BatchSizeReport"),
+        *("Trainer", "History", "Epoch", "Callback", "BestWeights", "EarlyStopping", "minimize"),
+        *("CSVLogger", "JSONLLogger", "TensorBoardLogger", "MLflowLogger"),
+        *("learning_rate_range_test", "LearningRateReport"),
+        *("suggest_batch_size", "BatchSizeReport", "WeightAverage"),
     ],
     "gradients": [
         *("check_gradients", "check_function", "GradientReport", "explain"),
@@ -57,7 +62,9 @@ _HOMES = {
     ],
     "autodiff": ["Value"],
     "datasets": ["load_digits"],
+    "estimators": [],  # not at the top: they bring scikit-learn
     "formats": ["load_weights", "save_weights"],
+    "tables": ["ParquetRows", "Table"],
     "testing": [],  # its names stay there: inputs and losses mean something else here
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

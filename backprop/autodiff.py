@@ -14,6 +14,7 @@ Source: Griewank and Walther (2008), "Evaluating derivatives", chapter 3.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -237,7 +238,7 @@ class Value:
         return self.transpose()
 
     def __getitem__(self, index: Any) -> Value:
-        a = self.data
+        a, index = self.data, copy.deepcopy(index)  # the caller may change an index array before `backward`
         try:
             f = a[index]
         except IndexError as error:
@@ -412,7 +413,7 @@ def _sum(value: Value, operation: str, axis: Any, keepdims: bool) -> tuple[Array
     """The sum along `axis`, and its shape with that axis kept as 1."""
     try:
         kept = np.sum(value.data, axis=axis, keepdims=True)
-    except ValueError:
+    except (TypeError, ValueError):
         expected = f"axis None or one of the {value.data.ndim} of shape {value.shape}, each once"
         raise ValueError(checks.message(f"{_name(value)}.{operation}", expected, repr(axis))) from None
     return (kept if keepdims else np.squeeze(kept, axis)), kept.shape

@@ -226,7 +226,10 @@ def floating(who: object, name: str, value: object) -> Array:
         raise TypeError(
             message(who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0).")
         )
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(message(who, f"{name} a rectangular array", "rows of unequal length", str(error))) from None
     if array.dtype.kind in "iub":
         return array.astype(np.float64)
     if array.dtype.kind not in "fc":

@@ -161,7 +161,7 @@ class Sequential(Composite):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
         self.__dict__.update(state)
-        self.bind(self.phi)
+        self.bind(self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
 
     def forward(self, h: Array) -> Array:
         """Training pass: h (D,) or (D, N), one example per column, to f (K,) or (K, N)."""

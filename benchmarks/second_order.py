@@ -57,7 +57,7 @@ def second_order(method: str, net: bp.Sequential, X: np.ndarray, y: np.ndarray, 
         iterations=10**9,
         tolerance=0.0,
         callbacks=[Clock(seconds)],
-        progress=False,
+        verbose=0,
     )
     return list(zip(np.cumsum(history["seconds"]), history["loss"], strict=True))
 

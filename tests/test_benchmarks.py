@@ -17,6 +17,14 @@ pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="benchmarks are 
 # benchmark, extra arguments, lines in its CSV, columns of text, columns of positive numbers, columns that may be NaN
 CASES = [
     (
+        "estimators",
+        [],
+        3 * 7 * 2,  # data sets × solvers × libraries
+        {"data", "solver", "library"},
+        {"batch_size", "seconds"},
+        {"seed", "score"},
+    ),
+    (
         "peers",
         ["--contenders", "backprop,numpy,floor", "--threads", "1"],
         range(24, 49, 3),  # 2 batch sizes × 2 optimizers × 3 contenders × 2 to 4 rounds
@@ -58,7 +66,7 @@ CASES = [
         {"loss"},
     ),
     ("curvature", [], 2 * 5 * 2, {"net", "activation", "what"}, {"batch", "seconds"}, {"repetition"}),
-    ("per_example", [], 2 * 7 * 2, {"net", "what"}, {"batch", "seconds"}, {"repetition"}),
+    ("per_example", [], 2 * 5 * 2, {"net", "what"}, {"batch", "seconds"}, {"repetition"}),
     ("reproducible", [], 3 + 2, {"group", "threads", "sha256"}, {"run", "hashes"}, set()),
 ]
 

@@ -358,3 +358,27 @@ def test_a_gradient_that_is_not_finite_fails(value):
     assert not report.passed
     assert "NaN or inf, first at (2,)" in report.mistakes[0]
     assert "← wrong" in str(report)
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1e-5, 1e-6])
+def test_a_small_term_that_drops_its_imaginary_part(weight):
+    def f(x):
+        return (x**2).sum() + weight * np.abs(x).sum()
+
+    assert bp.check_function(f, lambda x: 2 * x + weight * np.sign(x), POINT).passed
+    report = bp.check_function(f, slopes, POINT)
+    assert not report.passed
+    assert report.method == NEAR
+
+
+@pytest.mark.parametrize("value", [lambda x: np.floor(x).sum(), lambda x: float(np.sum(x > 0)) + 5])
+def test_a_function_that_is_flat_everywhere(value):
+    x = np.array([0.3, -1.4, 2.6])
+    assert bp.check_function(value, np.zeros_like, x).passed
+    assert not bp.check_function(value, lambda x: np.full_like(x, 1e-3), x).passed
+
+
+def test_a_missing_term_is_not_taken_for_a_factor_of_zero():
+    report = bp.check_function(lambda x: (x**2).sum() + np.exp(x).sum(), slopes, POINT)
+    assert not report.passed
+    assert "penalty" not in report.mistakes[0]

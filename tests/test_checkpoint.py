@@ -70,7 +70,7 @@ def test_memory_of_a_deep_network_falls_to_a_third(trains):
         trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full", shards=1)
         tracemalloc.start()
         if trains:
-            trainer.fit(np.ascontiguousarray(h.T), y, epochs=1, progress=False)
+            trainer.fit(np.ascontiguousarray(h.T), y, epochs=1, verbose=0)
         else:
             net.backward(net.forward(h))
         found = tracemalloc.get_traced_memory()[1]

@@ -593,6 +593,43 @@ class TestOnesOwn:
             bp.hessian_product(net, bp.LeastSquares(), rows(), np.ones(N), np.ones(net.size))
 
 
+class KinkAtZero(bp.Layer):
+    """ReLU as a user writes it."""
+
+    def forward(self, h):
+        self.on = h.real > 0
+        return self.on * h
+
+    def backward(self, dL_df):
+        return self.on * dL_df, {}
+
+
+class TestKinks:
+    """Where entries stand exactly at a kink, the side is that of the slope, and the same for every v."""
+
+    @pytest.mark.parametrize("make", [Scale, bp.LayerNorm, bp.BatchNorm], ids=["own", "LayerNorm", "BatchNorm"])
+    def test_in_front_of_it_a_layer_that_gives_zeros(self, make):
+        net = bp.Sequential(bp.Linear(3, 4), make(4), bp.ReLU(), bp.Linear(4, 2), seed=0, dtype="float64")
+        for name, parameter in net.parameters.items():
+            if name.startswith("1."):
+                parameter[...] = 0
+        y = np.random.default_rng(0).normal(size=(5, 2))
+        curvature = bp.Curvature(net, bp.LeastSquares(), np.random.default_rng(1).normal(size=(5, 3)), y)
+        v = np.random.default_rng(2).normal(size=net.size)
+        H = matrix(curvature.hessian_product, net.size)
+        assert_allclose(H, H.T, atol=1e-13)
+        assert_allclose(curvature.hessian_product(v), H @ v, atol=1e-12)
+        assert_allclose(curvature.hessian_product(-v), -H @ v, atol=1e-12)
+
+    @pytest.mark.parametrize("make", [KinkAtZero, lambda: bp.Elementwise(lambda v: v.relu())])
+    def test_data_with_many_zeros(self, make):
+        X = np.maximum(np.random.default_rng(0).normal(size=(8, 3)), 0)
+        y, v = np.random.default_rng(1).normal(size=(8, 2)), np.ones(8)
+        nets = [bp.Sequential(layer, bp.Linear(3, 2), seed=0, dtype="float64") for layer in (make(), bp.ReLU())]
+        own, ours = (bp.hessian_product(net, bp.LeastSquares(), X, y, v) for net in nets)
+        assert_allclose(own, ours, atol=1e-13)
+
+
 class TestBadInput:
     P = 21
     VECTORS = (

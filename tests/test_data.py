@@ -29,7 +29,7 @@ class Untouched:
         self.trainer = bp.Trainer(self.net, loss, bp.SGD(0.1, momentum=0.9), batch_size=2)
         labels = [0, 1, 0, 1, 0] if loss.takes_labels else np.zeros((N, outputs // loss.outputs_per_target))
         labels = np.ravel(labels) if np.size(labels) == N else labels
-        self.trainer.fit(np.ones((N, D)), labels, epochs=1, progress=False)
+        self.trainer.fit(np.ones((N, D)), labels, epochs=1, verbose=0)
         self.f = self.net.forward(np.ones((D, 2)))
         self.before = self.state()
 
@@ -50,11 +50,11 @@ class Untouched:
 
 GOOD = np.arange(N * D).reshape(N, D) / 10, np.array([0, 1, 0, 1, 1])
 DOORS = {
-    "fit": lambda trainer, X, y: trainer.fit(X, y, progress=False),
+    "fit": lambda trainer, X, y: trainer.fit(X, y, verbose=0),
     "epochs": lambda trainer, X, y: trainer.epochs(X, y, 1),
     "step": lambda trainer, X, y: trainer.step(X, y),
     "evaluate": lambda trainer, X, y: trainer.evaluate(X, y),
-    "validation_data": lambda trainer, X, y: trainer.fit(*GOOD, validation_data=(X, y), progress=False),
+    "validation_data": lambda trainer, X, y: trainer.fit(*GOOD, validation_data=(X, y), verbose=0),
 }
 
 
@@ -107,7 +107,7 @@ class TestRefused:
             fitting = [0, 1, 0, 1, 1] if loss.takes_labels else np.zeros((N, outputs // loss.outputs_per_target))
             fitting = np.ravel(fitting) if np.size(fitting) == N else fitting
             call = lambda: untouched.trainer.fit(  # noqa: E731
-                GOOD[0], fitting, validation_data=(GOOD[0], y), progress=False
+                GOOD[0], fitting, validation_data=(GOOD[0], y), verbose=0
             )
         else:
             call = lambda: DOORS[door](untouched.trainer, GOOD[0], y)  # noqa: E731
@@ -133,11 +133,11 @@ class TestRefused:
         untouched = Untouched()
         trainer = untouched.trainer
         call = {
-            "fit": lambda: trainer.fit(*GOOD, sample_weight=w, progress=False),
+            "fit": lambda: trainer.fit(*GOOD, sample_weight=w, verbose=0),
             "epochs": lambda: trainer.epochs(*GOOD, 1, sample_weight=w),
             "step": lambda: trainer.step(*GOOD, w),
             "evaluate": lambda: trainer.evaluate(*GOOD, w),
-            "validation_data": lambda: trainer.fit(*GOOD, validation_data=(*GOOD, w), progress=False),
+            "validation_data": lambda: trainer.fit(*GOOD, validation_data=(*GOOD, w), verbose=0),
         }[door]
         assert_refused(call, error, "sample_weight", *parts)
         untouched.check()
@@ -155,7 +155,7 @@ class TestRefusedSettings:
     def test_epochs(self, n, error):
         untouched = Untouched()
         assert_refused(lambda: untouched.trainer.epochs(*GOOD, n), error, "Trainer.epochs", "n ≥ 1", repr(n))
-        call = lambda: untouched.trainer.fit(*GOOD, epochs=n, progress=False)  # noqa: E731
+        call = lambda: untouched.trainer.fit(*GOOD, epochs=n, verbose=0)  # noqa: E731
         assert_refused(call, error, "Trainer", repr(n))
         untouched.check()
 
@@ -164,7 +164,7 @@ class TestRefusedSettings:
     )
     def test_validation_data_of_another_form(self, data):
         untouched = Untouched()
-        call = lambda: untouched.trainer.fit(*GOOD, validation_data=data, progress=False)  # noqa: E731
+        call = lambda: untouched.trainer.fit(*GOOD, validation_data=data, verbose=0)  # noqa: E731
         assert_refused(call, TypeError, "Trainer", "(X, y)")
         untouched.check()
 
@@ -224,7 +224,7 @@ class TestKinds:
         for name, X in kinds(values, tmp_path).items():
             net = bp.Sequential(bp.Linear(12, 16), bp.ReLU(), bp.Linear(16, 3), seed=0)
             trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.01, 0.9), batch_size=batch_size, shards=shards)
-            history = trainer.fit(X, y, epochs=2, validation_data=(X, y), progress=False)
+            history = trainer.fit(X, y, epochs=2, validation_data=(X, y), verbose=0)
             weights[name], losses[name] = net.phi, [*history["loss"], *history["validation_loss"]]
         for name, phi in weights.items():
             assert_array_equal(phi, weights["float32"], err_msg=name)
@@ -248,7 +248,7 @@ class TestKinds:
         results = []
         for labels in (y, y.astype(dtype), y.tolist(), np.repeat(y, 2)[::2]):
             net = network()
-            bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=2).fit(X, labels, epochs=2, progress=False)
+            bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=2).fit(X, labels, epochs=2, verbose=0)
             results.append(net.phi)
         for phi in results[1:]:
             assert_array_equal(phi, results[0])
@@ -258,7 +258,7 @@ class TestKinds:
         results = []
         for targets in (y, y[:, None]):
             net = network(outputs=1)
-            bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1), batch_size=2).fit(X, targets, progress=False)
+            bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1), batch_size=2).fit(X, targets, verbose=0)
             results.append(net.phi)
         assert_array_equal(*results)
 
@@ -266,7 +266,7 @@ class TestKinds:
         X, y, w = GOOD[0].copy(), GOOD[1].copy(), np.arange(1.0, 6.0)
         net = bp.Sequential(bp.ReLU(), bp.Linear(D, K), seed=0, dtype="float64")
         trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full")
-        trainer.fit(X, y, epochs=2, sample_weight=w, validation_data=(X, y), progress=False)
+        trainer.fit(X, y, epochs=2, sample_weight=w, validation_data=(X, y), verbose=0)
         trainer.step(X, y, w)
         assert_array_equal(X, GOOD[0])
         assert_array_equal(y, GOOD[1])
@@ -291,7 +291,7 @@ class TestBlocks:
         values, y = self.make()
         X = Sliceable(values)
         trainer = bp.Trainer(self.network(), bp.CrossEntropy(), bp.SGD(0.1), batch_size=7)
-        history = trainer.fit(X, y, epochs=3, validation_data=(X, y), progress=False)
+        history = trainer.fit(X, y, epochs=3, validation_data=(X, y), verbose=0)
         assert history["loss"][-1] < history["loss"][0]
         assert max(stop - start for start, stop in X.asked) <= 10
 
@@ -337,7 +337,7 @@ class TestBlocks:
         results = []
         for X in (values, Sliceable(values)):
             net = self.network()
-            bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full").fit(X, y, epochs=2, progress=False)
+            bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full").fit(X, y, epochs=2, verbose=0)
             results.append(net.phi)
         assert_array_equal(*results)
 
@@ -441,7 +441,7 @@ class TestMemory:
             X = make()
             net = bp.Sequential(bp.Linear(self.D, 2), seed=0)
             trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(1e-3), batch_size=256)
-            peak = peak_of(lambda X=X, trainer=trainer: trainer.fit(X, y, epochs=1, progress=False))
+            peak = peak_of(lambda X=X, trainer=trainer: trainer.fit(X, y, epochs=1, verbose=0))
             assert peak < 14e6, name  # a block of the check (4 MiB and its copy as float32), the order, a batch
             out = np.empty((self.N, 2), np.float32)
             peak = peak_of(lambda X=X, net=net, out=out: net.predict(X, out=out))

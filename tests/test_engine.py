@@ -240,7 +240,7 @@ def test_a_layer_that_changes_the_dtype_trains_as_on_the_chalkboard(loss, weight
     twin = net.copy()
     plain(twin, make(), bp.SGD(0.01), X.astype(np.float32), y, 8, 3, weights)
     trainer = bp.Trainer(net, make(), bp.SGD(0.01), batch_size=8)
-    trainer.fit(X, y, epochs=3, sample_weight=weights, progress=False)
+    trainer.fit(X, y, epochs=3, sample_weight=weights, verbose=0)
     assert_allclose(net.phi, twin.phi, rtol=2e-5, atol=2e-6)  # float32
 
 
@@ -252,8 +252,8 @@ def test_single_example_minibatch_and_full_batch_descent(batch_size):
 def test_full_batch_by_its_name():
     X, y = data()
     a, b = network(), network()
-    bp.Trainer(a, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full").fit(X, y, epochs=2, progress=False)
-    bp.Trainer(b, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N).fit(X, y, epochs=2, progress=False)
+    bp.Trainer(a, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full").fit(X, y, epochs=2, verbose=0)
+    bp.Trainer(b, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N).fit(X, y, epochs=2, verbose=0)
     assert_array_equal(a.phi, b.phi)
 
 
@@ -271,7 +271,7 @@ def trained(threads, deterministic=True, hidden=bp.ReLU, dtype="float32", optimi
     X, y = rng.standard_normal((700, 40)).astype(np.float32), rng.integers(0, 10, 700)
     net = bp.Sequential(bp.Linear(40, 64), hidden(), bp.Linear(64, 10), seed=0, dtype=dtype)
     settings = {"batch_size": 300, "shards": 5, "threads": threads, "deterministic": deterministic} | more
-    bp.Trainer(net, bp.CrossEntropy(), optimizer(), **settings).fit(X, y, epochs=3, progress=False)
+    bp.Trainer(net, bp.CrossEntropy(), optimizer(), **settings).fit(X, y, epochs=3, verbose=0)
     return net.phi
 
 
@@ -297,7 +297,7 @@ import hashlib, numpy as np, backprop as bp
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((2048, 96)).astype("f"), rng.integers(0, 10, 2048)
 net = bp.Sequential(bp.Linear(96, 256), bp.ReLU(), bp.Dropout(0.2), bp.Linear(256, 256), bp.ReLU(), bp.Linear(256, 10), seed=0)
-bp.Trainer(net, bp.CrossEntropy(), bp.Adam(), batch_size=512).fit(X, y, epochs=1, progress=False)
+bp.Trainer(net, bp.CrossEntropy(), bp.Adam(), batch_size=512).fit(X, y, epochs=1, verbose=0)
 print(hashlib.sha256(net.phi.tobytes()).hexdigest())
 """
 
@@ -362,7 +362,7 @@ def test_activation_memory_is_that_of_a_shard():
         net = bp.Sequential(bp.Linear(64, 512), bp.Tanh(), bp.Linear(512, 10), seed=0)
         trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full", shards=shards, threads=1)
         tracemalloc.start()
-        trainer.fit(X, y, epochs=1, progress=False)
+        trainer.fit(X, y, epochs=1, verbose=0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
@@ -381,7 +381,7 @@ def test_a_worker_s_exception_arrives_with_its_traceback():
     net = bp.Sequential(bp.Linear(D, 5), Faulty(5), bp.Linear(5, K), seed=0)
     trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N, shards=2, threads=2)
     with pytest.raises(ZeroDivisionError, match="from a worker") as caught:
-        trainer.fit(X, y, epochs=1, progress=False)
+        trainer.fit(X, y, epochs=1, verbose=0)
     assert any(entry.name == "forward" for entry in caught.traceback)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
 
@@ -450,7 +450,7 @@ def test_shards_on_threads_read_sliced_data_right(monkeypatch):
     for threads in (1, 4):
         net = network()
         trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.05), batch_size=100, shards=4, threads=threads)
-        trainer.fit(Slices(X), y, epochs=5, progress=False)
+        trainer.fit(Slices(X), y, epochs=5, verbose=0)
         found.append(net.phi)
     assert_array_equal(*found)
 
@@ -460,7 +460,7 @@ def test_user_arrays_survive_training():
     net = network()
     f = net.forward(X.T)
     before = f.copy()
-    bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N).fit(X, y, epochs=3, progress=False)
+    bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N).fit(X, y, epochs=3, verbose=0)
     assert_array_equal(f, before)
     twin = network()
     twin.forward(X.T)

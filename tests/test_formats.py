@@ -87,10 +87,10 @@ class TestRoundTrip:
         nets = [small() for _ in range(2)]
         trainers = [bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1)) for net in nets]
         for trainer in trainers:
-            trainer.fit(X, y, epochs=2, progress=False)
+            trainer.fit(X, y, epochs=2, verbose=0)
         bp.save_weights(nets[0], tmp_path / "net.safetensors")
         before = values(nets[0])
-        trainers[0].fit(X, y, epochs=3, progress=False)
+        trainers[0].fit(X, y, epochs=3, verbose=0)
         bp.load_weights(nets[0], tmp_path / "net.safetensors")
         assert_values(nets[0], before)
         for trainer in trainers:

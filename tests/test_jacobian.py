@@ -85,6 +85,15 @@ class TestJacobian:
         tolerance = 1e-5 if kind == "float32" else 1e-12
         assert_allclose(J, by_complex_step(double, X, wrt), rtol=tolerance, atol=tolerance)
 
+    @pytest.mark.parametrize("wrt", ["inputs", "phi"])
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_checkpoints(self, nested, wrt):
+        layers = [bp.Linear(D, 3), bp.Tanh(), bp.Linear(3, 3), bp.Sigmoid(), bp.Linear(3, 3)]
+        net = bp.Sequential(*layers, seed=0, dtype="float64", checkpoint=2)
+        net = bp.Sequential(net, dtype="float64") if nested else net
+        J = bp.jacobian(net, spread((N, D)), wrt)
+        assert_allclose(J, by_complex_step(net, spread((N, D)), wrt), rtol=1e-12, atol=1e-12)
+
     def test_autograd(self):
         numpy, autograd = pytest.importorskip("autograd.numpy"), pytest.importorskip("autograd")
         net = bp.Sequential(bp.Linear(D, 3), bp.Sin(), bp.Linear(3, 2), seed=0, dtype="float64")

@@ -37,7 +37,7 @@ def affine(K=2, dtype="float64"):
 
 
 def minimize(net, loss, X, y, **settings):
-    return bp.minimize(net, loss, X, y, **{"progress": False} | settings)
+    return bp.minimize(net, loss, X, y, **{"verbose": 0} | settings)
 
 
 def ridge(X, Y, w, decay):
@@ -219,6 +219,14 @@ class TestMinimum:
         assert len(history) == 0
         assert history.stopped == "converged"
 
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("seed", range(10))
+    def test_one_parameter(self, method, seed):
+        X, y = np.random.default_rng(seed).normal(size=(2, 30))
+        net = bp.Sequential(bp.Linear(1, 1, bias=False), seed=0, dtype="float64")
+        assert minimize(net, bp.LeastSquares(), X[:, None], y, method=method).stopped == "converged"
+        assert_allclose(net.phi, [X @ y / (X @ X)], rtol=1e-6)
+
 
 class TestNetwork:
     def test_of_float32_gets_the_minimum_in_its_own_type(self):
@@ -365,10 +373,12 @@ class TestHistory:
         assert handed_to_scipy["options"]["maxcor"] == 3
         assert handed_to_scipy["options"]["gtol"] == 0.5
 
-    @pytest.mark.parametrize("progress", [True, False])
-    def test_draws_a_bar_only_if_asked(self, progress, capsys):
-        minimize(smooth(), bp.LeastSquares(), *data(), iterations=4, progress=progress)
-        assert ("4.00/4.00" in capsys.readouterr().err) == progress
+    @pytest.mark.parametrize("verbose", [0, 1, 2])
+    def test_draws_a_bar_only_if_asked(self, verbose, capsys):
+        minimize(smooth(), bp.LeastSquares(), *data(), iterations=4, verbose=verbose)
+        err = capsys.readouterr().err
+        assert ("4.00/4.00" in err) == (verbose == 1)
+        assert ("iteration 4: loss " in err) == (verbose == 2)
 
 
 def gradient_at(net, loss, X, y):
@@ -540,7 +550,7 @@ BAD = {
     "tolerance NaN": ({"tolerance": np.nan}, ValueError, ["tolerance"]),
     "threads 0": ({"threads": 0}, ValueError, ["threads"]),
     "threads many": ({"threads": "many"}, ValueError, ["threads", "auto"]),
-    "progress": ({"progress": 1}, TypeError, ["progress"]),
+    "verbose": ({"verbose": "no"}, TypeError, ["verbose"]),
     "negative decay": ({"weight_decay": -0.1}, ValueError, ["weight_decay"]),
     "decay of the wrong size": ({"weight_decay": np.ones(3)}, ValueError, ["weight_decay", "(37,)", "(3,)"]),
     "negative decay of one": ({"weight_decay": -np.eye(37)[5]}, ValueError, ["weight_decay"]),

@@ -114,7 +114,7 @@ def scripted(*values):
 class TestHistory:
     def test_columns(self):
         X, y = data()
-        history = trainer_of(network()).fit(X, y, epochs=3, progress=False)
+        history = trainer_of(network()).fit(X, y, epochs=3, verbose=0)
         assert history.names() == ["epoch", "loss", "seconds", "examples_per_second", "learning_rate"]
         assert history["epoch"] == [1, 2, 3]
         assert len(history) == 3
@@ -133,7 +133,7 @@ class TestHistory:
         Xv, yv = data(20, seed=2)
         net = network()
         history = trainer_of(net).fit(
-            X, y, epochs=2, validation_data=(Xv, yv), metrics=["accuracy", share_of_zeros], progress=False
+            X, y, epochs=2, validation_data=(Xv, yv), metrics=["accuracy", share_of_zeros], verbose=0
         )
         assert history.names()[5:] == [
             *("accuracy", "share_of_zeros"),
@@ -150,21 +150,21 @@ class TestHistory:
         Xv, yv = data(20, seed=2)
         w = np.repeat([0.0, 1.0], 10)
         both = [
-            trainer_of(network()).fit(X, y, epochs=1, validation_data=validation, progress=False)
+            trainer_of(network()).fit(X, y, epochs=1, validation_data=validation, verbose=0)
             for validation in ((Xv, yv, w), (Xv[10:], yv[10:]))
         ]
         assert_allclose(both[0]["validation_loss"], both[1]["validation_loss"], rtol=1e-12)
 
     def test_the_loss_falls(self):
         X, y = data()
-        losses = trainer_of(network()).fit(X, y, epochs=20, progress=False)["loss"]
+        losses = trainer_of(network()).fit(X, y, epochs=20, verbose=0)["loss"]
         assert losses[-1] < 0.7 * losses[0]
 
     def test_seconds_and_examples_per_second(self):
         X, y = data()
         start = time.perf_counter()
         slow = Hook(at_call(3, lambda h: time.sleep(0.05)))
-        history = trainer_of(network(slow)).fit(X, y, epochs=2, progress=False)
+        history = trainer_of(network(slow)).fit(X, y, epochs=2, verbose=0)
         wall = time.perf_counter() - start
         assert history["seconds"][0] >= 0.05
         assert sum(history["seconds"]) <= wall
@@ -174,7 +174,7 @@ class TestHistory:
     def test_the_learning_rate_is_that_of_the_first_step(self):
         X, y = data()
         rate = bp.ExponentialDecay(0.1, factor=0.9)
-        history = trainer_of(network(), bp.SGD(rate)).fit(X, y, epochs=3, progress=False)
+        history = trainer_of(network(), bp.SGD(rate)).fit(X, y, epochs=3, verbose=0)
         assert_allclose(history["learning_rate"], [0.1, 0.1 * 0.9**7, 0.1 * 0.9**14], rtol=1e-12)
 
     @pytest.mark.parametrize("batch_size", [1, 7, 8, 49, 50, 51])
@@ -186,7 +186,7 @@ class TestHistory:
         expected = bp.CrossEntropy().forward(net.forward(X.T), y, w)
         # At this rate φ stays where it is, so every batch is measured with the same weights.
         trainer = trainer_of(net, bp.SGD(1e-300), batch_size=batch_size)
-        history = trainer.fit(X, y, epochs=1, sample_weight=w, progress=False)
+        history = trainer.fit(X, y, epochs=1, sample_weight=w, verbose=0)
         assert_allclose(history["loss"], [expected], rtol=1e-12)
 
     def test_an_unknown_column_lists_the_columns(self):
@@ -215,7 +215,7 @@ class TestOrder:
         for record in trainer.epochs(X, y, 100):
             if record.epoch == 3:
                 break
-        trainer_of(twin).fit(X, y, epochs=3, progress=False)
+        trainer_of(twin).fit(X, y, epochs=3, verbose=0)
         assert_array_equal(net.phi, twin.phi)
         assert (trainer.epochs_done, trainer.optimizer.t) == (3, 21)
 
@@ -229,8 +229,8 @@ class TestOrder:
         X, y = data()
         net, twin = network(bp.Dropout(0.2)), network(bp.Dropout(0.2))
         trainer = trainer_of(net, optimizer(), shards=shards)
-        first, second = (trainer.fit(X, y, epochs=n, progress=False) for n in (4, 6))
-        whole = trainer_of(twin, optimizer(), shards=shards).fit(X, y, epochs=10, progress=False)
+        first, second = (trainer.fit(X, y, epochs=n, verbose=0) for n in (4, 6))
+        whole = trainer_of(twin, optimizer(), shards=shards).fit(X, y, epochs=10, verbose=0)
         assert_array_equal(net.phi, twin.phi)
         assert first["loss"] + second["loss"] == whole["loss"]
         assert second["epoch"] == [5, 6, 7, 8, 9, 10]
@@ -274,7 +274,7 @@ class TestOrder:
                 return np.zeros_like(self.f)
 
         net = bp.Sequential(bp.Identity(), dtype="float64")
-        bp.Trainer(net, Spy(), bp.SGD(0.1), batch_size=8).fit(X, 3 * X[:, 0], epochs=2, progress=False)
+        bp.Trainer(net, Spy(), bp.SGD(0.1), batch_size=8).fit(X, 3 * X[:, 0], epochs=2, verbose=0)
         assert len(pairs) == 14
         for f, y in pairs:
             assert_array_equal(3 * f, y)
@@ -289,17 +289,17 @@ class TestOrder:
             net.forward(X[:11].T)
             net.backward(np.ones((K, 11)))
             net[0].forward(X[0])
-        trainer_of(twin, bp.SGD(0.1, momentum=0.9)).fit(X, y, epochs=3, progress=False)
+        trainer_of(twin, bp.SGD(0.1, momentum=0.9)).fit(X, y, epochs=3, verbose=0)
         assert_array_equal(net.phi, twin.phi)
         assert dL_dh.shape == (D, 3)
 
     def test_training_in_another_thread(self):
         X, y = data()
         net, twin = network(), network()
-        thread = threading.Thread(target=lambda: trainer_of(net).fit(X, y, epochs=2, progress=False))
+        thread = threading.Thread(target=lambda: trainer_of(net).fit(X, y, epochs=2, verbose=0))
         thread.start()
         thread.join()
-        trainer_of(twin).fit(X, y, epochs=2, progress=False)
+        trainer_of(twin).fit(X, y, epochs=2, verbose=0)
         assert_array_equal(net.phi, twin.phi)
 
 
@@ -309,7 +309,7 @@ class TestEarlyStopping:
         trainer = trainer_of(net or network())
         log = Log()
         history = trainer.fit(
-            X, y, epochs=epochs, metrics=[scripted(*values)], callbacks=[log, stopper, *callbacks], progress=False
+            X, y, epochs=epochs, metrics=[scripted(*values)], callbacks=[log, stopper, *callbacks], verbose=0
         )
         return trainer, log, history
 
@@ -368,7 +368,7 @@ class TestEarlyStopping:
         flipped = (y + 1) % K  # what training learns makes this worse
         stopper = bp.EarlyStopping(patience=2)
         history = trainer_of(network()).fit(
-            X, y, epochs=50, validation_data=(X, flipped), callbacks=[stopper], progress=False
+            X, y, epochs=50, validation_data=(X, flipped), callbacks=[stopper], verbose=0
         )
         assert history.stopped == "EarlyStopping"
         assert stopper.best == min(history["validation_loss"])
@@ -377,7 +377,7 @@ class TestEarlyStopping:
     def test_monitors_the_loss_where_there_is_no_other(self):
         X, y = data()
         stopper = bp.EarlyStopping()
-        history = trainer_of(network()).fit(X, y, epochs=3, callbacks=[stopper], progress=False)
+        history = trainer_of(network()).fit(X, y, epochs=3, callbacks=[stopper], verbose=0)
         assert stopper.best == min(history["loss"])
 
     def test_a_second_fit_starts_afresh(self):
@@ -385,7 +385,7 @@ class TestEarlyStopping:
         stopper = bp.EarlyStopping("score", patience=1)
         trainer = trainer_of(network())
         for values in ([1, 2], [8, 7, 9]):
-            history = trainer.fit(X, y, epochs=9, metrics=[scripted(*values)], callbacks=[stopper], progress=False)
+            history = trainer.fit(X, y, epochs=9, metrics=[scripted(*values)], callbacks=[stopper], verbose=0)
             assert len(history) == len(values)
         assert stopper.best == 7
 
@@ -393,7 +393,7 @@ class TestEarlyStopping:
         X, y = data()
         trainer = trainer_of(network())
         call = lambda: trainer.fit(  # noqa: E731
-            X, y, epochs=2, callbacks=[bp.EarlyStopping("accuracy")], progress=False
+            X, y, epochs=2, callbacks=[bp.EarlyStopping("accuracy")], verbose=0
         )
         assert_refused(call, ValueError, "EarlyStopping", "'loss'", "'learning_rate'", "'accuracy'")
 
@@ -421,7 +421,7 @@ class TestCallbacks:
         events = []
         trainer = trainer_of(network())
         callbacks = [Log("a", events), Log("b", events, stop=2), Log("c", events)]
-        history = trainer.fit(X, y, epochs=5, callbacks=callbacks, progress=False)
+        history = trainer.fit(X, y, epochs=5, callbacks=callbacks, verbose=0)
         assert history.stopped == "Log"
         names = ["a", "b", "c"]
         expected = [(name, "start", 0) for name in names]
@@ -432,17 +432,15 @@ class TestCallbacks:
     def test_the_base_class_does_nothing(self):
         X, y = data()
         net, twin = network(), network()
-        trainer_of(net).fit(X, y, epochs=2, callbacks=[bp.Callback()], progress=False)
-        trainer_of(twin).fit(X, y, epochs=2, progress=False)
+        trainer_of(net).fit(X, y, epochs=2, callbacks=[bp.Callback()], verbose=0)
+        trainer_of(twin).fit(X, y, epochs=2, verbose=0)
         assert_array_equal(net.phi, twin.phi)
 
     @pytest.mark.parametrize("callbacks", [[bp.EarlyStopping], [print], bp.EarlyStopping(), "EarlyStopping"], ids=str)
     def test_what_is_no_callback(self, callbacks):
         X, y = data()
         trainer = trainer_of(network())
-        assert_refused(
-            lambda: trainer.fit(X, y, callbacks=callbacks, progress=False), TypeError, "Trainer.fit", "callbacks"
-        )
+        assert_refused(lambda: trainer.fit(X, y, callbacks=callbacks, verbose=0), TypeError, "Trainer.fit", "callbacks")
         assert trainer.optimizer.t == 0
 
     def test_an_error_in_a_callback_arrives(self):
@@ -453,7 +451,7 @@ class TestCallbacks:
         X, y = data()
         trainer = trainer_of(network())
         with pytest.raises(ZeroDivisionError, match="mine"):
-            trainer.fit(X, y, epochs=2, callbacks=[Broken()], progress=False)
+            trainer.fit(X, y, epochs=2, callbacks=[Broken()], verbose=0)
         assert trainer.epochs_done == 1
 
 
@@ -472,7 +470,7 @@ class TestControlC:
         handler = signal.getsignal(signal.SIGINT)
         trainer = trainer_of(net, optimizer(), shards=shards, threads=1)
         log = Log(events=[])
-        history = trainer.fit(X, y, epochs=5, callbacks=[log], progress=False)
+        history = trainer.fit(X, y, epochs=5, callbacks=[log], verbose=0)
         assert history.stopped == "Ctrl-C"
         assert trainer.optimizer.t == k
         assert len(history) == (k - 1) // 7
@@ -486,7 +484,7 @@ class TestControlC:
         trainer = trainer_of(net)
         timer = threading.Timer(0.03, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.start()
-        history = trainer.fit(X, y, epochs=10**6, progress=False)
+        history = trainer.fit(X, y, epochs=10**6, verbose=0)
         timer.join()
         t = trainer.optimizer.t
         assert history.stopped == "Ctrl-C"
@@ -499,7 +497,7 @@ class TestControlC:
         X, y = data()
         net = network(Hook(at_call(5, interrupt)))
         trainer = trainer_of(net, shards=4, threads=3)
-        assert trainer.fit(X, y, epochs=10, progress=False).stopped == "Ctrl-C"
+        assert trainer.fit(X, y, epochs=10, verbose=0).stopped == "Ctrl-C"
         t = trainer.optimizer.t
         assert t >= 2
         assert_allclose(net.phi, descended(network(Hook()), bp.SGD(0.1), t).phi, rtol=0, atol=1e-12)
@@ -510,7 +508,7 @@ class TestControlC:
         net = network(Hook(at_call(3, lambda h: interrupt(interrupt(h)))))
         handler = signal.getsignal(signal.SIGINT)
         trainer = trainer_of(net)
-        assert trainer.fit(X, y, epochs=5, progress=False).stopped == "Ctrl-C"
+        assert trainer.fit(X, y, epochs=5, verbose=0).stopped == "Ctrl-C"
         assert trainer.optimizer.t == 2  # it came in the forward pass of the third
         assert_allclose(net.phi, descended(network(Hook()), bp.SGD(0.1), 2).phi, rtol=0, atol=1e-12)
         assert signal.getsignal(signal.SIGINT) is handler
@@ -523,7 +521,7 @@ class TestControlC:
 
         before = signal.signal(signal.SIGINT, mine)
         try:
-            history = trainer_of(network(Hook(at_call(2, interrupt)))).fit(X, y, epochs=3, progress=False)
+            history = trainer_of(network(Hook(at_call(2, interrupt)))).fit(X, y, epochs=3, verbose=0)
             assert signal.getsignal(signal.SIGINT) is mine
         finally:
             signal.signal(signal.SIGINT, before)
@@ -534,7 +532,7 @@ class TestControlC:
         X, y = data()
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            history = trainer_of(network(Hook(at_call(2, interrupt)))).fit(X, y, epochs=3, progress=False)
+            history = trainer_of(network(Hook(at_call(2, interrupt)))).fit(X, y, epochs=3, verbose=0)
         finally:
             signal.signal(signal.SIGINT, before)
         assert (len(history), history.stopped) == (3, "")
@@ -545,7 +543,7 @@ class TestControlC:
                 interrupt(None)
 
         X, y = data()
-        history = trainer_of(network()).fit(X, y, epochs=3, callbacks=[Impatient()], progress=False)
+        history = trainer_of(network()).fit(X, y, epochs=3, callbacks=[Impatient()], verbose=0)
         assert (len(history), history.stopped) == (1, "Ctrl-C")
 
     def test_best_weights_are_restored_then_too(self):
@@ -558,7 +556,7 @@ class TestControlC:
             epochs=9,
             metrics=[scripted(1, 2, 3)],
             callbacks=[log, bp.EarlyStopping("score")],
-            progress=False,
+            verbose=0,
         )
         assert (len(history), history.stopped) == (2, "Ctrl-C")
         assert_array_equal(net.phi, log.phi[0])
@@ -567,8 +565,8 @@ class TestControlC:
         X, y = data()
         net = network(Hook(at_call(9, interrupt)))
         trainer = trainer_of(net)
-        trainer.fit(X, y, epochs=5, progress=False)
-        history = trainer.fit(X, y, epochs=1, progress=False)
+        trainer.fit(X, y, epochs=5, verbose=0)
+        history = trainer.fit(X, y, epochs=1, verbose=0)
         assert (history.stopped, history["epoch"]) == ("", [2])
 
     def test_raises_from_the_loop_one_can_see(self):
@@ -584,7 +582,7 @@ class TestControlC:
 
         net = network(Hook(change=at_call(3, spoil)))
         with pytest.raises(FloatingPointError, match="finite"):
-            trainer_of(net).fit(X, y, epochs=5, progress=False)
+            trainer_of(net).fit(X, y, epochs=5, verbose=0)
         assert np.isfinite(net.phi).all()
 
 
@@ -623,7 +621,7 @@ class TestNonFinite:
         net = network(Hook(change=spoil))
         trainer = trainer_of(net, RULES[rule](), shards=shards, threads=1)
         with pytest.raises(FloatingPointError) as caught:
-            trainer.fit(X, y, epochs=4, progress=False)
+            trainer.fit(X, y, epochs=4, verbose=0)
         text = str(caught.value)
         assert re.search(r"expected a finite (loss|gradient|update) at step \d+, got nan or inf in .*0\.beta", text)
         assert k <= int(re.search(r"at step (\d+)", text)[1]) <= k + 1
@@ -639,9 +637,9 @@ class TestNonFinite:
         net = network(Hook(change=at_call(10, lambda dL_df: dL_df * np.nan)))
         trainer = trainer_of(net, RULES[rule]())
         with pytest.raises(FloatingPointError) as caught:
-            trainer.fit(X, y, epochs=4, progress=False)
+            trainer.fit(X, y, epochs=4, verbose=0)
         T = weights_left(caught.value)
-        trainer.fit(X, y, epochs=1, progress=False)
+        trainer.fit(X, y, epochs=1, verbose=0)
         twin, optimizer = network(Hook()), RULES[rule]()
         descended(twin, optimizer, T)
         descended(twin, optimizer, 7, first_epoch=1)
@@ -656,7 +654,7 @@ class TestNonFinite:
         net = network(Hook(change=lambda dL_df: dL_df * np.inf if armed[0] else dL_df))
         trainer = trainer_of(net, RULES[rule](), shards=shards, threads=1)
         if epochs_before:
-            trainer.fit(X, y, epochs=epochs_before, progress=False)
+            trainer.fit(X, y, epochs=epochs_before, verbose=0)
         trainer.step(X, y)
         before = net.phi.copy(), trainer.optimizer.t, {k: v.copy() for k, v in trainer.optimizer.state.items()}
         armed[0] = True
@@ -699,7 +697,7 @@ class TestNonFinite:
         net[0].parameters["omega"][...] = 1
         trainer = trainer_of(net, RULES[rule](), shards=shards)
         with pytest.raises(FloatingPointError, match=r"finite loss .* the output of layer 1, Exp\(\)"):
-            trainer.fit(X, y, epochs=1, progress=False)
+            trainer.fit(X, y, epochs=1, verbose=0)
         assert_all_finite(trainer)
 
     @pytest.mark.parametrize("rule", RULES)
@@ -710,7 +708,7 @@ class TestNonFinite:
         net = network(bp.ReLU(), bp.Linear(5, 5), bp.ReLU(), dtype="float32")
         trainer = bp.Trainer(net, bp.LeastSquares(), kind, batch_size=8)
         with pytest.raises(FloatingPointError, match="Lower the learning rate"):
-            trainer.fit(X, np.eye(K)[y], epochs=5, progress=False)
+            trainer.fit(X, np.eye(K)[y], epochs=5, verbose=0)
         assert_all_finite(trainer)
 
     def test_a_step_the_last_of_its_epoch(self):
@@ -728,7 +726,7 @@ class TestSampleWeight:
     def fit(self, X, y, weights=None, *, loss=bp.CrossEntropy, batch_size="full", epochs=3):
         net = network()
         trainer = bp.Trainer(net, loss(), bp.SGD(0.1, momentum=0.9), batch_size=batch_size)
-        history = trainer.fit(X, y, epochs=epochs, sample_weight=weights, progress=False)
+        history = trainer.fit(X, y, epochs=epochs, sample_weight=weights, verbose=0)
         return net.phi, history["loss"], trainer
 
     def assert_same(self, a, b):
@@ -784,7 +782,7 @@ class TestSampleWeight:
         for s in (1.0, scale):
             net = network(dtype="float32")
             trainer = trainer_of(net)
-            trainer.fit(X, y, epochs=2, sample_weight=np.linspace(1, 2, N) * s, progress=False)
+            trainer.fit(X, y, epochs=2, sample_weight=np.linspace(1, 2, N) * s, verbose=0)
             results.append(net.phi)
         assert_allclose(results[1], results[0], rtol=1e-4, atol=1e-6)
 
@@ -851,7 +849,7 @@ class TestEvaluate:
         X, y = data()
         trainer = trainer_of(network())
         assert_refused(lambda: trainer.evaluate(X, y, metrics=metrics), error, "Trainer", *parts)
-        assert_refused(lambda: trainer.fit(X, y, metrics=metrics, progress=False), error, "Trainer", *parts)
+        assert_refused(lambda: trainer.fit(X, y, metrics=metrics, verbose=0), error, "Trainer", *parts)
         assert trainer.optimizer.t == 0
 
     def test_a_metric_without_a_name_of_its_own(self):
@@ -875,15 +873,38 @@ class TestProgress:
 
     def test_can_be_silent(self, capsys):
         X, y = data()
-        trainer_of(network()).fit(X, y, epochs=2, progress=False)
+        trainer_of(network()).fit(X, y, epochs=2, verbose=0)
         list(trainer_of(network()).epochs(X, y, 2))
         seen = capsys.readouterr()
         assert seen.out + seen.err == ""
 
-    def test_is_true_or_false(self):
+    def test_may_be_a_line_per_epoch(self, capsys):
         X, y = data()
         trainer = trainer_of(network())
-        assert_refused(lambda: trainer.fit(X, y, progress="no"), TypeError, "Trainer.fit", "progress")
+        trainer.fit(X, y, epochs=2, validation_data=(X, y), verbose=2)
+        trainer.fit(X, y, epochs=1, metrics=["accuracy"], verbose=2)
+        seen = capsys.readouterr()
+        assert seen.out == ""
+        number = r"\d[\d.e-]*"
+        line = rf"epoch {{}}: loss {number}, validation_loss {number}, validation_accuracy {number}, \d+\.\d\d s\n"
+        assert re.fullmatch(
+            line.format(1) + line.format(2) + rf"epoch 3: loss {number}, accuracy {number}, .* s\n", seen.err
+        )
+
+    @pytest.mark.parametrize(("verbose", "bar"), [(False, False), (True, True), (np.int64(1), True)], ids=str)
+    def test_may_be_true_or_false(self, verbose, bar, capsys):
+        X, y = data()
+        trainer_of(network()).fit(X, y, epochs=1, verbose=verbose)
+        assert ("100%" in capsys.readouterr().err) == bar
+
+    @pytest.mark.parametrize(
+        ("verbose", "error"),
+        [("no", TypeError), (None, TypeError), (1.0, TypeError), (3, ValueError), (-1, ValueError)],
+    )
+    def test_is_0_1_or_2(self, verbose, error):
+        X, y = data()
+        trainer = trainer_of(network())
+        assert_refused(lambda: trainer.fit(X, y, verbose=verbose), error, "Trainer.fit", "verbose")
         assert trainer.optimizer.t == 0
 
 
@@ -904,22 +925,18 @@ class TestSchedulesAndLayers:
     def test_a_schedule_observes_the_validation_loss(self):
         X, y = data()
         rate = Watched()
-        history = trainer_of(network(), bp.SGD(rate)).fit(
-            X, y, epochs=3, validation_data=(X[:9], y[:9]), progress=False
-        )
+        history = trainer_of(network(), bp.SGD(rate)).fit(X, y, epochs=3, validation_data=(X[:9], y[:9]), verbose=0)
         assert rate.seen == history["validation_loss"]
 
     def test_or_the_loss_where_there_is_no_validation_data(self):
         X, y = data()
         rate = Watched()
-        assert trainer_of(network(), bp.SGD(rate)).fit(X, y, epochs=3, progress=False)["loss"] == rate.seen
+        assert trainer_of(network(), bp.SGD(rate)).fit(X, y, epochs=3, verbose=0)["loss"] == rate.seen
 
     def test_reduce_on_plateau(self):
         X, y = data()
         rate = bp.ReduceOnPlateau(0.1, factor=0.5, patience=1)
-        history = trainer_of(network(), bp.SGD(rate)).fit(
-            X, y, epochs=6, validation_data=(X, (y + 1) % K), progress=False
-        )
+        history = trainer_of(network(), bp.SGD(rate)).fit(X, y, epochs=6, validation_data=(X, (y + 1) % K), verbose=0)
         assert np.argmin(history["validation_loss"]) == 0
         assert history["learning_rate"] == [0.1, 0.1, 0.1, 0.05, 0.05, 0.025]
 
@@ -939,7 +956,7 @@ class TestSchedulesAndLayers:
         before = {name: buffer.copy() for name, buffer in net.buffers.items()}
         trainer = trainer_of(net, bp.Adam(0.02), shards=shards, batch_size=10)
         start = trainer.evaluate(X, y)
-        trainer.fit(X, y, epochs=40, progress=False)
+        trainer.fit(X, y, epochs=40, verbose=0)
         end = trainer.evaluate(X, y)
         assert end["loss"] < 0.7 * start["loss"]
         assert end["accuracy"] > 0.75
@@ -949,8 +966,8 @@ class TestSchedulesAndLayers:
         X, y = data()
         net, twin = network(), network()
         summed = bp.CrossEntropy(reduction="sum")
-        a = bp.Trainer(net, summed, bp.SGD(0.1 / N), batch_size="full").fit(X, y, epochs=3, progress=False)
-        b = trainer_of(twin, batch_size="full").fit(X, y, epochs=3, progress=False)
+        a = bp.Trainer(net, summed, bp.SGD(0.1 / N), batch_size="full").fit(X, y, epochs=3, verbose=0)
+        b = trainer_of(twin, batch_size="full").fit(X, y, epochs=3, verbose=0)
         assert_allclose(net.phi, twin.phi, rtol=0, atol=1e-12)
         assert_allclose(a["loss"], np.multiply(b["loss"], N), rtol=1e-12)
 
@@ -959,14 +976,14 @@ class TestSchedulesAndLayers:
         net = network()
         loss = bp.CrossEntropy(reduction="sum")
         expected = loss.forward(net.forward(X.T), y)
-        history = bp.Trainer(net, loss, bp.SGD(1e-300), batch_size=8).fit(X, y, epochs=1, progress=False)
+        history = bp.Trainer(net, loss, bp.SGD(1e-300), batch_size=8).fit(X, y, epochs=1, verbose=0)
         assert_allclose(history["loss"], [expected], rtol=1e-12)
 
     @pytest.mark.parametrize("optimizer", [lambda: bp.SGD(0.1, 0.9, clip_norm=1.0), bp.Adam], ids=["SGD", "Adam"])
     def test_a_network_without_parameters(self, optimizer):
         X = data()[0]
         net = bp.Sequential(bp.Tanh(), dtype="float64")
-        history = bp.Trainer(net, bp.LeastSquares(), optimizer()).fit(X, X, epochs=2, progress=False)
+        history = bp.Trainer(net, bp.LeastSquares(), optimizer()).fit(X, X, epochs=2, verbose=0)
         assert_allclose(history["loss"], [((np.tanh(X) - X) ** 2).sum(axis=1).mean()] * 2, rtol=1e-12)
 
     def test_a_data_set_of_one_row(self):
@@ -974,7 +991,7 @@ class TestSchedulesAndLayers:
         for dtype in ("float32", "float64"):
             x = X[:1].astype(dtype)
             net, twin = network(dtype=dtype), network(dtype=dtype)
-            trainer_of(net).fit(x, y[:1], epochs=2, progress=False)
+            trainer_of(net).fit(x, y[:1], epochs=2, verbose=0)
             for _ in range(2):
                 trainer_of(twin).step(x.tolist(), y[:1])
             assert_allclose(net.phi, twin.phi, rtol=1e-5, atol=1e-7)
@@ -1020,3 +1037,16 @@ def test_parts(parts, name):
     assert_refused(lambda: bp.Trainer(*parts), TypeError, "Trainer")
     with pytest.raises(TypeError, match=re.escape(name)):
         bp.Trainer(*parts)
+
+
+def test_without_shuffle_the_batches_are_in_the_order_of_the_data():
+    X, seen = np.arange(10.0).reshape(-1, 1), []
+
+    class Spy(bp.LeastSquares):
+        def ell(self, f, y):
+            seen.append(y.ravel().tolist())
+            return super().ell(f, y)
+
+    net = bp.Sequential(bp.Linear(1, 1), seed=0, dtype="float64")
+    list(bp.Trainer(net, Spy(), bp.SGD(1e-6), batch_size=4, shuffle=False).epochs(X, X[:, 0], 2))
+    assert seen == 2 * [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

@@ -24,7 +24,7 @@ class Examples:
     def __init__(self, who: str, net: Sequential, loss: Loss, X: Any, y: object, sample_weight: object = None) -> None:
         self.X = X = checks.rows(who, X, net.in_features)
         self.n, self.dtype = X.shape[0], net.phi.dtype
-        self.block = max(1, BLOCK_BYTES // max(1, X.shape[1] * X.dtype.itemsize))
+        self.block = _rows_per_block(X)
         for start in range(0, self.n, self.block):
             checks.finite(who, "X", np.asarray(X[start : start + self.block]), start, self.dtype)
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
@@ -91,3 +91,10 @@ class Examples:
             mine = of_block == b
             found[mine] = slab[1][rows[mine] - b * self.block]
         return found
+
+
+def _rows_per_block(X: Any) -> int:
+    """About BLOCK_BYTES; where X is stored in chunks (as in HDF5), whole chunks, so that an epoch reads each of them once."""
+    rows = max(1, BLOCK_BYTES // max(1, X.shape[1] * X.dtype.itemsize))
+    chunk = (getattr(X, "chunks", None) or [1])[0]
+    return -(-rows // chunk) * chunk if isinstance(chunk, int) else rows

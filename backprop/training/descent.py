@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ import numpy as np
 from backprop import checks
 from backprop.blas import Landing, all_finite
 from backprop.checks import Array
+from backprop.constraints import Projection
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
@@ -37,10 +38,13 @@ class Descent:
         shards: int | str,
         threads: int | str,
         deterministic: bool,
+        projections: Sequence[Projection] = (),
+        shuffle: bool = True,
     ) -> None:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.shards, self.deterministic = shards, deterministic
-        self.threads = threads
+        self.threads, self.projections, self.shuffle = threads, projections, shuffle
+        self.after_step: list[Callable[[], object]] = []
         self._steps: dict[object, Step] = {}
         self._pool: Pool | None = None
         self._before: dict[str, Array] = {}
@@ -52,7 +56,8 @@ class Descent:
 
         Raises KeyboardInterrupt between two steps, FloatingPointError for a loss or gradient that is not finite.
         """
-        order = np.arange(examples.n) if batch_size >= examples.n else examples.order(seed, number)
+        in_order = not self.shuffle or batch_size >= examples.n
+        order = np.arange(examples.n) if in_order else examples.order(seed, number)
         every = max(batch_size, examples.n // 50)
         weights = None if examples.w is None else examples.w[order]
         total, done = 0.0, 0
@@ -128,6 +133,10 @@ class Descent:
             optimizer.prepare(phi)
             self._land(optimizer.clip(step.buffer, step.buffer), optimizer.landing(phi))
         optimizer.finish(phi, lambda size, update: for_pieces(size, update, pool))
+        for constraint, parameter in self.projections:
+            constraint.project(parameter)
+        for call in self.after_step:
+            call()
         return L
 
     def _land(self, g: Array, to: Landing) -> None:

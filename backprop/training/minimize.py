@@ -33,24 +33,17 @@ from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
 from backprop.training.descent import at_work, first_bad, interrupts, most
 from backprop.training.history import Epoch, History
+from backprop.training.metrics import Metric, check_metrics, measure
 from backprop.training.shards import Step, automatic_shards
 from backprop.training.threads import Pool
-from backprop.training.watch import (
-    Metric,
-    Watch,
-    check_callbacks,
-    check_metrics,
-    measure,
-    validation_examples,
-    watching,
-)
+from backprop.training.watch import Watch, check_callbacks, check_verbose, validation_examples, watching
 
 # What switches each method's own limits off: `tolerance` and `iterations` then mean the same for all of them. Not here are those
 # without gradients, those that need all of the Hessian, and SLSQP and trust-constr, which are for constraints.
 METHODS: dict[str, dict[str, float]] = {
     "L-BFGS-B": {"ftol": 0, "gtol": 0, "maxfun": 10**9, "maxiter": 10**9},
     "BFGS": {"gtol": 0, "maxiter": 10**9},
-    "CG": {"gtol": 0, "maxiter": 10**9},
+    "CG": {"maxiter": 10**9},
     "TNC": {"ftol": 0, "xtol": 0, "gtol": 0, "maxfun": 10**9},
     "Newton-CG": {"xtol": 0, "maxiter": 10**9},
     "trust-ncg": {"gtol": 0, "maxiter": 10**9},
@@ -72,7 +65,7 @@ def minimize(
     validation_data: tuple[Array, ...] | None = None,
     metrics: Sequence[str | Metric] = (),
     callbacks: Sequence[Callback] = (),
-    progress: bool = True,
+    verbose: int = 1,
     threads: int | str = "auto",
     tolerance: float = 1e-6,
     options: Mapping[str, Any] | None = None,
@@ -98,7 +91,7 @@ def minimize(
     >>> import numpy as np, backprop as bp
     >>> X = np.linspace(-1, 1, 20).reshape(-1, 1)
     >>> net = bp.Sequential(bp.Linear(1, 1), seed=0, dtype="float64")
-    >>> history = bp.minimize(net, bp.LeastSquares(), X, 2 * X[:, 0] + 1, progress=False)
+    >>> history = bp.minimize(net, bp.LeastSquares(), X, 2 * X[:, 0] + 1, verbose=0)
     >>> history.stopped, net.phi.round(5)
     ('converged', array([1., 2.]))
     """
@@ -108,17 +101,20 @@ def minimize(
     checks.integer("minimize", "iterations", iterations)
     checks.number("minimize", "tolerance", tolerance, least=0)
     checks.integer_or("minimize", "threads", threads, "auto")
-    checks.boolean("minimize", "progress", progress)
+    verbose = check_verbose("minimize", verbose)
     check_callbacks("minimize", callbacks)
-    check_metrics("minimize", loss, metrics)
     if options is not None and not isinstance(options, Mapping):
         raise TypeError(checks.message("minimize", "options as a dict, for SciPy", repr(options)))
     objective = Objective(net, loss, X, y, sample_weight, weight_decay, threads)
     validation = validation_examples("minimize", net, loss, validation_data)
+    check_metrics("minimize", net, loss, metrics, objective.examples, validation)
     curvature = partial(Curvature, net, loss, X, y, sample_weight, dtype="float64") if method in CURVATURE else None
     search = Search(net, loss, objective, curvature, metrics, validation, iterations, tolerance)
-    with watching(search, callbacks, iterations, "iteration", progress) as watch:
-        search.run(method, {**METHODS[method], **(options or {})}, watch)
+    with watching(search, callbacks, verbose, iterations, "iteration", "iteration") as watch:
+        limits = METHODS[method] | (
+            {"gtol": tolerance} if method == "CG" else {}
+        )  # else it fails where the gradient is 0
+        search.run(method, {**limits, **(options or {})}, watch)
     return watch.history
 
 
@@ -341,7 +337,9 @@ def per_parameter(weight_decay: Any, size: int) -> float | Array:
         expected = f"weight_decay a number, or one for each parameter: shape ({size},)"
         raise ValueError(checks.message("minimize", expected, f"shape {decay.shape}"))
     checks.finite("minimize", "weight_decay", decay)
-    checks.values_between("minimize", "weight_decay", decay, 0, math.inf)
+    if (decay < 0).any():
+        j = int(np.argmax(decay < 0))
+        raise ValueError(checks.message("minimize", "weight_decay ≥ 0", f"{decay[j]} for parameter {j} of φ"))
     return decay.astype(np.float64)
 
 

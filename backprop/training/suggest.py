@@ -152,6 +152,7 @@ def _speeds(
     net, speeds = net.copy(), []
     for size in tqdm(sizes, desc="batch sizes", delay=3, leave=False, dynamic_ncols=True):
         twin = copy.deepcopy(optimizer)
+        twin.t, twin.state = 0, {}  # it may have trained another network
         twin.schedule = ConstantRate(STANDSTILL)
         speeds.append(_speed(Trainer(net, loss, twin, batch_size=size), X, y, size, seconds))
     return speeds

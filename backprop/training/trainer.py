@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.constraints import Constraint, projections
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
@@ -16,7 +17,8 @@ from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
 from backprop.training.descent import Descent
 from backprop.training.history import Epoch, History
-from backprop.training.watch import Metric, check_callbacks, check_metrics, measure, validation_examples, watching
+from backprop.training.metrics import Metric, check_metrics, measure
+from backprop.training.watch import check_callbacks, check_verbose, validation_examples, watching
 
 
 class Trainer:
@@ -25,12 +27,17 @@ class Trainer:
         for each epoch: shuffle by (seed, epoch); for each batch B of `batch_size` examples:
             L = mean of ℓ_i over B,   φ ← optimizer(φ, ∂L/∂φ)
 
-    `batch_size` 1 is single-example descent, "full" the whole data set in each step. The trainer runs replicas of the network:
+    `batch_size` 1 is single-example descent, "full" the whole data set in each step; without `shuffle` the batches are always
+    the same, in the order of the data. The trainer runs replicas of the network:
     the same φ, but caches of their own, so what you do with `net` between steps does not disturb it.
 
     `shards` cuts each batch into that many parts, one after another or on threads: activation memory is that of one part per
     thread. "auto" takes 1 for small steps. `threads` is "auto" (what the step is worth, at most the cores there are) or a
     number. The same seed and setting give the same bits; with `deterministic=True` whatever the number of threads.
+
+    `constraints` are what parameters satisfy after each step, by the pattern of their names: {"*.omega": MaxNorm(3)}; the first
+    pattern that matches counts. Initial weights are left as they are; the first step projects them. `after_step` is a list of
+    functions to call after each step, for callbacks that cannot wait for the end of an epoch.
 
     Raises TypeError or ValueError for arguments that do not fit; FloatingPointError while training, when a loss or gradient is
     not finite (the message names the step whose weights are left).
@@ -52,23 +59,31 @@ class Trainer:
         optimizer: Optimizer,
         *,
         batch_size: int | str = 32,
+        shuffle: bool = True,
         seed: int = 0,
         shards: int | str = "auto",
         threads: int | str = "auto",
         deterministic: bool = False,
+        constraints: Mapping[str, Constraint] | None = None,
     ) -> None:
         checks.instance("Trainer", "net", net, Sequential)
         checks.instance("Trainer", "loss", loss, Loss)
         checks.instance("Trainer", "optimizer", optimizer, Optimizer)
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.batch_size = checks.integer_or("Trainer", "batch_size", batch_size, "full")
+        self.shuffle = checks.boolean("Trainer", "shuffle", shuffle)
         self.seed = checks.integer("Trainer", "seed", seed, least=0)
         self.shards = checks.integer_or("Trainer", "shards", shards, "auto")
         self.threads = checks.integer_or("Trainer", "threads", threads, "auto")
         self.deterministic = checks.boolean("Trainer", "deterministic", deterministic)
+        projected = projections("Trainer", constraints, net.parameters)
+        self.constraints = dict(constraints or {})
+        optimizer.assign(net)
         self.epochs_done = 0
         self._progress: Callable[[int], object] = lambda examples: None
-        self._descent = Descent(net, loss, optimizer, self.shards, self.threads, self.deterministic)
+        deterministic = self.deterministic
+        self._descent = Descent(net, loss, optimizer, self.shards, self.threads, deterministic, projected, self.shuffle)
+        self.after_step = self._descent.after_step
 
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
         """One optimizer step on the rows X (N, D) as one batch; returns the loss before it.
@@ -98,7 +113,7 @@ class Trainer:
         checks.integer("Trainer.epochs", "n", n)
         examples = Examples("Trainer.epochs", self.net, self.loss, X, y, sample_weight)
         validation = validation_examples("Trainer", self.net, self.loss, validation_data)
-        check_metrics("Trainer", self.loss, metrics)
+        check_metrics("Trainer", self.net, self.loss, metrics, examples, validation)
         return self._epochs(examples, n, validation, metrics)
 
     def fit(
@@ -111,21 +126,23 @@ class Trainer:
         sample_weight: Array | None = None,
         metrics: Sequence[str | Metric] = (),
         callbacks: Sequence[Callback] = (),
-        progress: bool = True,
+        verbose: int = 1,
     ) -> History:
-        """Train with a progress bar; returns the history of this call. A second `fit` goes on where the first stopped.
+        """Train, and return the history of this call. A second `fit` goes on where the first stopped.
 
-        `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2") or
-        functions of predictions (N, K) and targets in rows, without weights; they are measured after each epoch on the training
-        data, and on the validation data. Ctrl-C ends training after the step at hand: the weights are whole, the history is kept.
+        `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2"),
+        names of scikit-learn's scorers ("f1_macro", "roc_auc"), or functions of predictions (N, K) and targets in rows, without
+        weights; they are measured after each epoch on the training data, and on the validation data. `verbose` is 0 for silence,
+        1 for a progress bar, 2 for a line per epoch, both on stderr. Ctrl-C ends training after the step at hand: the weights are
+        whole, the history is kept. `callbacks` are ended whatever ends training, an error included.
         """
         check_callbacks("Trainer.fit", callbacks)
-        checks.boolean("Trainer.fit", "progress", progress)
+        verbose = check_verbose("Trainer.fit", verbose)
         checks.integer("Trainer.fit", "epochs", epochs)
         records = self.epochs(
             X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
         )
-        with watching(self, callbacks, np.shape(X)[0] * epochs, "example", progress) as watch:
+        with watching(self, callbacks, verbose, np.shape(X)[0] * epochs, "example", "epoch") as watch:
             before, self._progress = self._progress, watch.bar.update
             try:
                 for record in records:
@@ -145,8 +162,8 @@ class Trainer:
         >>> trainer.evaluate(np.ones((2, 1)), np.array([1.0, 0.0]))
         {'loss': 0.5, 'r2': -1.0}
         """
-        check_metrics("Trainer", self.loss, metrics)
         examples = Examples("Trainer.evaluate", self.net, self.loss, X, y, sample_weight)
+        check_metrics("Trainer", self.net, self.loss, metrics, examples)
         return measure(self.net, self.loss, examples, metrics)
 
     def _epochs(

@@ -1,10 +1,13 @@
-"""What goes on beside training: metrics, validation, the progress bar, callbacks, Ctrl-C."""
+"""What goes on beside training: the progress bar, callbacks, validation data, Ctrl-C."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
+
+import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
@@ -14,16 +17,14 @@ from backprop.training.callbacks import Callback, Training
 from backprop.training.data import Examples
 from backprop.training.history import Epoch, History
 
-Metric = Callable[[Array, Array], float]
-
 HIDDEN = {"epoch", "seconds", "examples_per_second", "learning_rate"}  # what the progress bar leaves out
 
 
 class Watch:
     """The history of one call as it grows, with its progress bar and its callbacks."""
 
-    def __init__(self, trainer: Training, callbacks: Sequence[Callback], bar: Any) -> None:
-        self.trainer, self.callbacks, self.bar = trainer, callbacks, bar
+    def __init__(self, trainer: Training, callbacks: Sequence[Callback], bar: Any, heading: str) -> None:
+        self.trainer, self.callbacks, self.bar, self.heading = trainer, callbacks, bar, heading
         self.history = History()
 
     def note(self, record: Epoch) -> bool:
@@ -31,6 +32,10 @@ class Watch:
         self.history.epochs.append(record)
         shown = {name: f"{value:.4g}" for name, value in record.flat().items() if name not in HIDDEN}
         self.bar.set_postfix(shown, refresh=False)
+        if self.heading:
+            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
+            sys.stderr.write(f"{self.heading} {record.epoch}: {numbers}, {record.seconds:.2f} s\n")
+            sys.stderr.flush()
         stops = [type(callback).__name__ for callback in self.callbacks if callback.epoch(self.trainer, record)]
         self.history.stopped = stops[0] if stops else ""
         return bool(stops)
@@ -38,21 +43,59 @@ class Watch:
 
 @contextmanager
 def watching(
-    trainer: Training, callbacks: Sequence[Callback], total: int, unit: str, progress: bool
+    trainer: Training, callbacks: Sequence[Callback], verbose: int, total: int, unit: str, heading: str
 ) -> Iterator[Watch]:
-    """A watch with a progress bar of `total` units, from the callbacks' start to their end; Ctrl-C inside ends the block."""
+    """A watch from the callbacks' start to their end; Ctrl-C inside ends the block.
+
+    `verbose` 1 draws a progress bar of `total` units, 2 writes a line for each record, which begins with `heading`.
+    """
     from tqdm.auto import tqdm  # draws in a terminal or a notebook
 
-    for callback in callbacks:
-        callback.start(trainer)
-    with tqdm(total=total, disable=not progress, unit=unit, unit_scale=True, dynamic_ncols=True) as bar:
-        watch = Watch(trainer, callbacks, bar)
+    with (
+        running(trainer, callbacks),
+        tqdm(total=total, disable=verbose != 1, unit=unit, unit_scale=True, dynamic_ncols=True) as bar,
+    ):
+        watch = Watch(trainer, callbacks, bar, heading if verbose == 2 else "")
         try:
             yield watch
         except KeyboardInterrupt:
             watch.history.stopped = "Ctrl-C"
-    for callback in callbacks:
-        callback.end(trainer)
+
+
+@contextmanager
+def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
+    """From the `start` of callbacks to the `end` of each that was started, whatever happens in between."""
+    started: list[Callback] = []
+    try:
+        try:
+            for callback in callbacks:
+                callback.start(trainer)
+                started.append(callback)
+            yield
+        finally:
+            phi = trainer.net.phi.copy()
+            end_all(trainer, started)
+    except Exception as error:
+        if not np.array_equal(trainer.net.phi, phi):  # what the error says of the weights is no longer so
+            error.add_note("Afterwards a callback changed the weights, as BestWeights does when training ends.")
+        raise
+
+
+def end_all(trainer: Training, callbacks: Sequence[Callback]) -> None:
+    """Call every `end`, in order, also those after one that raises."""
+    with ExitStack() as ends:
+        for callback in reversed(callbacks):
+            ends.callback(callback.end, trainer)
+
+
+def check_verbose(who: str, verbose: object) -> int:
+    """0, 1 or 2; False and True are 0 and 1."""
+    if not isinstance(verbose, int | np.integer | np.bool_):
+        raise TypeError(checks.message(who, "verbose 0, 1 or 2", f"{verbose!r} ({type(verbose).__name__})"))
+    if verbose not in (0, 1, 2):
+        advice = "0 is silent, 1 a progress bar, 2 a line per epoch."
+        raise ValueError(checks.message(who, "verbose 0, 1 or 2", repr(verbose), advice))
+    return int(verbose)
 
 
 def check_callbacks(who: str, callbacks: object) -> None:
@@ -63,15 +106,6 @@ def check_callbacks(who: str, callbacks: object) -> None:
             raise TypeError(checks.message(who, "a list of callbacks", repr(callbacks), advice))
 
 
-def check_metrics(who: str, loss: Loss, metrics: Sequence[str | Metric]) -> None:
-    """Refuse what is neither a function nor the name of one of the loss's own measures."""
-    if isinstance(metrics, str):
-        raise TypeError(checks.message(who, "metrics as a list", repr(metrics), f"Pass [{metrics!r}]."))
-    for metric in metrics:
-        if not callable(metric):
-            checks.choice(who, "metric", metric, loss.measures)
-
-
 def validation_examples(who: str, net: Sequential, loss: Loss, data: tuple[Array, ...] | None) -> Examples | None:
     """The examples of validation_data, (X, y) or (X, y, sample_weight)."""
     if data is None:
@@ -80,18 +114,3 @@ def validation_examples(who: str, net: Sequential, loss: Loss, data: tuple[Array
         got = f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
         raise TypeError(checks.message(who, "validation_data as (X, y) or (X, y, sample_weight)", got))
     return Examples(f"{who}, validation_data", net, loss, *data)
-
-
-def measure(
-    net: Sequential, loss: Loss, examples: Examples, metrics: Sequence[str | Metric], *, own: bool = True
-) -> dict[str, float]:
-    """The loss and measures of some examples; without `own`, only those that are asked for."""
-    f = examples.predictions(net)
-    y = examples.y.T
-    measured = {k: v for k, v in loss.metrics(f, y, examples.w).items() if own or k in metrics}
-    for metric in metrics:
-        if not isinstance(metric, str):
-            measured[getattr(metric, "__name__", type(metric).__name__)] = float(metric(f.T, y.T))
-    if own:
-        measured = {"loss": loss.replica().value(f, y, examples.w)} | measured
-    return measured

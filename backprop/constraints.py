@@ -1,0 +1,119 @@
+"""Constraints: what a parameter satisfies after each step, kept by projection: φ ← nearest point that satisfies it.
+
+`Trainer(net, loss, optimizer, constraints={"*.omega": MaxNorm(3)})` projects every parameter whose name the pattern matches,
+after the optimizer's step. The gradient and the optimizer's state are not touched.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.patterns import by_pattern
+
+__all__ = ["Constraint", "MaxNorm", "NonNegative"]
+
+
+class Constraint(ABC):
+    """A set that a parameter stays in: subclass it with `project`.
+
+    >>> import numpy as np
+    >>> class Symmetric(Constraint):
+    ...     def project(self, parameter):
+    ...         parameter[...] = (parameter + parameter.T) / 2
+    >>> omega = np.array([[1.0, 4.0], [0.0, 1.0]])
+    >>> Symmetric().project(omega)
+    >>> omega
+    array([[1., 2.],
+           [2., 1.]])
+    """
+
+    @abstractmethod
+    def project(self, parameter: Array) -> None:
+        """Move `parameter`, an array in its own shape, to the nearest point of the set, in place."""
+
+    def __repr__(self) -> str:
+        return checks.call(self)
+
+
+class MaxNorm(Constraint):
+    """Norms of at most `limit`: longer vectors are shortened, their direction kept.
+
+        Ω_k ← Ω_k · min(1, limit / |Ω_k|)
+
+    With axis 1 Ω_k is a row of Ω (D_out, D_in), the weights into unit k; with axis 0 a column, the weights out of one. The limit
+    holds up to rounding. Raises ValueError for a parameter without that axis, such as β (D_out,), which has only axis 0.
+    Sources: Srebro and Shraibman (2005), "Rank, trace-norm and max-norm"; Srivastava et al. (2014), "Dropout", section 5.1.
+
+    >>> import numpy as np
+    >>> omega = np.array([[3.0, 4.0], [0.3, 0.4]])
+    >>> MaxNorm(1).project(omega)
+    >>> omega
+    array([[0.6, 0.8],
+           [0.3, 0.4]])
+    """
+
+    def __init__(self, limit: float, axis: int = 1) -> None:
+        self.limit = checks.number("MaxNorm", "limit", limit, above=0)
+        self.axis = checks.integer("MaxNorm", "axis", axis, least=0)
+
+    def project(self, parameter: Array) -> None:
+        """Shorten what is too long, in place."""
+        if self.axis >= parameter.ndim:
+            expected, got = f"a parameter with an axis {self.axis}", f"shape {parameter.shape}"
+            raise ValueError(checks.message("MaxNorm", expected, got, 'The pattern "*.omega" leaves β out.'))
+        vectors = parameter.swapaxes(self.axis, -1)
+        squares = np.vecdot(vectors, vectors)
+        if np.maximum.reduce(squares, axis=None) > self.limit**2:  # mostly not: then nothing is written
+            factors = np.minimum(1, self.limit / np.sqrt(np.maximum(squares, np.finfo(squares.dtype).tiny)))
+            np.multiply(vectors, factors[..., None], out=vectors)
+
+
+class NonNegative(Constraint):
+    """No entry below 0: φ ← max(φ, 0).
+
+    With `Linear` layers and monotone activations, weights ≥ 0 make each output a non-decreasing function of each input.
+
+    >>> import numpy as np
+    >>> omega = np.array([[3.0, -4.0]])
+    >>> NonNegative().project(omega)
+    >>> omega
+    array([[3., 0.]])
+    """
+
+    def project(self, parameter: Array) -> None:
+        """Set what is negative to 0, in place."""
+        np.maximum(parameter, 0, out=parameter)
+
+
+Projection = tuple[Constraint, Array]
+
+
+def projections(
+    who: str, constraints: Mapping[str, Constraint] | None, parameters: Mapping[str, Array]
+) -> list[Projection]:
+    """Each constrained parameter with its constraint, tried on a copy.
+
+    Raises TypeError for what is no constraint, or does not project in place; ValueError for a pattern that matches nothing.
+    """
+    if constraints is None:
+        return []
+    if not isinstance(constraints, Mapping):
+        expected = 'constraints as a dict, such as {"*.omega": MaxNorm(3)}'
+        raise TypeError(checks.message(who, expected, repr(constraints)))
+    for pattern, constraint in constraints.items():
+        if not isinstance(pattern, str):
+            raise TypeError(checks.message(who, 'patterns such as "*.omega" in constraints', repr(pattern)))
+        checks.instance(who, f"constraints[{pattern!r}]", constraint, Constraint)
+    chosen = by_pattern(who, "constraints", constraints, parameters)
+    for name, constraint in chosen.items():
+        returned: object = constraint.project(parameters[name].copy())
+        if returned is not None:
+            got = f"a {type(returned).__name__} returned for {name}"
+            advice = "Write parameter[...] = … and return nothing."
+            raise TypeError(checks.message(f"{constraint!r}.project", "the parameter changed in place", got, advice))
+    return [(constraint, parameters[name]) for name, constraint in chosen.items()]

@@ -1,0 +1,217 @@
+"""What an estimator's parameters stand for: layers, losses and optimizers, by scikit-learn's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.layers import (
+    ELU,
+    GELU,
+    Cos,
+    Dropout,
+    Identity,
+    Layer,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Sin,
+    Softplus,
+    Tanh,
+)
+from backprop.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    GaussianNLL,
+    Huber,
+    LeastSquares,
+    Loss,
+    Pinball,
+    Poisson,
+)
+from backprop.optimizers import SGD, Adam, Optimizer
+from backprop.schedules import Schedule
+from backprop.sequential import Sequential
+
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {
+    "identity": Identity,
+    "logistic": Sigmoid,
+    "tanh": Tanh,
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "elu": ELU,
+    "silu": SiLU,
+    "gelu": GELU,
+    "softplus": Softplus,
+    "sin": Sin,
+    "cos": Cos,
+}
+
+
+class HalfSquares(LeastSquares):
+    """Half the sum of squared differences, which is what scikit-learn's "squared_error" descends on.
+
+        ℓ      = ½ Σ_k (f_k − y_k)²
+        ∂ℓ/∂f  = f − y
+
+    >>> import numpy as np
+    >>> loss = HalfSquares()
+    >>> loss.forward(np.array([[3.0]]), np.array([1.0])), loss.backward()
+    (2.0, array([[2.]]))
+    """
+
+    replays = True
+    equations = ("ℓ = ½ Σₖ (f − y)²", "∂ℓ/∂f = f − y")
+
+    def entry(self, d: Array) -> Array:
+        """½ d²."""
+        squares = super().entry(d)
+        return np.multiply(squares, 0.5, out=squares)
+
+    def entry_slope(self, d: Array) -> Array:
+        """Return d."""
+        return np.positive(d, out=self.empty("slope", d.shape, d.dtype))
+
+
+def widths(hidden_layer_sizes: Any) -> list[int]:
+    """Widths of the hidden layers: a whole number or a sequence of them."""
+    if isinstance(hidden_layer_sizes, int | np.integer) and not isinstance(hidden_layer_sizes, bool):
+        hidden_layer_sizes = [hidden_layer_sizes]
+    if isinstance(hidden_layer_sizes, str) or not hasattr(hidden_layer_sizes, "__iter__"):
+        got = f"{hidden_layer_sizes!r}"
+        raise TypeError(checks.message("MLP", "hidden_layer_sizes a whole number or a sequence of them", got))
+    return [checks.integer("MLP", "hidden_layer_sizes > 0: each", width) for width in hidden_layer_sizes]
+
+
+def activation_layers(activation: Any, n: int) -> list[Layer]:
+    """One new activation layer for each of n hidden layers, from a name, a layer, or a sequence of n of those."""
+    each = activation if isinstance(activation, list | tuple) else [activation] * n
+    if len(each) != n:
+        expected = f"activation one, or a sequence of {n}, one for each hidden layer"
+        raise ValueError(checks.message("MLP", expected, f"{len(each)}"))
+    return [_activation(one) for one in each]
+
+
+def _activation(one: Any) -> Layer:
+    if isinstance(one, Layer):
+        return one.copy()
+    if isinstance(one, type) and issubclass(one, Layer):
+        return one()
+    return ACTIVATIONS[checks.choice("MLP", "activation a layer or", one, ACTIVATIONS)]()
+
+
+def per_layer(name: str, value: Any, n: int) -> list[float]:
+    """A number for each of n layers, from one number or a sequence of n."""
+    each = list(value) if isinstance(value, list | tuple | np.ndarray) else [value] * n
+    if len(each) != n:
+        expected = f"{name} a number, or a sequence of {n}, one for each hidden layer"
+        raise ValueError(checks.message("MLP", expected, f"{len(each)}"))
+    return [checks.number("MLP", name, one, least=0, below=1) for one in each]
+
+
+def network(units: Sequence[int], activation: Any, dropout: Any, random: Any, dtype: Any) -> Sequential:
+    """Linear layers with these numbers of units, activations and Dropout between them; weights drawn as scikit-learn does.
+
+    Uniform in ±√(6 / (D_in + D_out)), with 2 in the place of 6 for "logistic", and the same for β, from a `RandomState`.
+    Source: Glorot and Bengio (2010).
+    """
+    hidden = len(units) - 2
+    activations, rates = activation_layers(activation, hidden), per_layer("dropout", dropout, hidden)
+    layers: list[Layer] = []
+    for k, (fan_in, fan_out) in enumerate(pairwise(units)):
+        layers.append(Linear(fan_in, fan_out, seed=0))
+        if k < hidden:
+            layers.append(activations[k])
+            if rates[k]:
+                layers.append(Dropout(rates[k], seed=0))
+    net = Sequential(*layers, dtype=dtype)
+    for linear in (layer for layer in layers if isinstance(layer, Linear)):
+        fan_out, fan_in = linear.parameters["omega"].shape
+        bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (fan_in + fan_out))
+        linear.parameters["omega"][...] = random.uniform(-bound, bound, (fan_in, fan_out)).T
+        linear.parameters["beta"][...] = random.uniform(-bound, bound, fan_out)
+    return net
+
+
+def regression_loss(loss: Any, quantiles: Sequence[float], delta: float) -> Loss:
+    """The loss of a name, or a copy of a loss of one's own."""
+    if isinstance(loss, Loss):
+        return loss.replica()
+    made: dict[str, Callable[[], Loss]] = {
+        "squared_error": HalfSquares,
+        "poisson": Poisson,
+        "absolute_error": AbsoluteError,
+        "huber": lambda: Huber(delta),
+        "quantile": lambda: Pinball(quantiles),
+        "gaussian": GaussianNLL,
+    }
+    return made[checks.choice("MLPRegressor", "loss a Loss or", loss, made)]()
+
+
+def classification_loss(outputs: str) -> Loss:
+    """Cross-entropy for "softmax", one question per output for "logistic"."""
+    return CrossEntropy() if outputs == "softmax" else BinaryCrossEntropy()
+
+
+class InverseScaling(Schedule):
+    """Scikit-learn's "invscaling": α = learning_rate / (1 + examples seen)^power, set anew after each epoch.
+
+    >>> InverseScaling(0.1, steps_per_epoch=10, examples=100, power=0.5)(0)
+    0.1
+    """
+
+    def __init__(self, learning_rate: float, *, steps_per_epoch: int, examples: int, power: float = 0.5) -> None:
+        self.learning_rate = checks.number("InverseScaling", "learning_rate", learning_rate, above=0)
+        self.steps_per_epoch, self.examples, self.power = steps_per_epoch, examples, power
+
+    def __call__(self, t: int) -> float:
+        """α of step t."""
+        return self.learning_rate / (1.0 + t // self.steps_per_epoch * self.examples) ** self.power
+
+
+class Adaptive(Schedule):
+    """Scikit-learn's "adaptive": constant, divided by 5 whenever training no longer improves; `divide` says when.
+
+    >>> rate = Adaptive(0.1)
+    >>> rate.divide(), rate(0)
+    (True, 0.02)
+    """
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = checks.number("Adaptive", "learning_rate", learning_rate, above=0)
+
+    def __call__(self, t: int) -> float:
+        """α of step t."""
+        return self.learning_rate
+
+    def divide(self) -> bool:
+        """Divide by 5; False where α is already so small (1e-6) that training may stop."""
+        if self.learning_rate <= 1e-6:
+            return False
+        self.learning_rate /= 5.0
+        return True
+
+
+def optimizer(model: Any, n: int, batch_size: int, decay: Any) -> Optimizer:
+    """The optimizer of an estimator's parameters for n examples; `decay` is the weight decay per parameter."""
+    rate: Any = model.learning_rate_init
+    if not isinstance(rate, Schedule):
+        rate = checks.number("MLP", "learning_rate_init", rate, above=0)
+        if model.solver == "sgd" and model.learning_rate == "invscaling":
+            steps = -(-n // batch_size)
+            rate = InverseScaling(rate, steps_per_epoch=steps, examples=n, power=model.power_t)
+        elif model.solver == "sgd" and model.learning_rate == "adaptive":
+            rate = Adaptive(rate)
+    if model.solver == "sgd":
+        momentum = checks.number("MLP", "momentum", model.momentum, least=0, below=1)
+        nesterov = bool(model.nesterovs_momentum) and momentum > 0
+        return SGD(rate, momentum, nesterov, weight_decay=decay)
+    return Adam(rate, (model.beta_1, model.beta_2), model.epsilon, weight_decay=decay)

@@ -1,0 +1,315 @@
+"""`MLPClassifier` and `MLPRegressor`: what y means to each, and what comes out of `predict`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.validation import check_is_fitted
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.elementwise import sigmoid
+from backprop.estimators import build
+from backprop.estimators.base import BaseMLP, Standardization, unchanged_if_refused
+from backprop.estimators.hooks import with_callbacks
+from backprop.losses import GaussianNLL, Loss, Pinball, Poisson
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """A multilayer perceptron that predicts classes, with the parameters of `sklearn.neural_network.MLPClassifier`.
+
+    One class of several (softmax), yes or no (logistic), or several yes/no answers at once (y (N, K) of 0 and 1). Beyond
+    scikit-learn's: `activation` also "leaky_relu", "elu", "silu", "gelu", "softplus", "sin", "cos", a layer, or a list with
+    one for each hidden layer; `dropout` a rate or a list of them; `class_weight` a dict or "balanced"; `callbacks`; `dtype`
+    ("auto" is that of X); `threads`; `scale_inputs` standardizes X and keeps the scaling with the model.
+    `learning_rate_init` may be a schedule.
+
+    >>> from backprop.estimators import MLPClassifier
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0]], ["low", "low", "high", "high"]
+    >>> model = MLPClassifier((8,), solver="lbfgs", random_state=0).fit(X, y)
+    >>> model.predict([[0.5], [2.5]])
+    array(['low', 'high'], dtype='<U4')
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: Any = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        class_weight: Any = None,
+        callbacks: Any = None,
+        scale_inputs: bool = False,
+        dtype: str = "auto",
+        threads: int | str = "auto",
+    ) -> None:
+        self._keep(locals())
+
+    @available_if(lambda model: model.solver != "lbfgs")
+    @unchanged_if_refused
+    @with_callbacks
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, *, epochs: int = 1) -> Any:
+        """Train `epochs` more passes over these examples; the first call needs `classes`, all there will ever be."""
+        if classes is not None:
+            classes = unique_labels(classes)
+        if not hasattr(self, "network_"):
+            if classes is None:
+                advice = "Pass classes=np.unique(all_y)."
+                raise ValueError(
+                    checks.message("MLPClassifier.partial_fit", "classes in the first call", "None", advice)
+                )
+            self._classes_given = classes
+        elif classes is not None and not np.array_equal(classes, self.classes_):
+            got = f"{list(classes)}"
+            raise ValueError(checks.message("MLPClassifier.partial_fit", f"classes {list(self.classes_)}", got))
+        return self._fit(X, y, sample_weight, None, epochs=epochs, incremental=True)
+
+    def _make_loss(self) -> Loss:
+        return build.classification_loss(self.out_activation_)
+
+    def _outputs(self, columns: int) -> int:
+        return len(self.classes_) if self.out_activation_ == "softmax" else columns
+
+    def _encode(self, y: Array, *, reset: bool) -> Array:
+        """Labels (N,) for softmax, 0 and 1 (N, K) or (N,) for logistic."""
+        check_classification_targets(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if reset:
+            classes = self.__dict__.pop("_classes_given", None)
+            known = y if classes is None or y.ndim == 2 else classes
+            self._binarizer = LabelBinarizer().fit(known)
+            self.classes_ = self._binarizer.classes_
+            kind = type_of_target(known)
+            self.out_activation_ = "softmax" if kind == "multiclass" else "logistic"
+        unknown = set(np.unique(y)) - set(self.classes_) if y.ndim == 1 else set()
+        if unknown:
+            got = f"also {sorted(unknown)}"
+            raise ValueError(checks.message("MLPClassifier", f"y with classes {list(self.classes_)}", got))
+        if self.out_activation_ == "softmax":
+            return np.searchsorted(self.classes_, y)
+        return np.asarray(self._binarizer.transform(y), np.float64)
+
+    def _as_trained(self, targets: Array, w: Array | None = None) -> Array:
+        return targets.ravel() if targets.ndim == 2 and targets.shape[1] == 1 else targets
+
+    def _class_weights(self, y: Array, w: Array | None) -> Array | None:
+        if self.class_weight is None:
+            return w
+        extra = compute_sample_weight(self.class_weight, y)
+        return extra if w is None else w * extra
+
+    def _stratify(self, y: Array) -> Array | None:
+        return y if y.ndim == 1 else None
+
+    def _score_held_out(self, held_out: tuple[Any, ...]) -> float:
+        X, y, _, *w = held_out
+        return float(accuracy_score(y, self._labels(self._network_outputs(X)), sample_weight=w[0] if w else None))
+
+    def _labels(self, f: Array) -> Array:
+        if self.out_activation_ == "softmax":
+            return self.classes_[np.argmax(f, axis=1)]
+        labels = (f > 0).astype(int)
+        return self._binarizer.inverse_transform(labels.ravel() if f.shape[1] == 1 else labels)
+
+    def predict(self, X: Any) -> Array:
+        """Classes of rows X: (N,), or 0 and 1 (N, K) for several questions."""
+        return self._labels(self._rows(X))
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities (N, K): one column per class, or per question."""
+        f = np.asarray(self._rows(X), np.float64)
+        if self.out_activation_ == "softmax":
+            p = np.exp(f - f.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+        else:
+            p = sigmoid(f, np.empty_like(f), np.empty_like(f))
+            p = np.hstack([1 - p, p]) if f.shape[1] == 1 else p
+        return p.astype(self.network_.phi.dtype, copy=False)
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Logarithms of `predict_proba`."""
+        return np.log(self.predict_proba(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """A multilayer perceptron that predicts numbers, with the parameters of `sklearn.neural_network.MLPRegressor`.
+
+    Beyond scikit-learn's: `loss` also "absolute_error", "huber" (with `delta`), "quantile" (with `quantiles`), "gaussian", or a
+    `Loss`; the activations, `dropout`, `callbacks`, `dtype`, `threads` and `scale_inputs` of `MLPClassifier`; `scale_targets`
+    standardizes y while training and turns predictions back.
+
+    >>> import numpy as np
+    >>> from backprop.estimators import MLPRegressor
+    >>> X = np.linspace(-1, 1, 50).reshape(-1, 1)
+    >>> model = MLPRegressor(hidden_layer_sizes=(8,), solver="lbfgs", random_state=0, max_iter=500).fit(X, X[:, 0] ** 2)
+    >>> model.score(X, X[:, 0] ** 2) > 0.99
+    True
+    """
+
+    def __init__(
+        self,
+        loss: Any = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: Any = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        quantiles: Any = (0.1, 0.5, 0.9),
+        delta: float = 1.0,
+        callbacks: Any = None,
+        scale_inputs: bool = False,
+        scale_targets: bool = False,
+        dtype: str = "auto",
+        threads: int | str = "auto",
+    ) -> None:
+        self._keep(locals())
+
+    @available_if(lambda model: model.solver != "lbfgs")
+    @unchanged_if_refused
+    @with_callbacks
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, epochs: int = 1) -> Any:
+        """Train `epochs` more passes over these examples."""
+        return self._fit(X, y, sample_weight, None, epochs=epochs, incremental=True)
+
+    def _make_loss(self) -> Loss:
+        loss = build.regression_loss(self.loss, self.quantiles, self.delta)
+        self.out_activation_ = "exp" if isinstance(loss, Poisson) else "identity"
+        return loss
+
+    def _outputs(self, columns: int) -> int:
+        return columns * self._loss_function.outputs_per_target
+
+    def _encode(self, y: Array, *, reset: bool) -> Array:
+        y = np.asarray(y, np.float64)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        columns = 1 if y.ndim == 1 else y.shape[1]
+        if reset:
+            self._targets = columns
+        elif columns != self._targets:
+            raise ValueError(checks.message("MLPRegressor", f"y with {self._targets} columns", f"{columns}"))
+        return y
+
+    def _as_trained(self, targets: Array, w: Array | None = None) -> Array:
+        if not self.scale_targets:
+            return targets
+        if isinstance(self._loss_function, Poisson):
+            raise ValueError(checks.message("MLPRegressor", "scale_targets=False with Poisson counts", "True"))
+        if self._target_scaling is None:
+            self._target_scaling = Standardization(targets, w)
+        return self._target_scaling.forth(targets)
+
+    def _class_weights(self, y: Array, w: Array | None) -> Array | None:
+        return w
+
+    def _stratify(self, y: Array) -> Array | None:
+        return None
+
+    def _score_held_out(self, held_out: tuple[Any, ...]) -> float:
+        X, _, targets, *w = held_out
+        predicted = self._predicted(self._network_outputs(X))
+        weights = w[0] if w else None
+        return float(r2_score(targets, predicted, sample_weight=weights)) if np.isfinite(predicted).all() else np.nan
+
+    def _predicted(self, f: Array) -> Array:
+        """The mean, or the median quantile, in the units of y."""
+        f = np.asarray(f, np.float64)
+        if isinstance(self._loss_function, Poisson):
+            f = np.exp(f)
+        elif isinstance(self._loss_function, GaussianNLL):
+            f = f[:, : self._targets]
+        elif isinstance(self._loss_function, Pinball):
+            q = np.array(self._loss_function.quantiles)
+            middle = int(np.argmin(np.abs(q - 0.5)))
+            f = f[:, middle * self._targets : (middle + 1) * self._targets]
+        f = f.ravel() if f.shape[1] == 1 else f
+        return f if self._target_scaling is None else self._target_scaling.back(f)
+
+    def predict(self, X: Any) -> Array:
+        """Predictions (N,) or (N, K): the mean, with loss="quantile" the quantile nearest to the median."""
+        return self._predicted(self._rows(X)).astype(self.network_.phi.dtype, copy=False)
+
+    def predict_interval(self, X: Any, coverage: float = 0.8) -> tuple[Array, Array]:
+        """(low, high), each like `predict`, between which y lies with probability `coverage`.
+
+        For loss="gaussian" any coverage; for "quantile" that of the two quantiles symmetric about ½ that were trained. Raises
+        ValueError for other losses, or quantiles that were not trained.
+        """
+        check_is_fitted(self, "network_")
+        coverage = checks.number("MLPRegressor.predict_interval", "coverage", coverage, above=0, below=1)
+        f, loss, K = np.asarray(self._rows(X), np.float64), self._loss_function, self._targets
+        if isinstance(loss, GaussianNLL):
+            from scipy.special import ndtri
+
+            reach = float(ndtri(0.5 + coverage / 2)) * np.exp(f[:, K:] / 2)
+            return self._in_units(f[:, :K] - reach), self._in_units(f[:, :K] + reach)
+        if not isinstance(loss, Pinball):
+            raise ValueError(
+                checks.message("MLPRegressor.predict_interval", "loss 'quantile' or 'gaussian'", repr(loss))
+            )
+        ends = []
+        for q in (0.5 - coverage / 2, 0.5 + coverage / 2):
+            found = [k for k, trained in enumerate(loss.quantiles) if abs(trained - q) < 1e-9]
+            if not found:
+                expected = f"a model trained with the quantile {q:g}"
+                raise ValueError(checks.message("MLPRegressor.predict_interval", expected, f"{loss.quantiles}"))
+            ends.append(self._in_units(f[:, found[0] * K : (found[0] + 1) * K]))
+        return ends[0], ends[1]
+
+    def _in_units(self, f: Array) -> Array:
+        f = f.ravel() if f.shape[1] == 1 else f
+        return f if self._target_scaling is None else self._target_scaling.back(f)

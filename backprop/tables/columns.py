@@ -1,0 +1,204 @@
+"""What is learnt of a column, and how it becomes features."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.tables.frame import BOOLEANS, CATEGORIES, NOTHING, NUMBERS, TEXT, Values, listing
+
+STATE = "Table.from_state"  # its name in errors
+TYPES = {TEXT: (str,), CATEGORIES[NUMBERS]: (int, float), CATEGORIES[BOOLEANS]: (bool,), BOOLEANS: (bool,)}
+FEW = 100  # so many categories may be in any column, however few its rows
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers, or of booleans as 0 and 1: one feature.
+
+        x ↦ (x − shift) · factor        missing x: mean
+
+    With scaling, shift is the mean and factor 1 / σ (0 for a constant column) of the values that are there; else 0 and 1.
+    """
+
+    name: str
+    kind: str
+    mean: float
+    shift: float
+    factor: float
+
+    def __post_init__(self) -> None:
+        checks.choice(STATE, "kind", self.kind, [NUMBERS, BOOLEANS])
+        for name in ("mean", "shift", "factor"):
+            checks.number(STATE, name, getattr(self, name))
+
+    @classmethod
+    def learn(cls, values: Values, scale: bool) -> Numbers:
+        """From the values that are there."""
+        x = values.data[~values.missing]
+        # Sums of x / unit cannot overflow, and a power of two changes no digit.
+        unit = math.ldexp(1.0, math.frexp(float(np.abs(x).max()))[1] - 1)
+        mean, sigma = float((x / unit).mean()) * unit, float((x / unit).std()) * unit
+        if not scale:
+            return cls(values.name, values.kind, mean, 0.0, 1.0)
+        varies = x.min() < x.max() and sigma > np.finfo(float).tiny
+        return cls(values.name, values.kind, mean, mean, 1 / sigma if varies else 0.0)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The column's own."""
+        return [self.name]
+
+    def encode(self, values: Values, X: Array, ignore_unknown: bool) -> None:
+        """Write the features into X (N, 1)."""
+        x = np.where(values.missing, self.mean, np.asarray(values.data, float))
+        with np.errstate(over="ignore"):
+            X[:, 0] = (x - self.shift) * self.factor
+        infinite = ~np.isfinite(X[:, 0])
+        if infinite.any():
+            raise values.refuse(f"numbers within the range of {X.dtype}", infinite, advice="Scale or clip the column.")
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column of categories: one feature for each of them, 1 where the value is that category and 0 elsewhere.
+
+    The categories are sorted; a missing value is filled with the most frequent one, of equals the first.
+    """
+
+    name: str
+    kind: str
+    categories: tuple[Any, ...]
+    most_frequent: Any
+
+    def __post_init__(self) -> None:
+        check_categories("categories", self.kind, self.categories)
+        if self.most_frequent not in self.categories:
+            expected = f"most_frequent one of {listing(self.categories)}"
+            raise ValueError(checks.message(STATE, expected, repr(self.most_frequent)))
+
+    @classmethod
+    def learn(cls, values: Values) -> Categories:
+        """From the values that are there. Raises ValueError for a column that names its rows: most of them would be new later."""
+        counts = Counter(value for value in values.data if value is not None)
+        if len(counts) > max(FEW, counts.total() // 2):
+            expected = f"categories that repeat in column {values.name!r}"
+            got = f"{len(counts)} different ones in {counts.total()} rows"
+            raise ValueError(checks.message(values.who, expected, got, "Leave the column out, or group its values."))
+        categories = tuple(sorted(counts))
+        return cls(values.name, values.kind, categories, max(categories, key=counts.__getitem__))
+
+    @property
+    def feature_names(self) -> list[str]:
+        """column=category."""
+        return [f"{self.name}={category}" for category in self.categories]
+
+    def encode(self, values: Values, X: Array, ignore_unknown: bool) -> None:
+        """Write the features into X (N, K)."""
+        codes = code(self.categories, (self.most_frequent if value is None else value for value in values.data))
+        known = codes >= 0
+        if not (ignore_unknown or known.all()):
+            advice = "unknown='ignore' encodes such values as zeros."
+            raise values.refuse(f"one of {listing(self.categories)}", ~known, advice=advice)
+        X[...] = 0
+        X[np.flatnonzero(known), codes[known]] = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """The column to be predicted: numbers, or classes with the labels 0 … K − 1 in sorted order."""
+
+    name: str
+    kind: str
+    classes: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind != NUMBERS:
+            check_categories("classes", self.kind, self.classes)
+
+    @classmethod
+    def learn(cls, values: Values) -> Target:
+        """From all values: none may be missing, and classes are at least two."""
+        values.require("Remove such rows: a target cannot be made up.")
+        if values.kind == NUMBERS:
+            return cls(values.name, NUMBERS)
+        classes = tuple(sorted(set(_objects(values))))
+        if len(classes) < 2:
+            expected = f"at least two classes in column {values.name!r}"
+            raise ValueError(checks.message(values.who, expected, f"only {classes[0]!r}", "There is nothing to learn."))
+        return cls(values.name, values.kind, classes)
+
+    def encode(self, values: Values, dtype: Any) -> Array:
+        """The targets (N,): numbers of that dtype, or labels."""
+        values.require("Remove such rows: a target cannot be made up.")
+        require_kind(self, values)
+        if self.kind == NUMBERS:
+            with np.errstate(over="ignore"):
+                y = np.asarray(values.data).astype(dtype)
+            if not checks.all_finite(y):
+                raise values.refuse(f"numbers within the range of {dtype}", ~np.isfinite(y), advice="Scale the target.")
+            return y
+        codes = code(self.classes, _objects(values))
+        if (codes < 0).any():
+            raise values.refuse(f"one of the classes {listing(self.classes)}", codes < 0)
+        return codes
+
+
+Column = Numbers | Categories
+
+
+def learn(values: Values, scale: bool) -> Column:
+    """What is to be known of a column. Raises ValueError if no value is there."""
+    if values.kind == NOTHING:
+        expected = f"values in column {values.name!r}"
+        raise ValueError(checks.message(values.who, expected, NOTHING, "Leave the column out."))
+    return Numbers.learn(values, scale) if values.kind in (NUMBERS, BOOLEANS) else Categories.learn(values)
+
+
+def constant(values: Values) -> bool:
+    """Whether the values that are there are all the same."""
+    if isinstance(values.data, list):
+        return len({value for value in values.data if value is not None}) == 1
+    x = values.data[~values.missing]
+    return bool(x.min() == x.max())
+
+
+def require_kind(learnt: Column | Target, values: Values) -> None:
+    """Refuse a column of another kind than the one learnt; one without values is of every kind."""
+    if values.kind not in (learnt.kind, NOTHING):
+        expected = f"{learnt.kind} in column {learnt.name!r}, as in fit"
+        raise TypeError(checks.message(values.who, expected, values.kind, "Convert the column first."))
+
+
+def code(categories: tuple[Any, ...], values: Iterable[Any]) -> Array:
+    """The place of each value among the categories, −1 for those that are not there."""
+    place = {category: i for i, category in enumerate(categories)}
+    return np.array([place.get(value, -1) for value in values], dtype=np.intp)
+
+
+def _objects(values: Values) -> list[Any]:
+    return [bool(value) for value in values.data] if values.kind == BOOLEANS else values.data
+
+
+def check_categories(name: str, kind: str, categories: Any) -> None:
+    """Refuse what is no sorted tuple of categories of that kind."""
+    types = TYPES.get(kind, ())
+    if not (
+        isinstance(categories, tuple)
+        and categories
+        and all(isinstance(c, types) and isinstance(c, bool) == (types == (bool,)) for c in categories)
+        and list(categories) == sorted(set(categories))
+    ):
+        raise ValueError(checks.message(STATE, f"{name}: sorted {kind} without duplicates", f"{categories!r}"))
+
+
+def plain(thing: Column | Target) -> dict[str, Any]:
+    """Its fields as JSON has them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(thing).items()}
