@@ -24,6 +24,7 @@ from backprop.checks import Array
 
 EPSILON = 1e-30  # so small that ε² vanishes beside every number there is
 STEPS = tuple(10.0**-k for k in range(1, 13))  # δ, largest first, until one is accurate
+QUICK = 1e-9  # relative agreement of a complex step with two differences at which no more are tried
 GOOD = 1e-9  # relative accuracy at which no smaller δ is tried
 ONE_SIDED = (1e-6, 1e-8, 1e-10)  # δ of the one-sided slopes
 ROUNDING = 4 * float(np.finfo(float).eps)  # of a difference of two values, for each unit of L
@@ -135,12 +136,20 @@ def takes_complex(along_complex: Along, along: Along, here: float, noise: float 
             exact = complex_step(along_complex)
     except Exception:  # whatever the code says to complex numbers: real ones it has taken
         return False
+    if abs(exact - _quick(along)) <= QUICK * abs(exact):
+        return True
     found, unsure = richardson(along, noise=noise)
     if unsure <= JUMP * abs(exact):
         return abs(exact - found) <= 10 * unsure + GOOD * abs(exact)
     left, right, _ = one_sided(along, here)  # a kink may lie in between
     slack = JUMP * max(abs(left), abs(right), abs(exact)) + 4 * max(noise, ROUNDING * abs(here)) / ONE_SIDED[0]
     return between(exact, left, right, slack)
+
+
+def _quick(along: Along, delta: float = 1e-3) -> float:
+    """One extrapolation of two central differences: ten digits of a smooth function for four values."""
+    wide, narrow = ((along(step).real - along(-step).real) / (2 * step) for step in (delta, delta / 2))
+    return (4 * narrow - wide) / 3
 
 
 @contextmanager
@@ -165,7 +174,7 @@ def noise_of(along: Along) -> float:
     """
     noise = np.inf
     for step in (1e-10, 1e-9, 1e-8, 1e-7, 1e-6):
-        values = [along(step * k).real for k in range(9)]
+        values = [along(step * k).real for k in range(7)]
         if len(set(values)) > 1:  # else the steps are too small for the code to notice
             noise = min(noise, 0.12 * float(np.sqrt(np.mean(np.diff(values, 4) ** 2))))  # 0.12 = 4! / √8!
         if noise <= ROUNDING * max(map(abs, values)):
