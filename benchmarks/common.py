@@ -223,6 +223,14 @@ def fresh(*arguments: str, **variables: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def seconds(function: Callable[[], Any], calls: int) -> float:
+    """Of one call, the mean of several."""
+    begin = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - begin) / calls
+
+
 def geometric_mean(values: Iterable[float]) -> float:
     """The mean of ratios; NaN of none."""
     logs = np.log(list(values))

@@ -13,7 +13,6 @@ import argparse
 import itertools
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,22 +58,14 @@ def contenders(net_name: str, activation: str, N: int) -> dict[str, Callable[[],
     }
 
 
-def seconds(function: Callable[[], Any], calls: int) -> float:
-    """Of one call, the mean of several."""
-    begin = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - begin) / calls
-
-
 def answer(job: dict[str, Any]) -> list[common.Row]:
     """The worker's side: all contenders in turns, after one call each to warm up."""
     timed = contenders(job["net"], job["activation"], job["batch"])
-    once = {name: [function(), seconds(function, 1)][1] for name, function in timed.items()}
+    once = {name: [function(), common.seconds(function, 1)][1] for name, function in timed.items()}
     calls = {name: 1 if job["quick"] else max(1, min(100, int(0.02 / took))) for name, took in once.items()}
     where = {key: job[key] for key in ("net", "activation", "batch")}
     return [
-        where | {"what": name, "repetition": repetition, "seconds": seconds(function, calls[name])}
+        where | {"what": name, "repetition": repetition, "seconds": common.seconds(function, calls[name])}
         for repetition in range(job["repetitions"])
         for name, function in timed.items()
     ]

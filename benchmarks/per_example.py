@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,23 +60,15 @@ def contenders(widths: list[int], N: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def seconds(function: Callable[[], Any], calls: int) -> float:
-    """Of one call, the mean of several."""
-    begin = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - begin) / calls
-
-
 def answer(job: dict[str, Any]) -> list[common.Row]:
     """The worker's side: every contender in turns, each for about a fifth of a second at a time, the first round to warm up."""
     timed = contenders(NETS[job["net"]], job["batch"])
-    once = {name: seconds(function, 1) for name, function in timed.items()}
+    once = {name: common.seconds(function, 1) for name, function in timed.items()}
     calls = {name: max(1, min(100, int(0.2 / took))) for name, took in once.items()} if not job["quick"] else {}
     return [
         {"net": job["net"], "batch": job["batch"], "what": name, "repetition": r, "seconds": took}
         for r in range(job["repetitions"])
-        for name, took in [(name, seconds(function, calls.get(name, 1))) for name, function in timed.items()]
+        for name, took in [(name, common.seconds(function, calls.get(name, 1))) for name, function in timed.items()]
     ]
 
 
