@@ -965,3 +965,34 @@ class TestBadInput:
         X, _ = data()
         with pytest.raises(ValueError, match=r"expected a finite loss, got (inf|nan)"), np.errstate(all="ignore"):
             bp.check_gradients(between(bp.Exp()), bp.Poisson(), 1e4 * X, np.ones((N, K), int))
+
+
+class Log(bp.Layer):
+    """Defined for h > 0 only; the subclass leaves a factor out."""
+
+    keeps_width = True
+    factor = 1.0
+
+    def forward(self, h):
+        self.h = h
+        return np.log(h)
+
+    def backward(self, dL_df):
+        return self.factor * dL_df / self.h, {}
+
+
+class LogTwice(Log):
+    factor = 2.0
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-12])
+@pytest.mark.parametrize("layer", [Log, LogTwice])
+def test_a_kink_beside_a_layer_of_limited_domain(layer, small):
+    """Where a second look is needed, it must not leave the domain, nor may a fault hide there."""
+    kinked = bp.Sequential(bp.Linear(2, 2, initializer=bp.Constant(0)), bp.ReLU())
+    net = bp.Sequential(bp.FanOut(layer(), kinked), bp.Linear(4, 1, seed=0), dtype="float64")
+    report = bp.check_gradients(net, bp.LeastSquares(), np.array([[small, 1.0], [2 * small, 0.5]]), np.ones(2))
+    assert report.passed == (layer is Log), report
+    # At 1e-12 the gradients of the other feature are nothing beside those of the first, which is what is said.
+    said = "a factor 2 too much" if small > 1e-6 else "wrong in feature 0 alone"
+    assert layer is Log or ("LogTwice()" in report.mistakes[0] and said in report.mistakes[0])

@@ -50,9 +50,8 @@ class Standardization:
         rows = np.asarray(rows, np.float64)
         self.mean = np.average(rows, axis=0, weights=w)
         deviation = np.sqrt(np.average((rows - self.mean) ** 2, axis=0, weights=w))
-        rounding = (
-            len(rows) * np.finfo(np.float64).eps * np.abs(self.mean)
-        )  # what the mean of equal numbers may be off by
+        # What the mean of equal numbers may be off by.
+        rounding = len(rows) * np.finfo(np.float64).eps * np.abs(self.mean)
         self.scale = np.where(deviation > rounding, deviation, 1.0)
 
     def forth(self, rows: Array) -> Array:

@@ -105,19 +105,24 @@ def richardson(along: Along, size: float = 1.0, noise: float = 0.0) -> tuple[flo
 
 def one_sided(along: Along, here: float, size: float = 1.0, noise: float = 0.0) -> tuple[float, float, bool]:
     """(slope to the left, slope to the right, whether that is a kink) at t = 0; `here` is L(0), off by `noise` at most."""
-    jump, wide = np.inf, (np.nan, np.nan)
+    before, wide, looks = np.inf, (np.nan, np.nan), 0
     coarse = max(1.0, math.sqrt(noise / (ROUNDING * max(abs(here), 1.0))))  # code in float32 sees no smaller steps
-    for delta in np.multiply(ONE_SIDED, size * coarse):  # the jump of a kink stays, that of a curve goes
+    for delta in np.multiply(ONE_SIDED, size * coarse):
         values = [along(k * delta).real for k in (-2, -1, 1, 2)]
         left = (3 * here - 4 * values[1] + values[0]) / (2 * delta)
         right = (-3 * here + 4 * values[2] - values[3]) / (2 * delta)
         rounding = 8 * max(noise, ROUNDING * float(np.max(np.abs([here, *values])))) / delta
-        if rounding > JUMP * jump:  # a jump of this size could not be told from rounding any more
-            break
-        jump, wide = abs(right - left), (left, right)
+        jump = abs(right - left)
+        if not np.isfinite(jump):  # L is not defined so far away
+            continue
         if jump <= JUMP * max(abs(left), abs(right)) + rounding:
             return left, right, False
-    return *wide, True
+        if rounding > 0.1 * before:  # a jump of that size could not be told from rounding any more
+            break
+        if jump > 0.5 * before:  # that of a kink stays as δ shrinks, that of a curve goes
+            return *wide, True
+        before, wide, looks = jump, (left, right), looks + 1
+    return *wide, looks == 1
 
 
 def between(value: float, left: float, right: float, slack: float) -> bool:

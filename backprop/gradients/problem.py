@@ -9,6 +9,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.gradients.numeric import sizes
 from backprop.layers import Identity, Layer
 from backprop.losses import Loss
 from backprop.sequential import FlatGradients, Sequential
@@ -62,10 +63,10 @@ class Problem:
         return twin
 
     def beside(self, generator: np.random.Generator) -> Problem:
-        """The same problem with φ and h moved a little, away from every kink."""
+        """The same problem with φ and h moved a little, away from every kink; numbers that are not 0 keep their sign."""
         twin = self.fresh()
         for array in (twin.net.phi, twin.h):
-            array += 1e-3 * generator.uniform(-1, 1, array.shape) * max(1.0, float(np.abs(array).max(initial=0)))
+            array += 1e-3 * generator.uniform(-1, 1, array.shape) * sizes(array)
         return twin
 
     def decoy(self) -> Array:
