@@ -4,7 +4,8 @@
 
 For each data set (the digits, a table of 100,000 × 50 with 2 targets, the same with 10 classes), solver and batch size, in one
 process: theirs, ours, theirs, … with another `random_state` in each round. The number of epochs or iterations is fixed, so that
-both do the same work. Writes estimators.csv, estimators.md and estimators.png.
+both do the same work. Between two fits there is a pause: the threads of NumPy's BLAS and of SciPy's, which the two libraries use,
+each go on spinning for some 20 ms after their last product, on the cores that the other needs. Writes estimators.csv, estimators.md and estimators.png.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from backprop import estimators
 
 SOLVERS = [("sgd", 32), ("sgd", 200), ("sgd", 4096), ("adam", 32), ("adam", 200), ("adam", 4096), ("lbfgs", 200)]
+PAUSE = 0.1  # seconds
 EPOCHS = {"digits": 20, "table, 2 targets": 2, "table, 10 classes": 2}
 
 
@@ -47,6 +49,7 @@ def fit(module: Any, name: str, X: np.ndarray, y: np.ndarray, settings: dict[str
     kind = module.MLPRegressor if name == "table, 2 targets" else module.MLPClassifier
     held = slice(0, len(X) // 5)
     model = kind(hidden_layer_sizes=(100,), **settings)
+    time.sleep(PAUSE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that so few epochs do not converge
         begin = time.perf_counter()

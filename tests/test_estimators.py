@@ -8,13 +8,17 @@ import pickle
 import re
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 pytest.importorskip("sklearn", "1.7")  # the first whose MLP knows sample weights and the Poisson loss
 
 import scipy.sparse
-import sklearn
+import sklearn.metrics
+import sklearn.model_selection
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -276,8 +280,9 @@ class TestBesideScikitLearn:
         assert len(re.findall(r"Iteration \d+, loss = \d", captured.out + captured.err)) == 2
 
     def test_without_shuffling_batches_are_in_order(self):
-        parameters = {"batch_size": 10, "shuffle": False, "solver": "sgd", "max_iter": 3, "tol": 0.0}
-        assert_same_weights(*both("one number", **parameters, momentum=0.9), tolerance=1e-10)
+        parameters = {"batch_size": 10, "shuffle": False, "solver": "sgd", "max_iter": 3, "tol": 0.0, "momentum": 0.9}
+        model = ours("one number", dtype="float64", **parameters).fit(X, line)
+        assert_same_weights(model, theirs("one number", **parameters).fit(X, line), tolerance=1e-10)
 
     def test_a_random_state_of_ones_own_is_used_and_not_kept_in_parameters(self):
         a, b = (MLPRegressor(random_state=np.random.RandomState(0), max_iter=2) for _ in range(2))
@@ -342,12 +347,9 @@ class TestWarmStart:
         y = KINDS[kind][1]
         model = ours(kind, **{"batch_size": 15, "n_iter_no_change": 100, "max_iter": 10, "tol": 0, **parameters})
         at_once, in_two = clone(model).fit(X, y), continued(model, y, 4, 6)
-        if not model.early_stopping:  # which restores the best weights after each fit
-            assert_same_weights(at_once, in_two)
-        else:
-            assert_array_equal(at_once.validation_scores_[:4], in_two.validation_scores_[:4])
-        if not model.early_stopping:
-            assert at_once.loss_curve_ == in_two.loss_curve_
+        assert_same_weights(at_once, in_two)
+        assert at_once.validation_scores_ == in_two.validation_scores_
+        assert at_once.loss_curve_ == in_two.loss_curve_
         assert at_once.t_ == in_two.t_
         assert in_two.n_iter_ == 6
 
@@ -459,6 +461,272 @@ class TestEarlyStopping:
         model = ours("one number", max_iter=3, tol=0, alpha=0.0).fit(X[:40], line[:40], validation_data=held)
         halves = 0.5 * np.mean((model.predict(held[0]) - held[1]) ** 2)
         assert_allclose(model.validation_loss_curve_[-1], halves, rtol=1e-10)
+
+    def test_partial_fit_goes_on_past_its_best_part(self):
+        """What a part is judged by is its own: one that was easy must not keep the weights where they are."""
+        model = MLPRegressor(
+            hidden_layer_sizes=(5,),
+            early_stopping=True,
+            random_state=0,
+            n_iter_no_change=np.inf,
+            learning_rate_init=0.01,
+        )
+        model.partial_fit(X[:30], np.zeros(30), epochs=30)
+        model.best_validation_score_ = 2.0  # beyond what any score can be
+        before = model.network_.phi.copy()
+        model.partial_fit(X, line, epochs=30)
+        assert not np.array_equal(model.network_.phi, before)
+        assert model.n_iter_ == 30
+
+    def test_partial_fit_takes_the_best_when_patience_is_over(self):
+        model = MLPRegressor(
+            hidden_layer_sizes=(5,), early_stopping=True, random_state=0, n_iter_no_change=2, learning_rate_init=0.05
+        )
+        model.partial_fit(X, line, epochs=500)
+        assert model.n_iter_ < 500
+        held = bp_held_out(model, N)
+        assert_allclose(model.score(X[held], line[held]), model.best_validation_score_, rtol=1e-12)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_by_the_loss(self, kind):
+        """Stopped by the validation loss, the weights are those of the epoch with the least one."""
+        y, held = KINDS[kind][1], slice(40, None)
+        model = ours(kind, early_stopping=True, monitor="loss", max_iter=30, learning_rate_init=0.05)
+        model.fit(X[:40], y[:40], validation_data=(X[held], y[held]))
+        assert_allclose(model.validation_scores_, [-loss for loss in model.validation_loss_curve_])
+        again = clone(model).set_params(max_iter=1 + int(np.argmin(model.validation_loss_curve_)), early_stopping=False)
+        assert_same_weights(model, again.fit(X[:40], y[:40]))
+
+    @pytest.mark.parametrize(
+        ("kind", "monitor"),
+        [
+            ("two classes", "roc_auc"),
+            ("three classes", "f1_macro"),
+            ("three classes", "neg_log_loss"),
+            ("one number", "neg_mean_absolute_error"),
+            ("three numbers", lambda model, X, y: float(-np.abs(model.predict(X) - y).max())),
+        ],
+    )
+    def test_by_a_scorer(self, kind, monitor):
+        frame = pd.DataFrame(X, columns=list("abcd"))  # whose names must not make the scorer warn
+        y, held = KINDS[kind][1], slice(40, None)
+        model = ours(kind, early_stopping=True, monitor=monitor, max_iter=20, learning_rate_init=0.03)
+        model.fit(frame[:40], y[:40], validation_data=(frame[held], y[held]))
+        assert len(model.validation_scores_) == model.n_iter_
+        score = sklearn.metrics.get_scorer(monitor) if isinstance(monitor, str) else monitor
+        assert_allclose(score(model, frame[held], y[held]), max(model.validation_scores_), rtol=1e-12)
+
+    def test_weights_of_the_validation_data_count(self):
+        w = np.r_[np.zeros(10), np.ones(10)]
+        model = ours("one number", early_stopping=True, max_iter=10)
+        weighted = clone(model).fit(X[:40], line[:40], validation_data=(X[40:], line[40:], w))
+        only = clone(model).fit(X[:40], line[:40], validation_data=(X[50:], line[50:]))
+        assert_allclose(weighted.validation_scores_, only.validation_scores_, rtol=1e-12)
+        assert_allclose(weighted.validation_loss_curve_, only.validation_loss_curve_, rtol=1e-6)
+
+
+def bp_held_out(model, n):
+    """The rows that early stopping held out of n."""
+    split = copy.deepcopy(model._course.split)
+    return sklearn.model_selection.train_test_split(np.arange(n), test_size=0.1, random_state=split)[1]
+
+
+class TestPrecision:
+    """With dtype="auto" the model is as precise as X, and minibatches are computed in float32."""
+
+    @every_kind
+    def test_minibatches_differ_by_rounding_alone(self, kind):
+        parameters = {"batch_size": 10, "max_iter": 5, "learning_rate_init": 0.01, "activation": "tanh"}
+        y = KINDS[kind][1]
+        auto, double = (ours(kind, **parameters, dtype=dtype).fit(X, y) for dtype in ("auto", "float64"))
+        assert auto.network_.phi.dtype == outputs(auto).dtype == np.float64
+        assert np.array_equal(auto.network_.phi, auto.network_.phi.astype(np.float32))
+        assert not np.array_equal(double.network_.phi, double.network_.phi.astype(np.float32))
+        assert_same_weights(auto, double, tolerance=2e-5)
+        assert_allclose(auto.loss_curve_, double.loss_curve_, rtol=1e-5)
+
+    def test_a_batch_of_everything_is_computed_in_the_dtype_of_x(self):
+        auto, double = (
+            ours("one number", batch_size=N, max_iter=5, dtype=dtype).fit(X, line) for dtype in ("auto", "float64")
+        )
+        assert_same_weights(auto, double)
+
+    def test_numbers_that_are_too_large_for_it_are_computed_in_float64(self):
+        model = MLPRegressor(
+            hidden_layer_sizes=(5,), batch_size=10, max_iter=2, random_state=0, scale_targets=True, scale_inputs=True
+        )
+        model.fit(X * 1e100, line * 1e100)
+        assert np.isfinite(model.predict(X * 1e100)).all()
+
+    def test_predictions_are_precise(self):
+        """Row by row or all at once: rounding in float32 would show."""
+        model = ours("one number", batch_size=10, max_iter=3).fit(X, line)
+        assert_allclose(np.concatenate([model.predict(row[None]) for row in X]), model.predict(X), rtol=1e-12)
+
+    def test_a_memory_map_is_not_copied(self, tmp_path):
+        np.save(tmp_path / "X.npy", X)
+        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+        parameters = {"batch_size": 10, "max_iter": 3}
+        assert_same_weights(
+            ours("one number", **parameters).fit(mapped, line), ours("one number", **parameters).fit(X, line)
+        )
+
+
+FLATS = pd.DataFrame(
+    {
+        "size": generator.uniform(20, 120, 90).round(),
+        "town": generator.choice(["Bonn", "Köln", "Ulm"], 90),
+        "lift": generator.random(90) < 0.5,
+    }
+)
+FLATS["rent"] = FLATS["size"] * 10 + 200.0 * (FLATS["town"] == "Köln")
+FLATS["let"] = np.where(FLATS["rent"] < 800, "quickly", "slowly")
+FEATURES = ["size", "town", "lift"]
+FRAMES = {
+    "pandas": lambda frame: frame,
+    "polars": pl.from_pandas,
+    "pyarrow": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
+}
+every_library = pytest.mark.parametrize("library", FRAMES)
+
+
+def fitted_flats(**parameters):
+    model = MLPRegressor(
+        hidden_layer_sizes=(16,), solver="lbfgs", scale_inputs=True, scale_targets=True, random_state=0, **parameters
+    )
+    return model.set_params(max_iter=300, tol=1e-3).fit(FLATS.drop(columns="let"), "rent")
+
+
+class TestFrames:
+    @every_library
+    def test_the_target_by_name(self, library):
+        frame = FRAMES[library](FLATS.drop(columns="let"))
+        model = MLPRegressor(
+            hidden_layer_sizes=(16,), solver="lbfgs", scale_inputs=True, scale_targets=True, random_state=0
+        )
+        model.set_params(max_iter=300, tol=1e-3).fit(frame, "rent")
+        assert model.score(frame, "rent") > 0.99
+        assert_array_equal(model.feature_names_in_, FEATURES)
+        assert model.n_features_in_ == 3
+        assert_same_weights(model, fitted_flats())
+
+    @every_library
+    def test_classes_by_name(self, library):
+        frame = FRAMES[library](FLATS.drop(columns="rent"))
+        model = MLPClassifier((8,), solver="lbfgs", scale_inputs=True, random_state=0, max_iter=300, alpha=0.1)
+        model.set_params(tol=1e-3).fit(frame, "let")
+        assert set(model.predict(frame)) == {"quickly", "slowly"}
+        assert model.score(frame, "let") > 0.95
+
+    def test_classes_that_are_numbers_by_name(self):
+        frame = FLATS[FEATURES].assign(rooms=(FLATS["size"] // 61).astype(int))
+        model = MLPClassifier((8,), solver="lbfgs", scale_inputs=True, random_state=0, max_iter=300).fit(frame, "rooms")
+        assert_array_equal(model.classes_, [0, 1])
+        assert model.score(frame, "rooms") > 0.95
+
+    def test_is_the_table_and_the_arrays(self):
+        """The differential: what comes out is what a Table by hand and its array give."""
+        table = bp.Table(scale=True, dtype="float64")
+        rows = table.fit(FLATS[FEATURES])[0]
+        model = MLPRegressor(hidden_layer_sizes=(4,), random_state=0, max_iter=3, scale_inputs=True).fit(
+            FLATS[FEATURES], FLATS["rent"]
+        )
+        by_hand = MLPRegressor(hidden_layer_sizes=(4,), random_state=0, max_iter=3).fit(rows, FLATS["rent"])
+        assert_same_weights(model, by_hand)
+        assert_array_equal(model.predict(FLATS[FEATURES]), by_hand.predict(rows))
+
+    @every_library
+    def test_columns_are_matched_by_name(self, library):
+        model = fitted_flats()
+        mixed = FRAMES[library](FLATS[["lift", "rent", "size", "town"]])  # another order, and the target among them
+        assert_allclose(model.predict(mixed), model.predict(FLATS[FEATURES]), rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda f: f.drop(columns="size"), "'size'"),
+            (lambda f: f.assign(rooms=1), "also.*'rooms'"),
+            (lambda f: f.rename(columns={"size": "Size"}), "'Size'"),
+            (lambda f: f.assign(town="Rom"), "'town'.*'Rom' at row 0"),
+            (lambda f: f.assign(size=f["size"].where(f.index != 5)), "'size'.*row 5"),
+            (lambda f: f.assign(size="large"), "numbers in column 'size'.*text"),
+            (lambda f: f.to_numpy(), "a frame"),
+        ],
+    )
+    def test_later_frames_that_do_not_fit(self, change, words):
+        model = fitted_flats()
+        before = state(model)
+        with pytest.raises((TypeError, ValueError), match=words):
+            model.predict(change(FLATS[FEATURES]))
+        assert state(model) == before
+
+    @pytest.mark.parametrize(
+        ("model", "frame", "y", "words"),
+        [
+            (MLPRegressor(), FLATS, "price", "'price'"),
+            (MLPRegressor(), X, "price", "a frame with the target 'price'"),
+            (MLPRegressor(), FLATS[[*FEATURES, "let"]], "let", "y: numbers.*at row 0"),
+            (MLPClassifier(), FLATS[FEATURES].assign(one="a"), "one", "two classes in column 'one'"),
+            (MLPRegressor(), FLATS[FEATURES].assign(size=np.nan), FLATS["rent"], "'size'.*missing"),
+            (MLPRegressor(), FLATS[["size", "lift"]].where(FLATS["size"] > 50), FLATS["rent"], "'size'.*at row"),
+            (MLPRegressor(), FLATS[FEATURES].assign(town=[1, "a"] * 45), FLATS["rent"], "'town'"),
+            (MLPRegressor(), FLATS.assign(rent=FLATS["rent"].where(FLATS.index != 3)), "rent", "'rent'.*row 3"),
+            (MLPRegressor(missing="drop"), FLATS[FEATURES], FLATS["rent"], "missing"),
+            (MLPRegressor(unknown="drop"), FLATS[FEATURES], FLATS["rent"], "unknown"),
+        ],
+        ids=range(10),
+    )
+    def test_refused(self, model, frame, y, words):
+        with pytest.raises((TypeError, ValueError), match=words):
+            model.fit(frame, y)
+        assert not hasattr(model, "network_")
+
+    def test_holes_are_filled_and_new_categories_ignored_where_asked(self):
+        holes = FLATS[FEATURES].assign(size=FLATS["size"].where(FLATS.index % 7 != 0))
+        model = MLPRegressor(
+            hidden_layer_sizes=(4,), missing="impute", unknown="ignore", random_state=0, max_iter=3, scale_inputs=True
+        )
+        model.fit(holes, FLATS["rent"])
+        assert np.isfinite(model.predict(holes.assign(town="Rom"))).all()
+
+    def test_validation_data_and_partial_fit(self):
+        train, later = FLATS.drop(columns="let")[:60], FLATS.drop(columns="let")[60:]
+        model = MLPRegressor(
+            hidden_layer_sizes=(4,), scale_inputs=True, scale_targets=True, random_state=0, early_stopping=True
+        )
+        model.set_params(monitor="neg_mean_absolute_error", max_iter=4).fit(
+            train, "rent", validation_data=(later, "rent")
+        )
+        assert_allclose(
+            sklearn.metrics.get_scorer(model.monitor)(model, later, later["rent"]), max(model.validation_scores_)
+        )
+        stream = MLPClassifier((4,), random_state=0).partial_fit(
+            FLATS.drop(columns="rent")[:60], "let", classes=["quickly", "slowly"]
+        )
+        assert_array_equal(stream.partial_fit(FLATS.drop(columns="rent")[60:], "let").classes_, ["quickly", "slowly"])
+
+    def test_numbers_alone_need_no_table(self):
+        frame = pd.DataFrame(X, columns=list("abcd"))
+        model = MLPRegressor(hidden_layer_sizes=(4,), random_state=0, max_iter=2).fit(frame, line)
+        assert model.table_ is None
+        assert_same_weights(model, MLPRegressor(hidden_layer_sizes=(4,), random_state=0, max_iter=2).fit(X, line))
+
+    def test_a_hole_in_a_later_frame_of_numbers(self):
+        frame = pd.DataFrame(X, columns=list("abcd"))
+        model = MLPRegressor(hidden_layer_sizes=(4,), random_state=0, max_iter=2).fit(frame, line)
+        for hole in (np.nan, np.inf):
+            with pytest.raises(ValueError, match=r"'c'.*at row 5"):
+                model.predict(frame.assign(c=np.where(np.arange(N) == 5, hole, X[:, 2])))
+
+    def test_survives_a_copy_and_a_clone(self):
+        model = fitted_flats()
+        again = pickle.loads(pickle.dumps(model))
+        assert_array_equal(again.predict(FLATS[FEATURES]), model.predict(FLATS[FEATURES]))
+        assert clone(model).table_ is None
+
+    def test_scikit_learns_cannot_encode(self):
+        with pytest.raises(ValueError, match=r"numbers.*'town'|columns of numbers"):
+            to_sklearn(fitted_flats())
 
 
 class TestWeights:
@@ -1048,7 +1316,10 @@ class TestInsideOthers:
         assert repr(twin) == repr(model)
 
     def test_is_shown_in_a_notebook(self):
-        for model in (MLPRegressor((5,)), MLPRegressor(hidden_layer_sizes=(5,), max_iter=1).fit(X, line)):
+        for model in (
+            MLPRegressor(hidden_layer_sizes=(5,)),
+            MLPRegressor(hidden_layer_sizes=(5,), max_iter=1).fit(X, line),
+        ):
             assert "MLPRegressor" in model._repr_html_()
 
     def test_a_subclass_works(self):
@@ -1063,7 +1334,11 @@ class TestInsideOthers:
 def state(model):
     """What can be seen of a model."""
     seen = {name: repr(value) for name, value in vars(model).items() if name != "network_"}
-    return seen | ({"φ": model.network_.phi.tobytes()} if hasattr(model, "network_") else {})
+    if not hasattr(model, "network_"):
+        return seen
+    optimizer = model._course.optimizer
+    vectors = {"φ": model.network_.phi, **(optimizer.state if optimizer else {})}
+    return seen | {name: vector.tobytes() for name, vector in vectors.items()} | {"t": optimizer and optimizer.t}
 
 
 def with_nan(array):
@@ -1115,6 +1390,8 @@ REFUSED = {
     "random_state": (lambda m: m.set_params(random_state="0").fit(X, thirds), "'0'"),
     "callbacks": (lambda m: m.set_params(callbacks=[print]).fit(X, thirds), "callbacks"),
     "a class as a callback": (lambda m: m.set_params(callbacks=[bp.EarlyStopping]).fit(X, thirds), "callbacks"),
+    "monitor": (lambda m: m.set_params(early_stopping=True, monitor="f1_marco").fit(X, thirds), "f1_macro"),
+    "monitor number": (lambda m: m.set_params(early_stopping=True, monitor=1).fit(X, thirds), "monitor"),
     "class_weight": (lambda m: m.set_params(class_weight="equal").fit(X, thirds), "balanced"),
     # data
     "NaN in X": (lambda m: m.fit(with_nan(X), thirds), "NaN"),
@@ -1125,6 +1402,16 @@ REFUSED = {
     "no columns": (lambda m: m.fit(X[:, :0], thirds), "0 feature"),
     "other lengths": (lambda m: m.fit(X, thirds[:-1]), "inconsistent numbers of samples"),
     "numbers for classes": (lambda m: m.fit(X, line), "continuous"),
+    "one class": (lambda m: m.fit(X, np.full(N, 3)), "at least two classes.*one class, 3"),
+    "the only class": (lambda m: clone(m).partial_fit(X, np.full(N, "a"), classes=["a"]), "at least two classes"),
+    "balanced in parts": (
+        lambda m: clone(m).set_params(class_weight="balanced").partial_fit(X, thirds, classes=[0, 1, 2]),
+        "class_weight a dict",
+    ),
+    "nothing to hold out": (
+        lambda m: m.set_params(early_stopping=True, validation_fraction=0.0).fit(X, thirds),
+        "validation_fraction > 0",
+    ),
     "several columns of classes": (lambda m: m.fit(X, np.column_stack([thirds, thirds])), "[Mm]ultioutput"),
     "weights too few": (lambda m: m.fit(X, thirds, sample_weight=np.ones(3)), "sample_weight"),
     "weights negative": (lambda m: m.fit(X, thirds, sample_weight=-np.ones(N)), "[Nn]egative|≥ 0"),
@@ -1194,7 +1481,7 @@ class TestErrors:
             (MLPRegressor("poisson"), lambda m: m.fit(X, line), "y|count|≥ 0"),
             (MLPRegressor("poisson", scale_targets=True), lambda m: m.fit(X, COUNTS), "scale_targets"),
             (MLPRegressor(), lambda m: m.fit(X, np.where(line > 0, np.nan, line)), "NaN"),
-            (MLPRegressor(), lambda m: m.fit(X, np.full(N, "a")), "could not convert|dtype|numeric"),
+            (MLPRegressor(), lambda m: m.fit(X, np.full(N, "a")), "y: numbers.*'a' at row 0"),
             (MLPRegressor(), lambda m: m.fit(X, line[:, None, None]), "dim"),
             (MLPRegressor(), lambda m: m.fit(X, line).partial_fit(X, X), "columns"),
             (MLPRegressor(learning_rate_init=1e200), lambda m: m.fit(X, line), "finite"),
@@ -1214,11 +1501,6 @@ class TestErrors:
         for name in ("coefs_", "intercepts_", "classes_", "loss_", "n_iter_", "network_"):
             assert not hasattr(MLPClassifier(), name)
 
-    def test_one_class_is_always_predicted(self):
-        """As scikit-learn has it: folds of a search may hold one class alone."""
-        model = MLPClassifier(max_iter=2).fit(X, np.full(N, 3))
-        assert_array_equal(model.predict(X), 3)
-
     def test_l_bfgs_has_no_partial_fit(self):
         assert not hasattr(MLPClassifier(solver="lbfgs"), "partial_fit")
         assert hasattr(MLPClassifier(), "partial_fit")
@@ -1229,6 +1511,22 @@ class TestErrors:
             with pytest.raises(ValueError, match=r"NaN|features"):
                 a.fit(bad, line)
         assert_same_weights(a.fit(X, line), b.fit(X, line))
+
+    @pytest.mark.parametrize("solver", ["sgd", "adam"])
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_a_fit_that_diverges_changes_nothing(self, solver, method):
+        model = ours("one number", solver=solver, warm_start=True, max_iter=3).fit(X, line)
+        before = state(model)
+
+        class Poison(bp.Callback):
+            def epoch(self, trainer, record):
+                trainer.net.phi[0] = np.nan
+
+        model.set_params(callbacks=[Poison()])
+        with pytest.raises(ValueError, match="finite"):
+            model.fit(X, line) if method == "fit" else model.partial_fit(X, line, epochs=3)
+        model.set_params(callbacks=None)
+        assert state(model) == before
 
     def test_ctrl_c_keeps_what_was_learned(self):
         class Interrupt(bp.Callback):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,77 +12,32 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, check_X_y, validate_data
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.estimators import build
+from backprop.estimators import build, data, parameters, scoring
+from backprop.estimators.course import Course, unchanged_if_refused
+from backprop.estimators.data import Standardization
 from backprop.estimators.hooks import CallbackSupportMixin, EpochTasks, with_callbacks
 from backprop.layers import Linear
 from backprop.losses import Loss
-from backprop.optimizers import SGD, Optimizer
+from backprop.optimizers import SGD
 from backprop.sequential import Sequential
+from backprop.tables import Table
 from backprop.training import Callback, Epoch, Trainer, minimize
-from backprop.training.watch import check_callbacks, running
+from backprop.training.watch import running
 
-SOLVERS = ("lbfgs", "sgd", "adam")
-LEARNING_RATES = ("constant", "invscaling", "adaptive")
-
-
-class SparseRows:
-    """A SciPy sparse matrix as rows to train on: a batch is made dense, the whole never is."""
-
-    def __init__(self, matrix: Any, dtype: Any) -> None:
-        self.matrix, self.shape, self.dtype = matrix.tocsr(), matrix.shape, np.dtype(dtype)
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def __getitem__(self, rows: slice) -> Array:
-        return np.asarray(self.matrix[rows].toarray(), self.dtype)
-
-
-class Standardization:
-    """Columns shifted to mean 0 and divided by their standard deviation; constant columns are only shifted."""
-
-    def __init__(self, rows: Array, w: Array | None = None) -> None:
-        rows = np.asarray(rows, np.float64)
-        self.mean = np.average(rows, axis=0, weights=w)
-        deviation = np.sqrt(np.average((rows - self.mean) ** 2, axis=0, weights=w))
-        # What the mean of equal numbers may be off by.
-        rounding = len(rows) * np.finfo(np.float64).eps * np.abs(self.mean)
-        self.scale = np.where(deviation > rounding, deviation, 1.0)
-
-    def forth(self, rows: Array) -> Array:
-        """(rows − mean) / scale."""
-        return (rows - self.mean) / self.scale
-
-    def back(self, rows: Array) -> Array:
-        """Rows · scale + mean."""
-        return rows * self.scale + self.mean
-
-
-def unchanged_if_refused(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A fit after whose error the model has the attributes that it had before."""
-
-    @functools.wraps(method)
-    def fitted(model: Any, *arguments: Any, **named: Any) -> Any:
-        before = dict(vars(model))
-        try:
-            return method(model, *arguments, **named)
-        except Exception:
-            vars(model).clear()
-            vars(model).update(before)
-            raise
-
-    return fitted
+FLOATS = (np.float64, np.float32)
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
     """Fit, warm start, early stopping and the fitted attributes; `MLPClassifier` and `MLPRegressor` say what y means."""
 
     network_: Sequential
+    table_: Table | None = None
     _loss_function: Loss
+    _course: Course
 
     def _keep(self, given: dict[str, Any]) -> None:
         """Keep the constructor's arguments as they are, under their names, as scikit-learn's `clone` wants them."""
@@ -94,60 +48,61 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation_data: Any = None) -> Any:
         """Train on rows X (N, D) and targets y from new weights, or with `warm_start` from where the last fit ended.
 
-        `validation_data` is (X, y): its loss is kept in `validation_loss_curve_`, and `early_stopping` goes by it. X may be an
-        array, a frame or a sparse matrix. Raises TypeError or ValueError for data or parameters that do not fit; the model is
-        then as it was.
+        X may be an array, a sparse matrix or a frame; in a frame, columns of words or categories are encoded, and `y` may be the
+        name of the target's column. `validation_data` is (X, y) or (X, y, sample_weight): its loss is kept in
+        `validation_loss_curve_`, and `early_stopping` goes by it. Raises TypeError or ValueError for data or parameters that do
+        not fit, or when numbers are no longer finite; the model is then as it was.
         """
         return self._fit(X, y, sample_weight, validation_data, epochs=self.max_iter, incremental=False)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation_data: Any, *, epochs: int, incremental: bool) -> Any:
-        self._check_parameters()
+        parameters.check(self)
         new = not hasattr(self, "network_") or not (self.warm_start or incremental)
         X, y = self._checked(X, y, reset=new)
-        if validation_data is not None and not (
-            isinstance(validation_data, tuple | list) and len(validation_data) == 2
-        ):
-            got = type(validation_data).__name__
-            raise TypeError(checks.message(type(self).__name__, "validation_data as (X, y)", got))
-        w = (
-            None
-            if sample_weight is None
-            else _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        )
-        w = self._class_weights(y, w)
+        w = self._class_weights(y, self._weights(sample_weight, X))
         targets = self._encode(y, reset=new)
         if new:
             self._begin(X.shape[1], targets, X.dtype if self.dtype == "auto" else self.dtype)
+        held_out = self._held_out(validation_data)
         if self.solver == "lbfgs":
-            self._minimize(X, targets, w, validation_data)
+            self._minimize(X, targets, w, held_out)
             return self
-        return self._descend(X, y, targets, w, validation_data, epochs, incremental)
-
-    def _check_parameters(self) -> None:
-        who = type(self).__name__
-        check_callbacks(who, self.callbacks or ())
-        checks.choice(who, "solver", self.solver, SOLVERS)
-        checks.choice(who, "learning_rate", self.learning_rate, LEARNING_RATES)
-        checks.integer(who, "max_iter", self.max_iter)
-        checks.number(who, "alpha", self.alpha, least=0)
-        checks.number(who, "tol", self.tol, least=0)
-        checks.number(who, "power_t", self.power_t, least=0)
-        checks.integer(who, "max_fun", self.max_fun)
-        for name in ("scale_inputs", "scale_targets"):
-            checks.boolean(who, name, getattr(self, name, False))
-        checks.number(who, "validation_fraction", self.validation_fraction, above=0, below=1)
-        for name in ("shuffle", "warm_start", "early_stopping"):
-            checks.boolean(who, name, getattr(self, name))
-        if self.batch_size != "auto":
-            checks.integer_or(who, "batch_size", self.batch_size, "auto")
-        if self.n_iter_no_change != np.inf:
-            checks.integer(who, "n_iter_no_change", self.n_iter_no_change)
+        return self._descend(X, y, targets, w, held_out, epochs, incremental)
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
+        """X as numbers and y as values. `table_` is what a frame's words and holes need, None for numbers alone."""
+        who = type(self).__name__
+        if reset:
+            self.table_ = None
+        values = data.take_out(who, X, y)
+        if reset and data.needs_table(X, y, self.missing):
+            self.table_, X = data.learn(X, y, self.missing, self.unknown, self.scale_inputs)
+            self.feature_names_in_ = np.array(self.table_.columns, dtype=object)
+            self.n_features_in_ = len(self.table_.columns)
+        elif self.table_ is not None:
+            X = self.table_.transform(X)
+        if self.table_ is not None:
+            return check_X_y(X, values, multi_output=True, estimator=self)
         X, y = validate_data(
-            self, X, y, accept_sparse=("csr", "csc"), multi_output=True, dtype=(np.float64, np.float32), reset=reset
+            self, X, values, accept_sparse=("csr", "csc"), multi_output=True, dtype=FLOATS, reset=reset
         )
         return X, y
+
+    def _weights(self, sample_weight: Any, X: Any) -> Array | None:
+        if sample_weight is None:
+            return None
+        return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+    def _held_out(self, validation_data: Any) -> tuple[Any, ...] | None:
+        """Validation data as (X, y, encoded y), and weights if there are any."""
+        if validation_data is None:
+            return None
+        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+            expected = "validation_data as (X, y) or (X, y, sample_weight)"
+            raise TypeError(checks.message(type(self).__name__, expected, type(validation_data).__name__))
+        X, y = self._checked(*validation_data[:2], reset=False)
+        w = [self._weights(w, X) for w in validation_data[2:]]
+        return X, y, self._encode(y, reset=False), *(each for each in w if each is not None)
 
     def _begin(self, features: int, targets: Array, dtype: Any) -> None:
         """New weights, a new optimizer, empty curves."""
@@ -158,10 +113,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         units = [features, *build.widths(self.hidden_layer_sizes), self.n_outputs_]
         self.network_ = build.network(units, self.activation, self.dropout, random, dtype)
         self.n_layers_ = len(units)
-        self._split_random = copy.deepcopy(random)  # each fit that goes on holds out the same examples
-        self._seed = int(random.randint(np.iinfo(np.int32).max))
-        self._optimizer: Optimizer | None = None
-        self._epochs_done, self.t_, self._waited = 0, 0, 0
+        split = copy.deepcopy(random)
+        self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split)
+        self.t_ = 0
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] = []
         self.best_loss_: float | None = None if self.early_stopping else np.inf
@@ -170,20 +124,22 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._input_scaling: Standardization | None = None
         self._target_scaling: Standardization | None = None
 
-    def _scaled(self, X: Any, w: Array | None = None) -> Any:
-        """X as the network takes it: standardized where `scale_inputs` says so, row by row where it is sparse."""
+    def _scaled(self, X: Any, w: Array | None = None, dtype: Any = None) -> Any:
+        """X as a network of this dtype takes it: standardized where `scale_inputs` says so, row by row where it is sparse."""
+        dtype = dtype or self.network_.phi.dtype
+        scale = self.scale_inputs and self.table_ is None  # a table scales the columns that are numbers
         if hasattr(X, "tocsr"):
-            if self.scale_inputs:
+            if scale:
                 advice = "Use scale_inputs=False and sklearn.preprocessing.MaxAbsScaler."
                 raise ValueError(
                     checks.message(type(self).__name__, "dense X with scale_inputs=True", "sparse", advice)
                 )
-            return SparseRows(X, self.network_.phi.dtype)
-        if self.scale_inputs:
+            return data.SparseRows(X, dtype)
+        if scale:
             if self._input_scaling is None:
                 self._input_scaling = Standardization(X, w)
             X = self._input_scaling.forth(X)
-        return np.asarray(X, self.network_.phi.dtype)
+        return X if data.is_mapped(X) else np.asarray(X, dtype)
 
     def _decay(self, examples: float) -> float | dict[str, float]:
         """λ of scikit-learn's penalty ½ α Σ Ω² / examples: on Ω alone."""
@@ -193,28 +149,25 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         with np.errstate(over="ignore"):  # weights that diverged are told of by the trainer
             return 0.5 * self.alpha / examples * sum(float(np.sum(np.square(c, dtype=float))) for c in self.coefs_)
 
-    def _minimize(self, X: Any, targets: Array, w: Array | None, validation: Any) -> None:
+    def _minimize(self, X: Any, targets: Array, w: Array | None, held_out: tuple[Any, ...] | None) -> None:
         X, net = self._scaled(X, w), self.network_
         total = float(X.shape[0] if w is None else w.sum())
         decay = np.zeros(net.size)
         for name, view in net.views(decay).items():
             view[...] = self.alpha / total if name.endswith("omega") else 0.0
-        held = None
-        if validation is not None:
-            X_held, y_held = self._checked(*validation, reset=False)
-            held = self._scaled(X_held), self._as_trained(self._encode(y_held, reset=False))
         tasks = EpochTasks(self, 0, X=X, y=targets)
+        trained = self._as_trained(targets, w)  # before what is held out, which is scaled likewise
         history = minimize(
             net,
             self._loss_function,
             X,
-            self._as_trained(targets, w),
+            trained,
             sample_weight=w,
             weight_decay=decay,
             iterations=self.max_iter,
             tolerance=self.tol,
             threads=self.threads,
-            validation_data=held,
+            validation_data=self._validation(held_out),
             callbacks=self._callbacks(),
             verbose=2 if self.verbose else 0,
             options={"maxfun": self.max_fun, "ftol": 1e7 * np.finfo(np.float64).eps},  # SciPy's own, as scikit-learn's
@@ -234,25 +187,40 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         trainer = Trainer(self.network_, self._loss_function, SGD(0.1))
         return trainer.evaluate(X, self._as_trained(targets), w)["loss"] + self._penalty(total)
 
+    def _validation(self, held_out: tuple[Any, ...] | None, dtype: Any = None) -> tuple[Any, ...] | None:
+        """What is held out, as the trainer takes it."""
+        if held_out is None:
+            return None
+        X, _, targets, *w = held_out
+        return self._scaled(X, dtype=dtype), self._as_trained(targets), *w
+
     def _descend(
-        self, X: Any, y: Array, targets: Array, w: Array | None, validation: Any, epochs: int, incremental: bool
+        self,
+        X: Any,
+        y: Array,
+        targets: Array,
+        w: Array | None,
+        held_out: tuple[Any, ...] | None,
+        epochs: int,
+        incremental: bool,
     ) -> Any:
-        X, y, targets, w, held_out = self._split(X, y, targets, w, validation, incremental)
-        batch_size = min(200, X.shape[0]) if self.batch_size == "auto" else min(self.batch_size, X.shape[0])
-        rows, trained = self._scaled(X, w), self._as_trained(targets, w)
-        data = None
-        if held_out is not None:
-            data = (self._scaled(held_out[0]), self._as_trained(held_out[2]), *held_out[3:])
+        if held_out is None and self.early_stopping:
+            X, y, targets, w, held_out = self._split(X, y, targets, w)
+        n, course = X.shape[0], self._course
+        batch_size = min(200, n) if self.batch_size == "auto" else min(self.batch_size, n)
         weight = batch_size if w is None else batch_size * float(w.mean())
-        trainer = self._trainer(X.shape[0], batch_size, weight)
+        net = self._trainee(batch_size < n and data.fits_single(X, targets))
+        rows, trained = self._scaled(X, w, net.phi.dtype), self._as_trained(targets, w)
+        trainer = self._trainer(net, n, batch_size, weight)
         tasks = EpochTasks(self, epochs, X=X, y=y)
-        best, self.n_iter_ = self.network_.phi.copy(), 0
-        records = trainer.epochs(rows, trained, epochs, sample_weight=w, validation_data=data)
-        going_on = incremental and not self.early_stopping
+        validation = self._validation(held_out, net.phi.dtype)
+        records = trainer.epochs(rows, trained, epochs, sample_weight=w, validation_data=validation)
+        self.n_iter_, over = 0, not incremental
         try:
             with running(trainer, self._callbacks()):
-                for stop in self._watched(records, trainer, tasks, weight, X.shape[0], held_out, best):
-                    if stop or (not going_on and self._stalled()):
+                for stop in self._watched(records, trainer, tasks, weight, n, held_out):
+                    if stop or ((self.early_stopping or not incremental) and self._stalled()):
+                        over = over or not stop
                         break
                 else:
                     if not incremental:
@@ -263,26 +231,51 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         except FloatingPointError as error:
             raise ValueError(str(error)) from error
         finally:
-            self._epochs_done = trainer.epochs_done
-        if self.early_stopping and held_out is not None:
-            self.network_.phi[...] = best
+            course.epochs = trainer.epochs_done
+        build.take_over(self.network_, net)
+        if self.early_stopping and over:
+            self._restore_best(incremental)
         tasks.close()
         return self
 
-    def _trainer(self, n: int, batch_size: int, weight: float) -> Trainer:
+    def _restore_best(self, incremental: bool) -> None:
+        """Take the best φ; a `partial_fit` starts from there and waits anew, a `fit` goes on from where it was."""
+        course, phi = self._course, self.network_.phi
+        if course.best is None:
+            return
+        if incremental:
+            course.waited = 0
+        else:
+            course.last = phi.copy()
+        phi[...] = course.best
+
+    def _trainee(self, stochastic: bool) -> Sequential:
+        """The network that descends: `network_`, or with dtype="auto" a copy of it in float32 for minibatches.
+
+        A minibatch's gradient is off by far more than float32 rounds, and half as many bytes go through memory.
+        """
+        course, net = self._course, self.network_
+        if course.last is not None:
+            net.phi[...], course.last = course.last, None
+        if course.dtype is None:
+            course.dtype = np.dtype(np.float32) if stochastic and self.dtype == "auto" else net.phi.dtype
+        return net if course.dtype == net.phi.dtype else build.in_dtype(net, course.dtype)
+
+    def _trainer(self, net: Sequential, n: int, batch_size: int, weight: float) -> Trainer:
         """A trainer that goes on where the last one of this model stopped."""
-        if self._optimizer is None:
-            self._optimizer = build.optimizer(self, n, batch_size, self._decay(weight))
+        course = self._course
+        if course.optimizer is None:
+            course.optimizer = build.optimizer(self, n, batch_size, self._decay(weight))
         trainer = Trainer(
-            self.network_,
+            net,
             self._loss_function,
-            self._optimizer,
+            course.optimizer,
             batch_size=batch_size,
-            seed=self._seed,
+            seed=course.seed,
             shuffle=self.shuffle,
             threads=self.threads,
         )
-        trainer.epochs_done = self._epochs_done
+        trainer.epochs_done = course.epochs
         return trainer
 
     def _watched(
@@ -293,18 +286,36 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         weight: float,
         n: int,
         held_out: tuple[Any, ...] | None,
-        best: Array,
     ) -> Iterator[bool]:
-        """After each epoch: curves, counts, callbacks, the best φ into `best`; yields whether a callback stops training."""
+        """After each epoch: curves, counts, callbacks, the best φ; yields whether a callback stops training."""
         for _ in range(tasks.epochs):
             task, penalty = tasks.begin(), self._penalty(weight)
             record = next(records)
+            build.take_over(self.network_, trainer.net)
             self._note(record, penalty, n)
-            score = None if held_out is None or not self.early_stopping else self._score_held_out(held_out)
-            if self._improved(score):
-                best[...] = self.network_.phi
+            score = self._score(held_out, record) if held_out is not None and self.early_stopping else None
+            if self._improved(score) and self.early_stopping:
+                self._course.best = self.network_.phi.copy()
             stops = [bool(callback.epoch(trainer, record)) for callback in self._callbacks()]
             yield any([tasks.end(task), *stops])
+
+    def _score(self, held_out: tuple[Any, ...], record: Epoch) -> float:
+        """What early stopping goes by, the more the better."""
+        if self.monitor is None:
+            return self._score_held_out(held_out)
+        if self.monitor == "loss":
+            return -record.validation["loss"]
+        X, y, _, *w = held_out
+        return scoring.score(self.monitor, self._for_numbers(X.shape[1]), X, y, *w)
+
+    def _for_numbers(self, columns: int) -> Any:
+        """The model as it predicts from X that is checked and encoded already."""
+        twin = copy.copy(self)
+        twin.table_, twin.n_features_in_ = None, columns
+        twin.__dict__.pop("feature_names_in_", None)
+        if self.table_ is not None:
+            twin.scale_inputs = False  # the table has scaled them
+        return twin
 
     def _callbacks(self) -> Sequence[Callback]:
         return self.callbacks or ()
@@ -323,39 +334,33 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """Keep count of epochs without progress; whether this one is the best so far."""
         if score is not None and self.validation_scores_ is not None and self.best_validation_score_ is not None:
             self.validation_scores_.append(score)
-            self._waited = self._waited + 1 if score < self.best_validation_score_ + self.tol else 0
+            self._course.waited = self._course.waited + 1 if score < self.best_validation_score_ + self.tol else 0
             better = score > self.best_validation_score_
             self.best_validation_score_ = score if better else self.best_validation_score_
             return better
         best = np.inf if self.best_loss_ is None else self.best_loss_
-        self._waited = self._waited + 1 if self.loss_ > best - self.tol else 0
+        self._course.waited = self._course.waited + 1 if self.loss_ > best - self.tol else 0
         self.best_loss_ = min(best, self.loss_)
         return self.loss_ < best
 
     def _stalled(self) -> bool:
         """Whether patience is over; with learning_rate="adaptive" the rate is divided first."""
-        if self._waited <= self.n_iter_no_change:
+        if self._course.waited <= self.n_iter_no_change:
             return False
-        rate = self._optimizer.schedule if self._optimizer else None
+        rate = self._course.optimizer.schedule if self._course.optimizer else None
         if isinstance(rate, build.Adaptive) and rate.divide():
-            self._waited = 0
+            self._course.waited = 0
             return False
         return True
 
     def _split(
-        self, X: Any, y: Array, targets: Array, w: Array | None, validation: Any, incremental: bool
-    ) -> tuple[Any, Array, Array, Array | None, tuple[Any, ...] | None]:
-        """The training part and what is held out: (X, y, encoded y), given or cut off for early stopping."""
-        if validation is not None:
-            X_held, y_held = self._checked(*validation, reset=False)
-            return X, y, targets, w, (X_held, y_held, self._encode(y_held, reset=False))
-        if not self.early_stopping:
-            return X, y, targets, w, None
-        rows = np.arange(X.shape[0])
+        self, X: Any, y: Array, targets: Array, w: Array | None
+    ) -> tuple[Any, Array, Array, Array | None, tuple[Any, ...]]:
+        """The part to train on, and what early stopping holds out: (X, y, encoded y), and weights if there are any."""
         train, held = train_test_split(
-            rows,
-            random_state=copy.deepcopy(self._split_random),
-            test_size=self.validation_fraction,
+            np.arange(X.shape[0]),
+            random_state=copy.deepcopy(self._course.split),
+            test_size=checks.number(type(self).__name__, "validation_fraction", self.validation_fraction, above=0),
             stratify=self._stratify(y),
         )
         if len(held) < 2:
@@ -370,7 +375,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _rows(self, X: Any) -> Array:
         """Outputs of the network (N, K) for checked X."""
         check_is_fitted(self, "network_")
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=(np.float64, np.float32), reset=False)
+        if self.table_ is not None:
+            return self._network_outputs(check_array(self.table_.transform(X)))
+        try:
+            X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=FLOATS, reset=False)
+        except ValueError:
+            data.refuse_holes(f"{type(self).__name__}.predict", X)  # by column and row, if that is what is wrong
+            raise
         return self._network_outputs(X)
 
     def _network_outputs(self, X: Any) -> Array:

@@ -141,6 +141,22 @@ def network(units: Sequence[int], activation: Any, dropout: Any, random: Any, dt
     return net
 
 
+def in_dtype(net: Sequential, dtype: Any) -> Sequential:
+    """A copy of a network whose φ has another dtype."""
+    twin = net.copy()
+    twin.bind(np.empty(net.size, dtype))
+    return twin
+
+
+def take_over(net: Sequential, trained: Sequential) -> None:
+    """Give `net` the parameters and running statistics of its copy; nothing where they are the same network."""
+    if trained is net:
+        return
+    net.phi[...] = trained.phi
+    for name, buffer in net.buffers.items():
+        buffer[...] = trained.buffers[name]
+
+
 def regression_loss(loss: Any, quantiles: Sequence[float], delta: float) -> Loss:
     """The loss of a name, or a copy of a loss of one's own."""
     if isinstance(loss, Loss):

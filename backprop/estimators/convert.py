@@ -69,6 +69,9 @@ def to_sklearn(model: BaseMLP) -> Any:
     theirs = kind(**{name: value for name, value in model.get_params().items() if name in kind().get_params()})
     if not isinstance(model.activation, str) or model.activation not in SHARED:
         raise ValueError(checks.message("to_sklearn", f"activation one of {SHARED}", repr(model.activation)))
+    if model.table_ is not None:
+        got = f"categories or holes in {model.table_.columns}"
+        raise ValueError(checks.message("to_sklearn", "a model of columns of numbers", got))
     if not classifier and model._loss_function.outputs_per_target != 1:
         raise ValueError(checks.message("to_sklearn", "a loss with one output per target", repr(model._loss_function)))
     if not classifier and getattr(theirs, "loss", None) not in ("squared_error", "poisson"):

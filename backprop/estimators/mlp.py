@@ -16,8 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 from backprop import checks
 from backprop.checks import Array
 from backprop.elementwise import sigmoid
-from backprop.estimators import build
-from backprop.estimators.base import BaseMLP, Standardization, unchanged_if_refused
+from backprop.estimators import build, data
+from backprop.estimators.base import BaseMLP
+from backprop.estimators.course import unchanged_if_refused
+from backprop.estimators.data import Standardization
 from backprop.estimators.hooks import with_callbacks
 from backprop.losses import GaussianNLL, Loss, Pinball, Poisson
 
@@ -27,9 +29,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     One class of several (softmax), yes or no (logistic), or several yes/no answers at once (y (N, K) of 0 and 1). Beyond
     scikit-learn's: `activation` also "leaky_relu", "elu", "silu", "gelu", "softplus", "sin", "cos", a layer, or a list with
-    one for each hidden layer; `dropout` a rate or a list of them; `class_weight` a dict or "balanced"; `callbacks`; `dtype`
-    ("auto" is that of X); `threads`; `scale_inputs` standardizes X and keeps the scaling with the model.
-    `learning_rate_init` may be a schedule.
+    one for each hidden layer; `dropout` a rate or a list of them; `class_weight` a dict or "balanced"; `monitor` what early
+    stopping goes by ("loss", or a scorer of scikit-learn); `callbacks`; `threads`; `scale_inputs` standardizes X and keeps the
+    scaling with the model; `missing` and `unknown` what a `Table` does with the holes and new categories of a frame.
+    `learning_rate_init` may be a schedule. With `dtype` "auto" weights and predictions have the dtype of X, and minibatches are
+    computed in float32; "float64" and "float32" are for everything.
 
     >>> from backprop.estimators import MLPClassifier
     >>> X, y = [[0.0], [1.0], [2.0], [3.0]], ["low", "low", "high", "high"]
@@ -66,8 +70,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_fun: int = 15000,
         dropout: Any = 0.0,
         class_weight: Any = None,
+        monitor: Any = None,
         callbacks: Any = None,
         scale_inputs: bool = False,
+        missing: str = "refuse",
+        unknown: str = "refuse",
         dtype: str = "auto",
         threads: int | str = "auto",
     ) -> None:
@@ -78,6 +85,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @with_callbacks
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, *, epochs: int = 1) -> Any:
         """Train `epochs` more passes over these examples; the first call needs `classes`, all there will ever be."""
+        if self.class_weight == "balanced":
+            advice = "Pass a dict: what is balanced in one part of the data is not in the next."
+            raise ValueError(checks.message("MLPClassifier.partial_fit", "class_weight a dict", "'balanced'", advice))
         if classes is not None:
             classes = unique_labels(classes)
         if not hasattr(self, "network_"):
@@ -108,6 +118,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             known = y if classes is None or y.ndim == 2 else classes
             self._binarizer = LabelBinarizer().fit(known)
             self.classes_ = self._binarizer.classes_
+            if len(self.classes_) < 2:
+                advice = "There is nothing to learn."
+                expected = "y with at least two classes"
+                raise ValueError(
+                    checks.message("MLPClassifier", expected, f"one class, {self.classes_.tolist()[0]!r}", advice)
+                )
             kind = type_of_target(known)
             self.out_activation_ = "softmax" if kind == "multiclass" else "logistic"
         unknown = set(np.unique(y)) - set(self.classes_) if y.ndim == 1 else set()
@@ -140,6 +156,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         labels = (f > 0).astype(int)
         return self._binarizer.inverse_transform(labels.ravel() if f.shape[1] == 1 else labels)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on rows X (N, D); y may be the name of a column, as in `fit`."""
+        return float(super().score(X, data.take_out("MLPClassifier.score", X, y), sample_weight))
+
     def predict(self, X: Any) -> Array:
         """Classes of rows X: (N,), or 0 and 1 (N, K) for several questions."""
         return self._labels(self._rows(X))
@@ -169,8 +189,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron that predicts numbers, with the parameters of `sklearn.neural_network.MLPRegressor`.
 
     Beyond scikit-learn's: `loss` also "absolute_error", "huber" (with `delta`), "quantile" (with `quantiles`), "gaussian", or a
-    `Loss`; the activations, `dropout`, `callbacks`, `dtype`, `threads` and `scale_inputs` of `MLPClassifier`; `scale_targets`
-    standardizes y while training and turns predictions back.
+    `Loss`; the activations, `dropout`, `monitor`, `callbacks`, `threads`, `scale_inputs`, `missing`, `unknown` and `dtype` of
+    `MLPClassifier`; `scale_targets` standardizes y while training and turns predictions back.
 
     >>> import numpy as np
     >>> from backprop.estimators import MLPRegressor
@@ -210,9 +230,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         dropout: Any = 0.0,
         quantiles: Any = (0.1, 0.5, 0.9),
         delta: float = 1.0,
+        monitor: Any = None,
         callbacks: Any = None,
         scale_inputs: bool = False,
         scale_targets: bool = False,
+        missing: str = "refuse",
+        unknown: str = "refuse",
         dtype: str = "auto",
         threads: int | str = "auto",
     ) -> None:
@@ -234,6 +257,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return columns * self._loss_function.outputs_per_target
 
     def _encode(self, y: Array, *, reset: bool) -> Array:
+        if y.dtype.kind in "OUS":
+            y = self._numbers(y)
         y = np.asarray(y, np.float64)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -243,6 +268,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         elif columns != self._targets:
             raise ValueError(checks.message("MLPRegressor", f"y with {self._targets} columns", f"{columns}"))
         return y
+
+    def _numbers(self, y: Array) -> Array:
+        """Objects as numbers, or the first that is none of them by its row."""
+        for row, value in enumerate(y):
+            try:
+                np.asarray(value, np.float64)
+            except (TypeError, ValueError):
+                raise ValueError(checks.message("MLPRegressor", "y: numbers", f"{str(value)!r} at row {row}")) from None
+        return y.astype(np.float64)
 
     def _as_trained(self, targets: Array, w: Array | None = None) -> Array:
         if not self.scale_targets:
@@ -278,6 +312,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             f = f[:, middle * self._targets : (middle + 1) * self._targets]
         f = f.ravel() if f.shape[1] == 1 else f
         return f if self._target_scaling is None else self._target_scaling.back(f)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² on rows X (N, D); y may be the name of a column, as in `fit`."""
+        return float(super().score(X, data.take_out("MLPRegressor.score", X, y), sample_weight))
 
     def predict(self, X: Any) -> Array:
         """Predictions (N,) or (N, K): the mean, with loss="quantile" the quantile nearest to the median."""

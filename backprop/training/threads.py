@@ -34,6 +34,7 @@ def cores() -> int:
     return max(1, min(limits))
 
 
+@cache  # read once: two files an epoch are a tenth of a short one
 def _quota(folder: Path) -> list[int]:
     """Whole cores that the control group grants: version 2 keeps them in one file, version 1 in two. [] is no limit."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):

@@ -1,0 +1,116 @@
+"""What comes into an estimator: frames with words and holes, sparse matrices, numbers on any scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.tables import Table
+from backprop.tables.frame import Frame, narwhals, require_names
+
+SINGLE = 1e18  # numbers up to here can be squared and added up in float32
+
+
+class SparseRows:
+    """A SciPy sparse matrix as rows to train on: a batch is made dense, the whole never is."""
+
+    def __init__(self, matrix: Any, dtype: Any) -> None:
+        self.matrix, self.shape, self.dtype = matrix.tocsr(), matrix.shape, np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> Array:
+        return np.asarray(self.matrix[rows].toarray(), self.dtype)
+
+
+class Standardization:
+    """Columns shifted to mean 0 and divided by their standard deviation; constant columns are only shifted."""
+
+    def __init__(self, rows: Array, w: Array | None = None) -> None:
+        rows = np.asarray(rows, np.float64)
+        self.mean = np.average(rows, axis=0, weights=w)
+        deviation = np.sqrt(np.average((rows - self.mean) ** 2, axis=0, weights=w))
+        # What the mean of equal numbers may be off by.
+        rounding = len(rows) * np.finfo(np.float64).eps * np.abs(self.mean)
+        self.scale = np.where(deviation > rounding, deviation, 1.0)
+
+    def forth(self, rows: Array) -> Array:
+        """(rows − mean) / scale."""
+        return (rows - self.mean) / self.scale
+
+    def back(self, rows: Array) -> Array:
+        """Rows · scale + mean."""
+        return rows * self.scale + self.mean
+
+
+def fits_single(*arrays: Any) -> bool:
+    """Whether these numbers can be trained on in float32.
+
+    >>> fits_single(np.array([1e3, -1e5])), fits_single(np.array([1e30]))
+    (True, False)
+    """
+    dense = [array.data if hasattr(array, "tocsr") else array for array in arrays]
+    return all(a.size == 0 or max(a.max(), -a.min()) < SINGLE for a in dense if a.dtype.kind == "f")
+
+
+def is_mapped(X: Any) -> bool:
+    """Whether X is a memory map, which is read piece by piece and never copied whole."""
+    return isinstance(X, np.memmap) or isinstance(getattr(X, "base", None), np.memmap)
+
+
+def is_frame(X: Any) -> bool:
+    """Whether X is an eager frame of pandas, polars or pyarrow; False where narwhals is not installed."""
+    if not (hasattr(X, "columns") or hasattr(X, "schema")):
+        return False
+    try:
+        nw = narwhals()
+    except ImportError:
+        return False
+    return isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
+
+
+def needs_table(X: Any, y: Any, missing: str) -> bool:
+    """Whether a frame has more to it than numbers: words, categories, holes, or the target among its columns."""
+    if isinstance(y, str):
+        return True
+    if not is_frame(X):
+        return False
+    nw = narwhals()
+    frame = nw.from_native(X, eager_only=True)
+    numbers = all(dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values())
+    return not numbers or missing == "impute" or any(column.null_count() for column in frame.iter_columns())
+
+
+def refuse_holes(who: str, X: Any) -> None:
+    """Raise ValueError for the first missing or infinite value of a frame, by column and row."""
+    if is_frame(X):
+        frame = Frame(who, X)
+        for name in frame.names:
+            frame.column(name).require("Fill it, or train with missing='impute'.")
+
+
+def take_out(who: str, X: Any, y: Any) -> Any:
+    """The values of column `y` of frame X where y is a name, else y itself.
+
+    Raises TypeError where X is no frame, ValueError where it has no such column.
+    """
+    if not isinstance(y, str):
+        return y
+    nw = narwhals()
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        advice = "Pass the targets themselves as y."
+        raise TypeError(checks.message(who, f"a frame with the target {y!r}", f"a {type(X).__name__}", advice))
+    require_names(who, [y], list(frame.columns))
+    return frame[y].to_numpy()
+
+
+def learn(X: Any, y: Any, missing: str, unknown: str, scale: bool) -> tuple[Table, Array]:
+    """The table of a frame, and the frame as numbers (N, D)."""
+    target = y if isinstance(y, str) else None
+    table = Table(target, missing=missing, unknown=unknown, scale=scale, dtype="float64")
+    return table, table.fit(X)[0]
