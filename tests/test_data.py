@@ -216,6 +216,7 @@ def kinds(values, tmp_path):
 
 
 class TestKinds:
+    @pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")  # units die of it, which is no matter here
     @pytest.mark.parametrize(("batch_size", "shards"), [(1, 1), (7, 1), (32, 3), ("full", 1)])
     def test_every_kind_gives_the_same_training_to_the_bit(self, batch_size, shards, tmp_path):
         rng = np.random.default_rng(0)
@@ -384,7 +385,7 @@ class TestBlocks:
             assert_allclose(out, expected, rtol=1e-6, atol=1e-7)
 
     @pytest.mark.parametrize(
-        "out", [np.empty((64, 2)), np.empty((3, 64)), np.empty((64, 3), int), [[0.0] * 3] * 64, "out"], ids=str
+        "out", [np.empty((64, 2)), np.empty((3, 64)), np.empty((64, 3), int), [[0.0] * 3] * 64, "out"], ids=range(5)
     )
     def test_an_array_that_does_not_fit_the_predictions(self, out):
         values, _ = self.make()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,11 +273,11 @@ def trained(threads, deterministic=True, hidden=bp.ReLU, dtype="float32", optimi
     net = bp.Sequential(bp.Linear(40, 64), hidden(), bp.Linear(64, 10), seed=0, dtype=dtype)
     settings = {"batch_size": 300, "shards": 5, "threads": threads, "deterministic": deterministic} | more
     bp.Trainer(net, bp.CrossEntropy(), optimizer(), **settings).fit(X, y, epochs=3, verbose=0)
-    return net.phi
+    return np.concatenate([net.phi, *net.buffers.values()])
 
 
 @pytest.mark.parametrize("optimizer", [lambda: bp.SGD(0.1, 0.9), lambda: bp.Adam(0.01)], ids=["SGD", "Adam"])
-@pytest.mark.parametrize("hidden", [bp.ReLU, lambda: bp.Dropout(0.3), lambda: Scale(64)], ids=str)
+@pytest.mark.parametrize("hidden", [bp.ReLU, lambda: bp.Dropout(0.3), lambda: bp.BatchNorm(64), lambda: Scale(64)])
 def test_threads_never_change_a_bit(hidden, optimizer):
     one = trained(1, hidden=hidden, optimizer=optimizer)
     for threads in (2, 4, 7):
@@ -384,6 +385,16 @@ def test_a_worker_s_exception_arrives_with_its_traceback():
         trainer.fit(X, y, epochs=1, verbose=0)
     assert any(entry.name == "forward" for entry in caught.traceback)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
+
+
+def test_one_blas_has_threads_the_others_one():
+    """Both of them spinning takes a step from 0.2 ms to 12; NumPy's library has "scipy" in its name, too."""
+    with blas_threads(2):
+        counts = {Path(library.filepath).parts[-2]: library.num_threads for library in _blas_libraries()}
+    if {"numpy.libs", "scipy.libs"} <= counts.keys():
+        assert (counts["numpy.libs"], counts["scipy.libs"]) == (1, 2)
+    else:  # both use one library
+        assert set(counts.values()) == {2}
 
 
 def test_blas_threads_come_back_after_trainings_that_overlap():

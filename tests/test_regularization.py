@@ -324,7 +324,9 @@ class Descends:
 
 class TestConstraints:
     @pytest.mark.parametrize("shards", [1, 3])
-    @pytest.mark.parametrize("optimizer", [lambda: bp.SGD(0.5), lambda: bp.SGD(0.2, 0.9), bp.Adam], ids=str)
+    @pytest.mark.parametrize(
+        "optimizer", [lambda: bp.SGD(0.5), lambda: bp.SGD(0.2, 0.9), bp.Adam], ids=["SGD", "momentum", "Adam"]
+    )
     @pytest.mark.parametrize("constraint", CONSTRAINTS)
     def test_hold_after_every_step(self, constraint, optimizer, shards):
         make, pattern, holds = CONSTRAINTS[constraint]
@@ -340,7 +342,9 @@ class TestConstraints:
         assert held == [True] * 16
 
     @pytest.mark.parametrize(
-        "optimizer", [lambda: bp.SGD(0.5), lambda: bp.SGD(0.2, 0.9, weight_decay=0.1), bp.Adam], ids=str
+        "optimizer",
+        [lambda: bp.SGD(0.5), lambda: bp.SGD(0.2, 0.9, weight_decay=0.1), bp.Adam],
+        ids=["SGD", "momentum", "Adam"],
     )
     def test_are_projections_after_the_plain_step(self, optimizer):
         (X, y), net, twin = data(), network(), network()

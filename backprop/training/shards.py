@@ -127,6 +127,8 @@ class Step:
         self._weights = None if examples.w is None else np.empty(n)
         self.divisor = 1.0 if loss.reduction == "sum" or self._weights is not None else float(n)
         self.groups = min(len(self.bounds) - 1, GROUPS)
+        if net.buffers:
+            threads = 1  # each shard moves the running statistics: in their order, or the bits are those of a race
         self._memory = [Memory(net, loss) for _ in range(min(threads, self.groups))]
         self._shards: dict[tuple[int, int], Shard] = {}
         self._gradients = list(np.empty((self.groups if self.S > 1 else 0, net.size), net.phi.dtype))

@@ -64,7 +64,10 @@ def blas_threads(n: int) -> Iterator[None]:
     What was set before comes back when the last trainer at work, of several in threads, is done.
     """
     libraries = _blas_libraries()
-    ours = [library for library in libraries if "scipy" in library.filepath] or libraries
+    # By the folder: NumPy's own, in numpy.libs, is called libscipy_openblas, too.
+    ours = [
+        library for library in libraries if {"scipy", "scipy.libs"} & set(Path(library.filepath).parts)
+    ] or libraries
     with _guard:
         _before.append([library.num_threads for library in libraries])
         for library in libraries:
