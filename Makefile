@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format mutants bench docs clean
+.PHONY: demo test check format mutants bench docs look pictures clean
 demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
@@ -23,10 +23,20 @@ mutants: .venv/dev
 	$(BIN)/python tests/mutants.py
 
 bench: .venv/bench
-	for name in batch_size curvature estimators latency memory per_example second_order reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in batch_size curvature estimators exports latency memory per_example second_order reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: .venv/dev
-	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python docs/build.py
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_site.py
+
+# Photographs of the site, if there is a Chromium, and what looks wrong in them.
+look: .venv/dev
+	$(BIN)/python docs/build.py
+	$(BIN)/python docs/look.py
+
+# The pictures of the pages, drawn anew by the pages themselves.
+pictures: .venv/dev
+	$(BIN)/python docs/pictures.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backprop.autodiff import Value as Value
     from backprop.constraints import *  # noqa: F403
+    from backprop.container import FileFormatError as FileFormatError
     from backprop.datasets import load_digits as load_digits
     from backprop.formats import *  # noqa: F403
     from backprop.gradients import *  # noqa: F403
@@ -33,6 +34,7 @@ _HOMES = {
         *("Residual", "FanOut", "Elementwise"),
     ],
     "sequential": ["Sequential"],
+    "container": ["FileFormatError"],
     "losses": [
         *("Loss", "LeastSquares", "CrossEntropy", "BinaryCrossEntropy", "Huber", "AbsoluteError", "Poisson"),
         *("GaussianNLL", "Pinball"),
@@ -48,10 +50,10 @@ _HOMES = {
         "ReduceOnPlateau",
     ],
     "training": [
-        *("Trainer", "History", "Epoch", "Callback", "BestWeights", "EarlyStopping", "minimize"),
-        *("CSVLogger", "JSONLLogger", "TensorBoardLogger", "MLflowLogger"),
+        *("Trainer", "History", "Epoch", "Callback", "BestWeights", "EarlyStopping", "Checkpoints"),
+        *("minimize", "CSVLogger", "JSONLLogger", "TensorBoardLogger", "MLflowLogger"),
         *("learning_rate_range_test", "LearningRateReport"),
-        *("suggest_batch_size", "BatchSizeReport", "WeightAverage"),
+        *("suggest_batch_size", "BatchSizeReport", "TrainingAdvice", "WeightAverage"),
     ],
     "gradients": [
         *("check_gradients", "check_function", "GradientReport", "explain"),
@@ -63,8 +65,12 @@ _HOMES = {
     "autodiff": ["Value"],
     "datasets": ["load_digits"],
     "estimators": [],  # not at the top: they bring scikit-learn
-    "formats": ["load_weights", "save_weights"],
+    "formats": [
+        *("load_weights", "save_weights", "to_torch", "from_torch", "to_onnx", "to_numpy", "to_c"),
+        "ExportReport",
+    ],
     "tables": ["ParquetRows", "Table"],
+    "plots": [],  # its names stay there, bp.plots.weights: they bring matplotlib
     "testing": [],  # its names stay there: inputs and losses mean something else here
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -64,15 +64,9 @@ def batch_sizes(X: Array, y: Array, epochs: int = 5) -> str:
 def draw(history: bp.History, path: Path) -> bool:
     """Draw the loss curve; False where matplotlib is not installed."""
     try:
-        from matplotlib.figure import Figure
+        ax = bp.plots.learning_curves(history)
     except ImportError:
         return False
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(history["epoch"], history["loss"], label="training", color="black")
-    axes.plot(history["epoch"], history["validation_loss"], label="test", color="tab:orange", linestyle="--")
-    axes.set(xlabel="epoch", ylabel="cross-entropy", yscale="log", title="Handwritten digits, 64-128-10")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    ax.set_title("Handwritten digits, 64-128-10")
+    ax.figure.savefig(path, dpi=150)
     return True

@@ -26,7 +26,8 @@ from backprop.checks import Array
 from backprop.pictures import ACCENT, INK, axes
 
 SUFFIXES = (".svg", ".png")
-FONT, SIZE = ["DejaVu Sans Mono", "monospace"], 9  # all of one width: texts need no measuring
+# All of one width, so that texts need no measuring; the last only for letters that have none, such as ℓ.
+FONT, SIZE = ["DejaVu Sans Mono", "monospace", "DejaVu Sans"], 9
 LETTER, LINE = 0.602 * SIZE / 72, 0.19  # width of a letter, height of a line; all lengths are inches
 PAD, GAP, REACH, CURVE, MARGIN = (
     0.09,

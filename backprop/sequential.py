@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import architecture, checks, container
 from backprop.blas import Landing
 from backprop.checks import Array
+from backprop.container import PathLike
 from backprop.layers import Composite, Gradients, Layer, Residual
 
 BLOCK_BYTES = 1 << 22  # predict works on about this much of X at a time, so that activations stay in cache
@@ -88,7 +90,7 @@ class Sequential(Composite):
         return all(layer.keeps_width for layer in self.layers.values())
 
     def chain(self, width: int | None) -> int | None:
-        """Rows of f for an h of `width` rows. Raises ValueError if two neighbours do not fit."""
+        """Rows of f for an h of `width` rows. Raises ValueError if two neighbors do not fit."""
         for layer in self.layers.values():
             width = layer.chain(width)
         return width
@@ -247,6 +249,53 @@ class Sequential(Composite):
             got = f"shape {out.shape} of {out.dtype}" if isinstance(out, np.ndarray) else repr(out)
             raise ValueError(checks.message(self._predict, f"out with shape {shape} of floats", got))
         return out
+
+    def save(self, path: PathLike, *, table: Any = None) -> None:
+        """Save the network, and the `Table` its inputs come from, as one file that `Sequential.load` and `Table.load` read.
+
+        It holds the layers with their arguments, the parameters and the running statistics, and no code: a safetensors file with
+        PyTorch's names, written whole or not at all, the same bytes for the same network. Raises OSError where it cannot be
+        written, TypeError for a layer with arguments that are not data, ValueError for numbers that are not finite.
+
+        >>> import tempfile, backprop as bp
+        >>> net = bp.Sequential(bp.Linear(2, 3), bp.ReLU(), seed=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     net.save(f"{folder}/net.safetensors")
+        ...     bool((bp.Sequential.load(f"{folder}/net.safetensors").phi == net.phi).all())
+        True
+        """
+        who, arrays = f"{self.label}.save", architecture.tensors(self)
+        architecture.require_finite(who, arrays)
+        if table is not None and not hasattr(table, "state"):
+            raise TypeError(checks.message(who, "table: a Table", repr(table)))
+        data = architecture.describe(self)
+        architecture.require_rebuilt(self, data, [Sequential])
+        container.write(path, "network", {"network": data, "table": None if table is None else table.state()}, arrays)
+
+    @classmethod
+    def load(cls, path: PathLike, classes: Iterable[type] = ()) -> Self:
+        """The network that `save` has saved, to the bit. `classes` are those of your own that it may contain.
+
+        Nothing in the file is executed. The masks of a Dropout start anew. Raises FileFormatError for a file that is damaged,
+        altered, of another kind, of a newer version or with classes that are not known, OSError for one that cannot be read.
+        """
+        known = architecture.with_classes("Sequential.load", [Sequential, cls, *classes])
+        about, arrays = container.read(path, "network")
+        try:
+            architecture.require_finite("tensors", arrays)
+            net = architecture.build(about.get("network"), known, arrays)
+            if not isinstance(net, cls):
+                raise ValueError(checks.message("network", f"a {cls.__name__}", f"a {type(net).__name__}"))
+            if arrays:
+                raise ValueError(checks.message("network", "the tensors of its layers", f"also {sorted(arrays)[:3]}"))
+        except Exception as error:  # a constructor of one's own may raise anything
+            raise container.FileFormatError(f"{os.fspath(path)}: {error or type(error).__name__}") from error
+        return net
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64, the type of φ."""
+        return self.phi.dtype
 
     @property
     def label(self) -> str:

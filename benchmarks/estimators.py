@@ -5,7 +5,8 @@
 For each data set (the digits, a table of 100,000 × 50 with 2 targets, the same with 10 classes), solver and batch size, in one
 process: theirs, ours, theirs, … with another `random_state` in each round. The number of epochs or iterations is fixed, so that
 both do the same work. Between two fits there is a pause: the threads of NumPy's BLAS and of SciPy's, which the two libraries use,
-each go on spinning for some 20 ms after their last product, on the cores that the other needs. Writes estimators.csv, estimators.md and estimators.png.
+each go on spinning for some 20 ms after their last product, on the cores that the other needs. Writes estimators.csv,
+estimators.md and estimators.png.
 """
 
 from __future__ import annotations

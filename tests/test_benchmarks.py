@@ -65,6 +65,14 @@ CASES = [
         {"seconds"},
         {"loss"},
     ),
+    (
+        "exports",
+        ["--contenders", "NumPy file,onnxruntime,C -O2"],
+        range(8, 17, 4),  # 2 batch sizes × 2 rounds × predict and those that are installed
+        {"net", "contender"},
+        {"batch", "seconds"},
+        {"repetition"},
+    ),
     ("curvature", [], 2 * 5 * 2, {"net", "activation", "what"}, {"batch", "seconds"}, {"repetition"}),
     ("per_example", [], 2 * 5 * 2, {"net", "what"}, {"batch", "seconds"}, {"repetition"}),
     ("reproducible", [], 3 + 2, {"group", "threads", "sha256"}, {"run", "hashes"}, set()),

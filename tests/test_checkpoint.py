@@ -42,6 +42,7 @@ def test_forward_and_backward_give_the_same_bits(hidden, k):
             assert_array_equal(sparing.buffers[name], buffer)
 
 
+@pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")  # FanOut doubles the gradient in each layer
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("hidden", HIDDEN)

@@ -1238,6 +1238,70 @@ class TestConversion:
             to_sklearn(Ridge().fit(X, line))
 
 
+SAVED = {
+    **{name: (kind, y, {}) for name, (kind, y) in KINDS.items()},
+    "words as classes": (MLPClassifier, np.array(["a", "b", "c"])[thirds], {"scale_inputs": True}),
+    "booleans": (MLPClassifier, line > 0, {"solver": "lbfgs", "dtype": "float32"}),
+    "scaled": (MLPRegressor, X[:, :3], {"scale_inputs": True, "scale_targets": True, "activation": bp.LeakyReLU(0.2)}),
+    "one scaled target": (MLPRegressor, line, {"scale_targets": True, "early_stopping": True, "activation": ["silu"]}),
+    "Gaussian": (MLPRegressor, line, {"loss": "gaussian", "dropout": 0.2}),
+    "a loss object": (MLPRegressor, line, {"loss": bp.Huber(0.5), "learning_rate_init": bp.CosineDecay(0.01, steps=9)}),
+    "callbacks": (MLPRegressor, line, {"callbacks": [bp.EarlyStopping()], "random_state": np.random.RandomState(0)}),
+}
+
+
+class TestFiles:
+    @pytest.mark.parametrize("case", SAVED)
+    def test_comes_back_as_it_was(self, case, tmp_path):
+        kind, y, parameters = SAVED[case]
+        model = kind(**{"hidden_layer_sizes": (5,), "random_state": 0, "max_iter": 4, **parameters}).fit(X, y)
+        model.save(tmp_path / "model.safetensors")
+        again = kind.load(tmp_path / "model.safetensors")
+        assert_array_equal(outputs(again), outputs(model))
+        assert_array_equal(again.predict(X), model.predict(X))
+        assert again.predict(X).dtype == model.predict(X).dtype
+        assert again.score(X, y) == model.score(X, y)
+        assert_same_weights(again, model)
+        skipped = {"callbacks", "random_state", "_course", "network_", "activation", "learning_rate_init", "loss"}
+        for name in vars(model).keys() - skipped:
+            if not isinstance(getattr(model, name), (bp.Loss, np.ndarray)) and not name.startswith("_"):
+                assert getattr(again, name) == getattr(model, name), name
+        again.partial_fit(X, y) if hasattr(again, "partial_fit") else again.fit(X, y)
+        assert np.isfinite(outputs(again)).all()
+
+    def test_a_table_comes_along(self, tmp_path):
+        model = fitted_flats()
+        model.save(tmp_path / "model.safetensors")
+        again = MLPRegressor.load(tmp_path / "model.safetensors")
+        assert_array_equal(again.predict(FLATS[FEATURES]), model.predict(FLATS[FEATURES]))
+        assert_array_equal(again.feature_names_in_, FEATURES)
+
+    def test_own_losses_are_passed(self, tmp_path):
+        model = MLPRegressor(LogCosh(), hidden_layer_sizes=(3,), max_iter=2, random_state=0).fit(X, line)
+        model.save(tmp_path / "model.safetensors")
+        with pytest.raises(bp.FileFormatError, match="LogCosh"):
+            MLPRegressor.load(tmp_path / "model.safetensors")
+        again = MLPRegressor.load(tmp_path / "model.safetensors", [LogCosh])
+        assert_array_equal(again.predict(X), model.predict(X))
+
+    def test_refused(self, tmp_path):
+        path = tmp_path / "model.safetensors"
+        with pytest.raises(NotFittedError):
+            MLPRegressor().save(path)
+        with pytest.raises(TypeError, match="monitor"):
+            ours("one number", monitor=lambda model, X, y: 0.0).fit(X, line).save(path)
+        assert not path.exists()
+        bp.Sequential(bp.Linear(4, 1)).save(path)
+        with pytest.raises(bp.FileFormatError, match=r"Sequential\.load opens it"):
+            MLPRegressor.load(path)
+        ours("one number", max_iter=2).fit(X, line).save(path)
+        with pytest.raises(bp.FileFormatError, match="MLPRegressor"):
+            MLPClassifier.load(path)
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(bp.FileFormatError):
+            MLPRegressor.load(path)
+
+
 class TestInsideOthers:
     def test_pipeline_with_names_of_features(self):
         pandas = pytest.importorskip("pandas")
@@ -1488,7 +1552,7 @@ class TestErrors:
             (MLPRegressor(scale_inputs="yes"), lambda m: m.fit(X, line), "scale_inputs"),
             (MLPRegressor(scale_targets=2), lambda m: m.fit(X, line), "scale_targets"),
         ],
-        ids=str,
+        ids=range(14),
     )
     def test_of_the_regressor(self, model, call, words):
         with pytest.raises((ValueError, TypeError), match=words):

@@ -279,6 +279,43 @@ class TestTargets:
         assert table.labels([[2.0, 1.0], [-1.0, 3.0]]).tolist() == ["free", "paid"]
         assert table.labels([[2.0], [-1.0], [0.0]]).tolist() == ["paid", "free", "free"]
 
+    @every_library
+    def test_scaled_by_hand(self, make):
+        table = bp.Table("age", scale_target=True)
+        frame = make(people(height=None, town=None))
+        _, y = table.fit(frame)
+        assert_allclose(y, np.array([-1, 0, 1, 0]) * math.sqrt(2), rtol=1e-6)  # mean 40, σ = √50
+        assert y.dtype == np.float32
+        assert_allclose(table.targets(frame), y, rtol=0)
+        assert_allclose(table.values([[0.0], [math.sqrt(2)], [-1.0]]), [40, 50, 40 - math.sqrt(50)], rtol=1e-12)
+
+    @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1, 1e9, 1e300])
+    def test_scaled_targets_are_the_same_at_any_scale(self, scale):
+        y = np.array([1.0, 2.0, 4.0, 8.0])
+        table = bp.Table(scale_target=True)
+        _, found = table.fit(pd.DataFrame({"x": [1, 2, 3, 4]}), y * scale)
+        assert_allclose(found, (y - y.mean()) / y.std(), rtol=1e-6)
+        values = table.values(found[:, None])
+        assert values.shape == (4,)
+        assert_allclose(values, y * scale, rtol=1e-6)
+
+    def test_values_that_are_all_the_same(self):
+        table = bp.Table(scale_target=True)
+        _, y = table.fit(pd.DataFrame({"x": [1, 2]}), [7.0, 7.0])
+        assert y.tolist() == [0, 0]
+        assert table.values([[0.0], [1.0]]).tolist() == [7, 8]
+
+    def test_values_without_scaling_are_the_outputs(self):
+        table = bp.Table()
+        table.fit(pd.DataFrame({"x": [1, 2]}), [3.0, 9.0])
+        assert table.values([[0.25], [4.0]]).tolist() == [0.25, 4]
+        assert table.values([[0.25, 1.0]]).tolist() == [[0.25, 1]]  # as of several quantiles
+
+    def test_classes_are_not_scaled(self):
+        table = bp.Table("plan", scale_target=True)
+        _, y = table.fit(pd.DataFrame(people(height=None, town=None)))
+        assert y.tolist() == [0, 1, 1, 0]
+
 
 DATES = [datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)]
 REFUSED_COLUMNS = {  # two values and more of a column "x", and what is said of them
@@ -454,11 +491,20 @@ class TestRefused:
         error = TypeError if isinstance(predictions, list) and "a" in np.ravel(predictions) else ValueError
         Unchanged().refuses(lambda table: table.labels(predictions), error, "Table.labels", "predictions")
 
+    @pytest.mark.parametrize("predictions", [np.ones(3), np.ones((2, 3, 2)), [["a"]], [[math.inf]], []], ids=str)
+    def test_values(self, predictions):
+        table = bp.Table(scale_target=True)
+        table.fit(pd.DataFrame({"x": [1, 2]}), [3.0, 9.0])
+        error = TypeError if isinstance(predictions, list) and "a" in np.ravel(predictions) else ValueError
+        assert_refused(lambda: table.values(predictions), error, "Table.values", "predictions")
+
     def test_the_order_of_calls(self):
         table, frame = bp.Table("plan"), pd.DataFrame(PEOPLE)
         for call in (lambda: table.transform(frame), lambda: table.targets(frame), table.state):
             assert_refused(call, RuntimeError, "fit to have run")
         assert_refused(lambda: table.labels([[1.0, 2.0]]), RuntimeError, "Table.labels", "no classes")
+        assert_refused(lambda: table.values([[1.0]]), RuntimeError, "Table.values", "no such target")
+        assert_refused(lambda: fitted().values([[1.0]]), RuntimeError, "Table.values", "numbers as target")
         without = bp.Table()
         without.fit(pd.DataFrame({"x": [1, 2]}))
         assert_refused(lambda: without.targets([1, 2]), RuntimeError, "no target")
@@ -472,6 +518,7 @@ class TestRefused:
             ({"missing": None}, TypeError, "missing"),
             ({"unknown": "impute"}, ValueError, "unknown"),
             ({"scale": 1}, TypeError, "scale"),
+            ({"scale_target": "yes"}, TypeError, "scale_target"),
             ({"dtype": "int32"}, ValueError, "dtype"),
         ],
         ids=str,
@@ -517,6 +564,9 @@ BROKEN = {
     "a dtype": state(dtype="int8"),
     "classes of another kind": state(answers={"name": "y", "kind": "text", "classes": [1, 2]}),
     "answers that are no dict": state(answers=3),
+    "numbers with classes": state(answers={"name": "y", "kind": "numbers", "classes": ["a", "b"]}),
+    "a sigma of zero": state(answers={"name": "y", "kind": "numbers", "classes": [], "sigma": 0.0}),
+    "a mean that is text": state(answers={"name": "y", "kind": "numbers", "classes": [], "mean": "0"}),
 }
 
 
@@ -533,6 +583,18 @@ class TestState:
         assert_array_equal(again.classes, table.classes)
         assert_array_equal(again.transform(frame), table.transform(frame))
         assert_array_equal(again.targets(frame), table.targets(frame))
+
+    def test_keeps_the_scale_of_the_target(self):
+        table = bp.Table("age", scale_target=True)
+        table.fit(pl.DataFrame(people(height=None, town=None)))
+        again = bp.Table.from_state(json.loads(json.dumps(table.state())))
+        assert again.state() == table.state()
+        assert_array_equal(again.values([[1.5]]), table.values([[1.5]]))
+
+    def test_from_before_targets_were_scaled(self):
+        old = state()
+        del old["scale_target"], old["answers"]["mean"], old["answers"]["sigma"]
+        assert bp.Table.from_state(old).state() == fitted().state()
 
     @pytest.mark.parametrize("case", BROKEN)
     def test_anything_else_is_refused(self, case):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -16,7 +16,8 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.estimators import build, data, parameters, scoring
+from backprop.container import PathLike
+from backprop.estimators import build, data, files, parameters, scoring
 from backprop.estimators.course import Course, unchanged_if_refused
 from backprop.estimators.data import Standardization
 from backprop.estimators.hooks import CallbackSupportMixin, EpochTasks, with_callbacks
@@ -371,6 +372,23 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if w is None:
             return X[train], y[train], targets[train], None, held_out
         return X[train], y[train], targets[train], w[train], (*held_out, w[held])
+
+    def save(self, path: PathLike) -> None:
+        """Save the fitted model as one file of data that `load` reads: parameters, network, scaling, table, classes, curves.
+
+        Callbacks, `random_state` and the state of the optimizer are not in it. Raises OSError where it cannot be written,
+        TypeError for a parameter that is no data, such as a function, NotFittedError.
+        """
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: PathLike, classes: Iterable[type] = ()) -> Self:
+        """The fitted model that `save` has saved; it predicts the same. `classes` are layers or losses of your own in it.
+
+        Nothing in the file is executed. Raises FileFormatError for a file that is damaged, altered, or of another kind, OSError
+        for one that cannot be read.
+        """
+        return files.load(cls, path, classes)
 
     def _rows(self, X: Any) -> Array:
         """Outputs of the network (N, K) for checked X."""

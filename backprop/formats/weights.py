@@ -8,26 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from backprop import checks
-from backprop.checks import Array
-from backprop.formats.files import write_atomically
+from backprop.architecture import tensors
+from backprop.container import FileFormatError, write_atomically
 from backprop.sequential import Sequential
-
-TORCH_NAMES = {"omega": "weight", "gamma": "weight", "beta": "bias", "running_variance": "running_var"}
-
-
-def tensors(net: Sequential) -> dict[str, Array]:
-    """Parameters and running statistics by PyTorch's names: "0.weight", "0.bias", ….
-
-    >>> import backprop as bp
-    >>> list(tensors(bp.Sequential(bp.Linear(2, 1))))
-    ['0.bias', '0.weight']
-    """
-    named = {}
-    for name, array in {**net.parameters, **net.buffers}.items():
-        layer, _, own = name.rpartition(".")
-        theirs = f"{layer}.{TORCH_NAMES.get(own, own)}"
-        named[name if theirs in named else theirs] = array  # a layer of one's own may have both omega and gamma
-    return named
 
 
 def save_weights(net: Sequential, path: str | os.PathLike[str]) -> None:
@@ -45,8 +28,8 @@ def save_weights(net: Sequential, path: str | os.PathLike[str]) -> None:
 def load_weights(net: Sequential, path: str | os.PathLike[str]) -> None:
     """Load weights into a network of the same shape, in place.
 
-    Raises OSError for a file that cannot be read, ValueError for one that does not hold exactly this network's tensors, finite
-    and in its shapes; the network is then unchanged.
+    Raises OSError for a file that cannot be read, FileFormatError for one that does not hold exactly this network's tensors,
+    finite and in its shapes; the network is then unchanged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -56,19 +39,19 @@ def load_weights(net: Sequential, path: str | os.PathLike[str]) -> None:
     try:
         found = load(Path(path).read_bytes())
     except SafetensorError as error:
-        raise ValueError(checks.message(who, "a safetensors file", str(error))) from None
+        raise FileFormatError(checks.message(who, "a safetensors file", str(error))) from None
     except KeyError as kind:
-        raise ValueError(checks.message(who, "tensors of float16, float32 or float64", str(kind))) from None
+        raise FileFormatError(checks.message(who, "tensors of float16, float32 or float64", str(kind))) from None
     found = {name: array for name, array in found.items() if not name.endswith(".num_batches_tracked")}
     if found.keys() != expected.keys():
-        raise ValueError(checks.message(who, f"tensors {sorted(expected)}", f"{sorted(found)}"))
+        raise FileFormatError(checks.message(who, f"tensors {sorted(expected)}", f"{sorted(found)}"))
     for name, array in expected.items():
         if found[name].shape != array.shape or found[name].dtype.kind != "f":
             got = f"shape {found[name].shape} of {found[name].dtype}"
-            raise ValueError(checks.message(who, f"{name} with shape {array.shape} of floats", got))
+            raise FileFormatError(checks.message(who, f"{name} with shape {array.shape} of floats", got))
         with np.errstate(over="ignore"):
             found[name] = found[name].astype(array.dtype)
         if not checks.all_finite(found[name]):
-            raise ValueError(checks.message(who, f"finite numbers in {name}", "nan or inf"))
+            raise FileFormatError(checks.message(who, f"finite numbers in {name}", "nan or inf"))
     for name, array in expected.items():
         array[...] = found[name]

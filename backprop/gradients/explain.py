@@ -166,7 +166,7 @@ class _Named:
 def _named(net: Sequential) -> Iterator[_Named]:
     """The layers in order, those of a network inside the network too, with the names of the notes."""
     k, h = -1, "x"
-    for key, layer in _flattened(net):
+    for key, layer in flattened(net):
         k += bool(layer.parameters)
         f = f"f_{k}" if layer.parameters else f"h_{k + 1}"
         if h.startswith(f):  # a second layer without parameters: h_1 becomes h_1'
@@ -175,10 +175,11 @@ def _named(net: Sequential) -> Iterator[_Named]:
         h = f
 
 
-def _flattened(net: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+def flattened(net: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """The layers in order with their keys, those of a network inside the network too."""
     for key, layer in net.layers.items():
         if type(layer) is Sequential:
-            yield from _flattened(layer, f"{prefix}{key}.")
+            yield from flattened(layer, f"{prefix}{key}.")
         else:
             yield prefix + key, layer
 

@@ -160,8 +160,8 @@ class GradientReport:
         right, bad = known & ~wrong, known & wrong
         axes.scatter(numeric[right], analytic[right], s=12, color=pictures.INK)
         axes.scatter(numeric[bad], analytic[bad], s=28, color=pictures.ACCENT, marker="x")
-        axes.set(xlabel=f"derivative of L by the {self.method}", ylabel="gradient", aspect="equal")
+        axes.set(xlabel=f"derivative of L\nby the {self.method}", ylabel="gradient", aspect="equal")
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
         counts = f"{right.sum():,} right (•)" + (f", {wrong.sum():,} wrong (×)" if wrong.any() else "")
-        axes.set_title(f"Gradient check {'passed' if self.passed else 'failed'}: {counts}", fontsize="medium")
+        axes.set_title(f"Gradient check {'passed' if self.passed else 'failed'}\n{counts}", fontsize="medium")
         return axes

@@ -67,6 +67,8 @@ class Layer(Recycling, ABC):
         layer = super().__new__(cls)
         layer.__dict__.update(parameters={}, buffers={}, _landings={}, _arrays=None, _owned=False)
         layer.__dict__.update(_wants_dL_dh=True, _may_overwrite_h=False)
+        # Numbers and words only, for a file: a layer need not keep its arguments, and this keeps no arrays alive.
+        layer.__dict__["_called"] = tuple(map(_word, args)), {name: _word(value) for name, value in kwargs.items()}
         return layer
 
     @abstractmethod
@@ -205,16 +207,20 @@ class Layer(Recycling, ABC):
         if the layer's `parameters` are not the arrays it keeps.
         """
         for name, view in self.views(phi).items():
-            array = self.parameters[name]
-            view[...] = array
-            for attribute, value in vars(self).items():
-                if value is array:
-                    vars(self)[attribute] = view
-            if name in self.__dict__["parameters"]:
-                self.__dict__["parameters"][name] = view
-            if self.parameters[name] is not view:
-                expected = f"parameter {name!r} in self.parameters, or as an attribute"
-                raise ValueError(checks.message(self.label, expected, "an array that is made anew at each look"))
+            view[...] = self.parameters[name]
+            self.adopt(name, view)
+
+    def adopt(self, name: str, array: Array) -> None:
+        """Have `array` as the parameter of this name from now on. Raises ValueError as `bind` does."""
+        before = self.parameters[name]
+        for attribute, value in vars(self).items():
+            if value is before:
+                vars(self)[attribute] = array
+        if name in self.__dict__["parameters"]:
+            self.__dict__["parameters"][name] = array
+        if self.parameters[name] is not array:
+            expected = f"parameter {name!r} in self.parameters, or as an attribute"
+            raise ValueError(checks.message(self.label, expected, "an array that is made anew at each look"))
 
     def views(self, flat: Array) -> dict[str, Array]:
         """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
@@ -332,6 +338,10 @@ class Composite(Layer):
         if not child.children:
             gradients = child.take(gradients)
         return dL_dh, {f"{key}.{name}": gradient for name, gradient in gradients.items()}
+
+
+def _word(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | float | str) else ...
 
 
 def _shape_advice(got: tuple[int, ...], expected: tuple[int, ...]) -> str:

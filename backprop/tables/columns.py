@@ -42,14 +42,10 @@ class Numbers:
     @classmethod
     def learn(cls, values: Values, scale: bool) -> Numbers:
         """From the values that are there."""
-        x = values.data[~values.missing]
-        # Sums of x / unit cannot overflow, and a power of two changes no digit.
-        unit = math.ldexp(1.0, math.frexp(float(np.abs(x).max()))[1] - 1)
-        mean, sigma = float((x / unit).mean()) * unit, float((x / unit).std()) * unit
+        mean, sigma = moments(values.data[~values.missing])
         if not scale:
             return cls(values.name, values.kind, mean, 0.0, 1.0)
-        varies = x.min() < x.max() and sigma > np.finfo(float).tiny
-        return cls(values.name, values.kind, mean, mean, 1 / sigma if varies else 0.0)
+        return cls(values.name, values.kind, mean, mean, 1 / sigma if sigma else 0.0)
 
     @property
     def feature_names(self) -> list[str]:
@@ -113,22 +109,30 @@ class Categories:
 
 @dataclass(frozen=True)
 class Target:
-    """The column to be predicted: numbers, or classes with the labels 0 … K − 1 in sorted order."""
+    """The column to be predicted: numbers, or classes with the labels 0 … K − 1 in sorted order.
+
+    x ↦ (x − mean) / sigma        of numbers; 0 and 1 where they are not scaled
+    """
 
     name: str
     kind: str
     classes: tuple[Any, ...] = ()
+    mean: float = 0.0
+    sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind != NUMBERS:
+        checks.number(STATE, "mean", self.mean)
+        checks.number(STATE, "sigma", self.sigma, above=0)
+        if self.kind != NUMBERS or self.classes:
             check_categories("classes", self.kind, self.classes)
 
     @classmethod
-    def learn(cls, values: Values) -> Target:
+    def learn(cls, values: Values, scale: bool) -> Target:
         """From all values: none may be missing, and classes are at least two."""
         values.require("Remove such rows: a target cannot be made up.")
         if values.kind == NUMBERS:
-            return cls(values.name, NUMBERS)
+            mean, sigma = moments(values.data) if scale else (0.0, 1.0)
+            return cls(values.name, NUMBERS, mean=mean, sigma=sigma or 1.0)
         classes = tuple(sorted(set(_objects(values))))
         if len(classes) < 2:
             expected = f"at least two classes in column {values.name!r}"
@@ -141,7 +145,7 @@ class Target:
         require_kind(self, values)
         if self.kind == NUMBERS:
             with np.errstate(over="ignore"):
-                y = np.asarray(values.data).astype(dtype)
+                y = ((np.asarray(values.data) - self.mean) / self.sigma).astype(dtype)
             if not checks.all_finite(y):
                 raise values.refuse(f"numbers within the range of {dtype}", ~np.isfinite(y), advice="Scale the target.")
             return y
@@ -160,6 +164,15 @@ def learn(values: Values, scale: bool) -> Column:
         expected = f"values in column {values.name!r}"
         raise ValueError(checks.message(values.who, expected, NOTHING, "Leave the column out."))
     return Numbers.learn(values, scale) if values.kind in (NUMBERS, BOOLEANS) else Categories.learn(values)
+
+
+def moments(x: Array) -> tuple[float, float]:
+    """Mean and σ of numbers; σ is 0 where they are all the same, or differ by less than can be divided by."""
+    # Sums of x / unit cannot overflow, and a power of two changes no digit.
+    unit = math.ldexp(1.0, math.frexp(float(np.abs(x).max()))[1] - 1)
+    mean, sigma = float((x / unit).mean()) * unit, float((x / unit).std()) * unit
+    varies = x.min() < x.max() and sigma > np.finfo(float).tiny
+    return mean, sigma if varies else 0.0
 
 
 def constant(values: Values) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, container
 from backprop.checks import Array
+from backprop.container import PathLike
 from backprop.tables.columns import (
     STATE,
     Categories,
@@ -29,7 +31,7 @@ class Table:
 
         numbers, booleans    one feature     (x − mean) / σ; with scale=False x
         text, categories     one feature for each category, sorted: 1 where it is the value, else 0
-        target               numbers as they are; anything else becomes labels 0 … K − 1
+        target               numbers as they are, (y − mean) / σ with scale_target; anything else becomes labels 0 … K − 1
 
     Columns are matched by name, in any order; the target may be absent from later frames. `missing` is "refuse", or "impute"
     (the mean of numbers, the most frequent category, as they were in `fit`). `unknown` says what to do with a category that was
@@ -53,6 +55,7 @@ class Table:
         missing: str = "refuse",
         unknown: str = "refuse",
         scale: bool = True,
+        scale_target: bool = False,
         dtype: Any = "float32",
     ) -> None:
         if not isinstance(target, str | None):
@@ -61,6 +64,7 @@ class Table:
         self.missing = checks.choice("Table", "missing", missing, ["refuse", "impute"])
         self.unknown = checks.choice("Table", "unknown", unknown, ["refuse", "ignore"])
         self.scale = checks.boolean("Table", "scale", scale)
+        self.scale_target = checks.boolean("Table", "scale_target", scale_target)
         self.dtype = checks.dtype("Table", dtype)
         self._columns: tuple[Column, ...] = ()
         self._target: Target | None = None
@@ -73,7 +77,7 @@ class Table:
         who = "Table.fit"
         rows = Frame(who, frame)
         answers = None if self.target is y is None else self._answers(who, rows, y)
-        target = Target.learn(answers) if answers else None
+        target = Target.learn(answers, self.scale_target) if answers else None
         names = [name for name in rows.names if name != self.target]
         if not names:
             raise ValueError(checks.message(who, "columns beside the target", listing(rows.names)))
@@ -122,6 +126,21 @@ class Table:
         checks.finite(who, "predictions", f)
         return self.classes[f.argmax(axis=1) if f.shape[1] == K else (f[:, 0] > 0).astype(np.intp)]
 
+    def values(self, predictions: Any) -> Array:
+        """The numbers in units of the target that predictions stand for: mean + σ f, (N,) from (N, 1); (N, K) keep their shape.
+
+        Raises TypeError or ValueError for predictions that do not fit, RuntimeError where the target is not numbers.
+        """
+        who = "Table.values"
+        if self._target is None or self._target.classes:
+            raise RuntimeError(checks.message(who, "fit to have run with numbers as target", "no such target"))
+        f = checks.numeric(who, "predictions", predictions)
+        if f.ndim != 2:
+            raise ValueError(checks.message(who, "predictions with shape (N, K)", f"shape {f.shape}"))
+        checks.finite(who, "predictions", f)
+        y = self._target.mean + self._target.sigma * f.astype(np.float64)  # float32 has too few digits far from zero
+        return y[:, 0] if y.shape[1] == 1 else y
+
     @property
     def columns(self) -> list[str]:
         """Names of the columns that become features, in the order of the features."""
@@ -152,7 +171,7 @@ class Table:
         ['town=Bonn', 'town=Ulm']
         """
         self._require_fit("Table.state")
-        settings = {name: getattr(self, name) for name in ("target", "missing", "unknown", "scale")}
+        settings = {name: getattr(self, name) for name in ("target", "missing", "unknown", "scale", "scale_target")}
         learnt = {
             "columns": [plain(column) for column in self._columns],
             "answers": plain(self._target) if self._target else None,
@@ -170,6 +189,21 @@ class Table:
             return cls.of(learnt, target, **settings)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(checks.message(STATE, "what Table.state returned", f"something else ({error})")) from None
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """The table that was saved with a network, `net.save(path, table=table)`.
+
+        Raises FileFormatError for a file that is damaged, altered, of a newer version, or holds no table, OSError for one that
+        cannot be read.
+        """
+        state = container.read(path, "network")[0].get("table")
+        if state is None:
+            container.refuse(path, "a network with its table", "one alone", "Save it with net.save(path, table=table).")
+        try:
+            return cls.from_state(state)
+        except ValueError as error:
+            raise container.FileFormatError(f"{os.fspath(path)}: {error}") from error
 
     @classmethod
     def of(cls, columns: Sequence[Column], answers: Target | None = None, **settings: Any) -> Self:

@@ -1,7 +1,8 @@
 """Minibatch descent, second-order training, their history and their callbacks."""
 
+from backprop.training.advice import TrainingAdvice
 from backprop.training.averaging import WeightAverage
-from backprop.training.callbacks import BestWeights, Callback, EarlyStopping
+from backprop.training.callbacks import BestWeights, Callback, Checkpoints, EarlyStopping
 from backprop.training.history import Epoch, History
 from backprop.training.loggers import CSVLogger, JSONLLogger, MLflowLogger, TensorBoardLogger
 from backprop.training.minimize import minimize
@@ -14,6 +15,7 @@ __all__ = [
     "BestWeights",
     "CSVLogger",
     "Callback",
+    "Checkpoints",
     "EarlyStopping",
     "Epoch",
     "History",
@@ -22,6 +24,7 @@ __all__ = [
     "MLflowLogger",
     "TensorBoardLogger",
     "Trainer",
+    "TrainingAdvice",
     "WeightAverage",
     "learning_rate_range_test",
     "minimize",

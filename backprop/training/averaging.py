@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -98,6 +99,15 @@ class WeightAverage(Callback):
             self._last = {name: array.copy() for name, array in self._live.items()}
             put(trainer.net, self._average)
         del self._live, self._difference
+
+    def state(self) -> dict[str, Any]:
+        """The average, and the number of weights in it."""
+        return {"n": self.n, **self._average}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Go on with this average."""
+        self.n = state.pop("n")
+        self._average = state
 
     def put_average(self, net: Sequential) -> None:
         """Write the average as it stands to a network, the trained one or a copy. Raises RuntimeError if there is none."""

@@ -4,16 +4,19 @@
     step(trainer)            after each step of the optimizer, in `Trainer.fit` alone; it must be quick
     epoch(trainer, record)   after each epoch, or iteration of `minimize`; True stops training
     end(trainer)             after the last one, whatever ended it
+    state(), go_on(state)    what it remembers, for `Trainer.save` and after `Trainer.resume`
 
-All of them are called in the order of the list. When one `epoch` returns True, the others of that epoch still run, and
-`history.stopped` names the first that did. `end` runs for every callback whose `start` came through: after the last epoch, after
-a stop, after Ctrl-C, and after an error in training or in another callback, which is raised when all of them have ended.
+All of them are called in the order of the list, but `Checkpoints` sees an epoch last and the end first. When one `epoch`
+returns True, the others of that epoch still run, and `history.stopped` names the first that did. `end` runs for every callback
+whose `start` came through: after the last epoch, after a stop, after Ctrl-C, and after an error in training or in another
+callback, which is raised when all of them have ended.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+import os
+from typing import Any, ClassVar, Protocol
 
 from backprop import checks
 from backprop.checks import Array
@@ -39,6 +42,10 @@ class Callback:
     ...         print(record.epoch, record.loss)
     """
 
+    outermost: ClassVar[bool] = (
+        False  # sees an epoch when the others have seen it, and the end before they change the weights
+    )
+
     def start(self, trainer: Training) -> None:
         """Before the first epoch of a `fit`. An error here means that nothing is trained."""
 
@@ -51,6 +58,13 @@ class Callback:
 
     def end(self, trainer: Training) -> None:
         """After the last epoch, also when training was stopped, interrupted, or ended by an error."""
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers of the `fit` that is running, numbers and arrays by name: `Trainer.save` keeps it."""
+        return {}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """After `start`, in the first `fit` after `Trainer.resume`: remember this again. The dict is yours."""
 
 
 class BestWeights(Callback):
@@ -74,7 +88,7 @@ class BestWeights(Callback):
     def _reset(self) -> None:
         self.best = math.inf if self.mode == "min" else -math.inf
         self.best_epoch = 0
-        self._weights: tuple[Array, dict[str, Array]] | None = None
+        self._weights: dict[str, Array] = {}  # φ and running statistics
 
     def start(self, trainer: Training) -> None:
         """Forget the training before."""
@@ -95,21 +109,30 @@ class BestWeights(Callback):
         gain = self.best - value if self.mode == "min" else value - self.best
         if not gain > self.min_delta:
             return False
-        net = trainer.net
         self.best, self.best_epoch = value, record.epoch
-        self._weights = net.phi.copy(), {name: buffer.copy() for name, buffer in net.buffers.items()}
+        self._weights = {name: array.copy() for name, array in _live(trainer).items()}
         return True
 
     def end(self, trainer: Training) -> None:
         """Restore the best weights."""
-        if self._weights is not None:
-            phi, buffers = self._weights
-            trainer.net.phi[...] = phi
-            for name, buffer in trainer.net.buffers.items():
-                buffer[...] = buffers[name]
+        for name, array in _live(trainer).items() if self._weights else ():
+            array[...] = self._weights[name]
+
+    def state(self) -> dict[str, Any]:
+        """The best so far, and its weights."""
+        return {"best": self.best, "best_epoch": self.best_epoch, **self._weights}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Compare with this best."""
+        self.best, self.best_epoch = state.pop("best"), state.pop("best_epoch")
+        self._weights = state
 
     def __repr__(self) -> str:
         return checks.call(self)
+
+
+def _live(trainer: Training) -> dict[str, Array]:
+    return {"phi": trainer.net.phi, **trainer.net.buffers}
 
 
 class EarlyStopping(BestWeights):
@@ -149,3 +172,72 @@ class EarlyStopping(BestWeights):
         """Restore the best weights, if they are wanted."""
         if self.restore_best:
             super().end(trainer)
+
+    def state(self) -> dict[str, Any]:
+        """The best so far, its weights, and the epochs since."""
+        return {"waited": self._waited, **super().state()}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Compare with this best, and have waited as long."""
+        self._waited = state.pop("waited")
+        super().go_on(state)
+
+
+class Checkpoints(Callback):
+    """Saves training to one file while it runs, and when it ends: `Trainer.resume(path)` goes on from there.
+
+    `every_steps` and `every_epochs` are multiples of the steps and epochs counted from the very first; without either, it is
+    every epoch. Each save replaces the one before, whole or not at all. What Ctrl-C or another callback stopped is saved too;
+    numbers that were not finite are not, so that the last file before them stays.
+
+    Wherever it stands in the list, it sees an epoch after the other callbacks, and the end before they put best or mean weights
+    in place. Raises TypeError in `minimize`, OSError while training where the file cannot be written.
+
+    >>> Checkpoints("run.safetensors", every_steps=100)
+    Checkpoints(path='run.safetensors', every_steps=100)
+    """
+
+    outermost = True
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, every_epochs: int | None = None, every_steps: int | None = None
+    ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(checks.message("Checkpoints", "path of a file", f"{path!r} ({type(path).__name__})"))
+        self.path = os.fspath(path)
+        self.every_epochs = (
+            None if every_epochs is None else checks.integer("Checkpoints", "every_epochs", every_epochs)
+        )
+        self.every_steps = None if every_steps is None else checks.integer("Checkpoints", "every_steps", every_steps)
+
+    def start(self, trainer: Training) -> None:
+        """Nothing is saved before the first step."""
+        if not hasattr(trainer, "save"):
+            raise TypeError(checks.message("Checkpoints", "Trainer.fit", type(trainer).__name__))
+        self._saved = self._now(trainer)
+
+    def step(self, trainer: Training) -> None:
+        """Save if it is time."""
+        if self.every_steps and self._now(trainer)[0] % self.every_steps == 0:
+            self._save(trainer)
+
+    def epoch(self, trainer: Training, record: Epoch) -> None:
+        """Save if it is time."""
+        every = self.every_epochs or (None if self.every_steps else 1)
+        if every and record.epoch % every == 0:
+            self._save(trainer)
+
+    def end(self, trainer: Training) -> None:
+        """Save what has not been saved."""
+        if self._now(trainer) != self._saved and not trainer._descent.lost:  # type: ignore[attr-defined]
+            self._save(trainer)
+
+    def _now(self, trainer: Any) -> tuple[int, tuple[int, int]]:
+        return trainer.optimizer.t, trainer.position
+
+    def _save(self, trainer: Any) -> None:
+        trainer.save(self.path)
+        self._saved = self._now(trainer)
+
+    def __repr__(self) -> str:
+        return checks.call(self)

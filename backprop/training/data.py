@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ class Examples:
         self.n, self.dtype = X.shape[0], net.phi.dtype
         self.block = _rows_per_block(X)
         for start in range(0, self.n, self.block):
-            checks.finite(who, "X", np.asarray(X[start : start + self.block]), start, self.dtype)
+            rows = np.asarray(X[start : start + self.block])
+            checks.finite(who, "X", rows, start, self.dtype)
+            if not start:
+                self.first = rows[:256].copy()  # for a look at them: reading what is no array is dear
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
         columns = loss.from_rows(who, y, K, self.n)
         checks.finite(who, "y", columns.T, dtype=self.dtype)
@@ -37,6 +41,7 @@ class Examples:
         if sample_weight is not None:
             self.w = checks.weights(who, sample_weight, self.n).astype(np.float64, copy=False)
         self._slab: tuple[int, Array] | None = None
+        self._fingerprint: dict[str, Any] = {}
         # Examples of the same kind can be trained with the same arrays.
         self.kind = f"{X.shape[1], self.y.shape[1:], self.y.dtype, self.w is not None}"
 
@@ -51,6 +56,24 @@ class Examples:
         starts = generator.permutation(np.arange(0, self.n, self.block))
         blocks = [start + generator.permutation(min(self.block, self.n - start)) for start in starts]
         return np.concatenate(blocks)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What makes these examples these: shapes, types, and the SHA-256 of every number, in one pass over X the first time.
+
+        How X is read is part of it: blocks are shuffled in another way than the rows of an array.
+        """
+        if not self._fingerprint:
+            self._fingerprint = {
+                "shape of X": list(self.X.shape),
+                "dtype of X": str(self.X.dtype),
+                "way to read X": "at once" if isinstance(self.X, np.ndarray) else f"in blocks of {self.block} rows",
+                "SHA-256 of X": sha256(self.X, self.block),
+                "shape of y": list(self.y.shape),
+                "dtype of y": str(self.y.dtype),
+                "SHA-256 of y": sha256(self.y, self.n),
+                "SHA-256 of sample_weight": "none" if self.w is None else sha256(self.w, self.n),
+            }
+        return self._fingerprint
 
     def inputs(self, n: int) -> tuple[Array, Array]:
         """Memory for n examples: the rows to fill, and h (D, n), a view of them; the same order whatever that of X."""
@@ -91,6 +114,14 @@ class Examples:
             mine = of_block == b
             found[mine] = slab[1][rows[mine] - b * self.block]
         return found
+
+
+def sha256(array: Any, block: int) -> str:
+    """SHA-256 of the rows of an array, in order, whatever its layout in memory."""
+    digest = hashlib.sha256()
+    for start in range(0, array.shape[0], block):
+        digest.update(np.ascontiguousarray(array[start : start + block]))
+    return digest.hexdigest()
 
 
 def _rows_per_block(X: Any) -> int:

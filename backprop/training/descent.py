@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +26,23 @@ from backprop.training.threads import Pool, blas_threads, cores
 BLAS_FLOPS = 3e7  # products of a step from which on a second BLAS thread pays, 0.3 ms at 100 GFLOP/s
 LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
 FEW = 64  # … and examples up to which it pays more there than in the products
+
+
+@dataclass
+class Position:
+    """How far training has come: whole epochs, then batches of the next one, with what that epoch's record needs of them."""
+
+    epoch: int = 0
+    batch: int = 0
+    total: float = 0.0  # the losses of these batches, each times what its examples count
+    learning_rate: float = 0.0  # of the epoch's first step
+    seconds: float = 0.0  # until training was last taken up
+    clock: float = 0.0  # when that was; 0 while it rests
+
+    def rest(self) -> Position:
+        """The position with the time until now, which no longer runs."""
+        now = time.perf_counter()
+        return replace(self, seconds=self.seconds + now - (self.clock or now), clock=0.0)
 
 
 class Descent:
@@ -45,29 +63,34 @@ class Descent:
         self.shards, self.deterministic = shards, deterministic
         self.threads, self.projections, self.shuffle = threads, projections, shuffle
         self.after_step: list[Callable[[], object]] = []
+        self.position = Position()
+        self.lost = False  # the weights: an epoch ended with numbers that were not finite
         self._steps: dict[object, Step] = {}
         self._pool: Pool | None = None
         self._before: dict[str, Array] = {}
 
-    def epoch(
-        self, examples: Examples, batch_size: int, seed: int, number: int, progress: Callable[[int], object]
-    ) -> float:
-        """One pass over the examples; returns the mean of the loss (its sum for reduction="sum").
+    def epoch(self, examples: Examples, batch_size: int, seed: int, progress: Callable[[int], object]) -> float:
+        """What is left of one pass over the examples; returns the mean of the loss (its sum for reduction="sum").
 
-        Raises KeyboardInterrupt between two steps, FloatingPointError for a loss or gradient that is not finite.
+        `position` moves on with each batch; the caller begins the next epoch. Raises KeyboardInterrupt between two steps,
+        FloatingPointError for a loss or gradient that is not finite, which the epoch then has to begin anew.
         """
         in_order = not self.shuffle or batch_size >= examples.n
-        order = np.arange(examples.n) if in_order else examples.order(seed, number)
+        order = np.arange(examples.n) if in_order else examples.order(seed, self.position.epoch)
         every = max(batch_size, examples.n // 50)
         weights = None if examples.w is None else examples.w[order]
-        total, done = 0.0, 0
+        at, rows, self.lost = self.position, order[:batch_size], False
+        done = min(at.batch * batch_size, examples.n)
         self.remember()
         with self.running(self.step_for(examples, min(batch_size, examples.n))), interrupts() as interrupted:
-            for start in range(0, examples.n, batch_size):
+            for start in range(done, examples.n, batch_size):
                 rows = order[start : start + batch_size]
                 share = self._share(None if weights is None else weights[start : start + batch_size], len(rows))
                 if share:
-                    total += share * self.step(examples, rows, seed)
+                    at.total += share * self.step(examples, rows, seed)
+                at.batch += 1
+                if share:
+                    self.notify()
                 done += len(rows)
                 if done >= every:
                     progress(done)
@@ -79,7 +102,12 @@ class Descent:
                 raise self._lost("update", self.net.phi, examples, rows)
         if interrupted:
             raise KeyboardInterrupt
-        return total / self._share(weights, examples.n)
+        return at.total / self._share(weights, examples.n)
+
+    def notify(self) -> None:
+        """Call what waits for the end of a step, when the position is already that after it."""
+        for call in self.after_step:
+            call()
 
     def _share(self, weights: Array | None, n: int) -> float:
         """What n examples count in the loss of the epoch. A batch of weight 0 is no step at all."""
@@ -135,8 +163,6 @@ class Descent:
         optimizer.finish(phi, lambda size, update: for_pieces(size, update, pool))
         for constraint, parameter in self.projections:
             constraint.project(parameter)
-        for call in self.after_step:
-            call()
         return L
 
     def _land(self, g: Array, to: Landing) -> None:
@@ -155,6 +181,7 @@ class Descent:
 
     def _lost(self, what: str, vector: Array | None, examples: Examples, rows: Array) -> FloatingPointError:
         """Name the tensor that is not finite, put finite numbers back where they were lost, and say so."""
+        self.position, self.lost = Position(self.position.epoch), True
         step = self.optimizer.t + (vector is not self.net.phi)
         where = first_bad(self.net, vector, examples, rows)
         if not all(np.isfinite(array).all() for array in self._kept().values()):

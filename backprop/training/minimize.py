@@ -29,6 +29,7 @@ from backprop.gradients.problem import independent
 from backprop.layers import BatchNorm, Layer
 from backprop.losses import Loss
 from backprop.sequential import Sequential
+from backprop.training.advice import Advisor
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
 from backprop.training.descent import at_work, first_bad, interrupts, most
@@ -110,6 +111,7 @@ def minimize(
     check_metrics("minimize", net, loss, metrics, objective.examples, validation)
     curvature = partial(Curvature, net, loss, X, y, sample_weight, dtype="float64") if method in CURVATURE else None
     search = Search(net, loss, objective, curvature, metrics, validation, iterations, tolerance)
+    Advisor("minimize", objective.net, loss).before(objective.examples)
     with watching(search, callbacks, verbose, iterations, "iteration", "iteration") as watch:
         limits = METHODS[method] | (
             {"gtol": tolerance} if method == "CG" else {}

@@ -154,7 +154,9 @@ def _speeds(
         twin = copy.deepcopy(optimizer)
         twin.t, twin.state = 0, {}  # it may have trained another network
         twin.schedule = ConstantRate(STANDSTILL)
-        speeds.append(_speed(Trainer(net, loss, twin, batch_size=size), X, y, size, seconds))
+        trainer = Trainer(net, loss, twin, batch_size=size)
+        trainer._advisor.quiet = True  # it is not there to learn
+        speeds.append(_speed(trainer, X, y, size, seconds))
     return speeds
 
 

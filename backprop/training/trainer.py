@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,9 +15,11 @@ from backprop.constraints import Constraint, projections
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
+from backprop.training import checkpoint
+from backprop.training.advice import Advisor
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
-from backprop.training.descent import Descent
+from backprop.training.descent import Descent, Position
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metric, check_metrics, measure
 from backprop.training.watch import check_callbacks, check_verbose, validation_examples, watching
@@ -38,6 +42,10 @@ class Trainer:
     `constraints` are what parameters satisfy after each step, by the pattern of their names: {"*.omega": MaxNorm(3)}; the first
     pattern that matches counts. Initial weights are left as they are; the first step projects them. `after_step` is a list of
     functions to call after each step, for callbacks that cannot wait for the end of an epoch.
+
+    `position` is (epochs done, batches done of the next one). After Ctrl-C training goes on there, with the next `fit`, or in
+    another process: `save` writes a file for `resume`. `notes` is a dict of plain data of your own that goes with it, such as
+    `table.state()`.
 
     Raises TypeError or ValueError for arguments that do not fit; FloatingPointError while training, when a loss or gradient is
     not finite (the message names the step whose weights are left).
@@ -79,11 +87,30 @@ class Trainer:
         projected = projections("Trainer", constraints, net.parameters)
         self.constraints = dict(constraints or {})
         optimizer.assign(net)
-        self.epochs_done = 0
         self._progress: Callable[[int], object] = lambda examples: None
         deterministic = self.deterministic
         self._descent = Descent(net, loss, optimizer, self.shards, self.threads, deterministic, projected, self.shuffle)
         self.after_step = self._descent.after_step
+        self._advisor = Advisor("Trainer", net, loss, optimizer)
+        self._data: Examples | dict[str, Any] | None = None  # trained on last; of a file, only their fingerprint
+        self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running
+        self._waiting: list[tuple[str, dict[str, Any]]] = []  # states of callbacks from a file, by their class
+        self._begun_with: tuple[object, ...] = ()  # batch size and seed
+        self.notes: dict[str, Any] = {}
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs so far. Setting it begins the next one anew."""
+        return self._descent.position.epoch
+
+    @epochs_done.setter
+    def epochs_done(self, epochs: int) -> None:
+        self._descent.position = Position(epochs)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Whole epochs so far, and batches of the next one."""
+        return self._descent.position.epoch, self._descent.position.batch
 
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
         """One optimizer step on the rows X (N, D) as one batch; returns the loss before it.
@@ -94,7 +121,9 @@ class Trainer:
         descent = self._descent
         descent.remember()
         with descent.running(descent.step_for(examples, examples.n)):
-            return descent.step(examples, np.arange(examples.n), self.seed, careful=True)
+            L = descent.step(examples, np.arange(examples.n), self.seed, careful=True)
+            descent.notify()
+            return L
 
     def epochs(
         self,
@@ -108,12 +137,16 @@ class Trainer:
     ) -> Iterator[Epoch]:
         """Train for `n` epochs, yielding a record after each; `break` stops training.
 
-        Rows X (N, D), targets y (N,) or (N, K). Everything is checked before the first step.
+        Rows X (N, D), targets y (N,) or (N, K). Everything is checked before the first step. An epoch that was interrupted is the
+        first of the n; with other data or batches than it began with it begins anew. Raises ValueError after `resume` for other
+        data than those of the file.
         """
         checks.integer("Trainer.epochs", "n", n)
         examples = Examples("Trainer.epochs", self.net, self.loss, X, y, sample_weight)
         validation = validation_examples("Trainer", self.net, self.loss, validation_data)
         check_metrics("Trainer", self.net, self.loss, metrics, examples, validation)
+        if isinstance(self._data, dict):
+            checkpoint.check_data("Trainer.epochs", self._data, examples)
         return self._epochs(examples, n, validation, metrics)
 
     def fit(
@@ -134,7 +167,8 @@ class Trainer:
         names of scikit-learn's scorers ("f1_macro", "roc_auc"), or functions of predictions (N, K) and targets in rows, without
         weights; they are measured after each epoch on the training data, and on the validation data. `verbose` is 0 for silence,
         1 for a progress bar, 2 for a line per epoch, both on stderr. Ctrl-C ends training after the step at hand: the weights are
-        whole, the history is kept. `callbacks` are ended whatever ends training, an error included.
+        whole, the history is kept, and the next `fit` goes on with the next batch. `callbacks` are ended whatever ends training,
+        an error included.
         """
         check_callbacks("Trainer.fit", callbacks)
         verbose = check_verbose("Trainer.fit", verbose)
@@ -142,14 +176,16 @@ class Trainer:
         records = self.epochs(
             X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
         )
-        with watching(self, callbacks, verbose, np.shape(X)[0] * epochs, "example", "epoch") as watch:
-            before, self._progress = self._progress, watch.bar.update
-            try:
+        before, self._callbacks = self._progress, callbacks
+        try:
+            with watching(self, callbacks, verbose, np.shape(X)[0] * epochs, "example", "epoch") as watch:
+                self._progress = watch.bar.update
+                checkpoint.go_on(self)
                 for record in records:
                     if watch.note(record):
                         break
-            finally:
-                self._progress = before
+        finally:
+            self._progress, self._callbacks = before, ()
         return watch.history
 
     def evaluate(
@@ -170,19 +206,75 @@ class Trainer:
         self, examples: Examples, n: int, validation: Examples | None, metrics: Sequence[str | Metric]
     ) -> Iterator[Epoch]:
         batch_size = examples.n if isinstance(self.batch_size, str) else self.batch_size
+        self._begin(examples)
+        if self.position == (0, 0):
+            self._advisor.before(examples)
         for _ in range(n):
-            alpha, start = self.optimizer.learning_rate, time.perf_counter()
-            loss = self._descent.epoch(examples, batch_size, self.seed, self.epochs_done, self._progress)
-            seconds = time.perf_counter() - start
-            self.epochs_done += 1
+            at = self._descent.position
+            if not at.batch:
+                at.learning_rate = self.optimizer.learning_rate
+            at.clock = time.perf_counter()
+            try:
+                loss = self._descent.epoch(examples, batch_size, self.seed, self._progress)
+            finally:
+                self._descent.position = at = self._descent.position.rest()
             record = Epoch(
-                epoch=self.epochs_done,
+                epoch=at.epoch + 1,
                 loss=loss,
-                seconds=seconds,
-                examples_per_second=examples.n / seconds,
-                learning_rate=alpha,
+                seconds=at.seconds,
+                examples_per_second=examples.n / at.seconds,
+                learning_rate=at.learning_rate,
                 metrics=measure(self.net, self.loss, examples, metrics, own=False) if metrics else {},
                 validation=measure(self.net, self.loss, validation, metrics) if validation else {},
             )
+            self._descent.position = Position(record.epoch)
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
+            self._advisor.after(examples, record, self._descent)
             yield record
+
+    def _begin(self, examples: Examples) -> None:
+        """Go on in an epoch that was left, or begin it anew if the data or the batches are others."""
+        settings, before = (self.batch_size, self.seed), self._data
+        other = isinstance(before, Examples) and self.position[1] and before.fingerprint() != examples.fingerprint()
+        if other or settings != self._begun_with:
+            self.epochs_done = self.epochs_done
+        self._data, self._begun_with, self._waiting = examples, settings, []
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that training needs to go on with the same bits to one file, whole or not at all.
+
+        At any time: before and after training, between epochs, and from `step` of a callback. The data are not in the file, but
+        their fingerprint is, and while `fit` runs what its callbacks remember. Raises OSError where the file cannot be written,
+        TypeError for constraints that are not data.
+
+        >>> import pathlib, tempfile, backprop as bp
+        >>> trainer = bp.Trainer(bp.Sequential(bp.Linear(2, 1)), bp.LeastSquares(), bp.Adam(0.01))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer.save(pathlib.Path(folder, "run.safetensors"))
+        ...     bp.Trainer.resume(pathlib.Path(folder, "run.safetensors")).optimizer
+        Adam(learning_rate=0.01)
+        """
+        checkpoint.save(self, path)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        classes: Iterable[type] = (),
+        net: Sequential | None = None,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        other_data: bool = False,
+    ) -> Self:
+        """The trainer that `save` has saved, at the same step: it goes on with the bits of a run that never stopped.
+
+        `classes` are those of your own that the file names: layers, losses, rules, schedules. What is no data, such as a function
+        in a layer, comes with the object it is in: `net`, `loss` or `optimizer` are then filled, and must be as they were.
+        `fit` and `epochs` first finish an epoch that was left, on the same data; with `other_data` they begin it anew, on any.
+
+        Raises FileFormatError for a file that is damaged, altered, of another kind or version, or does not fit what is handed in,
+        which is then unchanged; TypeError where something has to be handed in; OSError for a file that cannot be read. Warns
+        of the first of the versions, BLAS libraries, kernels and threads that is another: the last bits may then be others.
+        """
+        return checkpoint.resume(cls, path, classes, net, loss, optimizer, other_data)

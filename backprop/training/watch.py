@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ def watching(
     """
     from tqdm.auto import tqdm  # draws in a terminal or a notebook
 
+    callbacks = sorted(callbacks, key=lambda callback: callback.outermost)
     with (
         running(trainer, callbacks),
         tqdm(total=total, disable=verbose != 1, unit=unit, unit_scale=True, dynamic_ncols=True) as bar,
@@ -66,13 +68,20 @@ def watching(
 def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
     """From the `start` of callbacks to the `end` of each that was started, whatever happens in between."""
     started: list[Callback] = []
+    steps: list[Callable[[], None]] = []
+    after_step = getattr(trainer, "after_step", [])  # a search of `minimize` has none
     try:
         try:
             for callback in callbacks:
                 callback.start(trainer)
                 started.append(callback)
+                if type(callback).step is not Callback.step:
+                    steps.append(partial(callback.step, trainer))
+                    after_step.append(steps[-1])
             yield
         finally:
+            for step in steps:
+                after_step.remove(step)
             phi = trainer.net.phi.copy()
             end_all(trainer, started)
     except Exception as error:
@@ -82,9 +91,10 @@ def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
 
 
 def end_all(trainer: Training, callbacks: Sequence[Callback]) -> None:
-    """Call every `end`, in order, also those after one that raises."""
+    """Call every `end`, in order, the outermost first; also those after one that raises."""
+    in_order = sorted(callbacks, key=lambda callback: not callback.outermost)
     with ExitStack() as ends:
-        for callback in reversed(callbacks):
+        for callback in reversed(in_order):
             ends.callback(callback.end, trainer)
 
 

@@ -1,0 +1,334 @@
+"""Networks, and whatever else is its class and its arguments, as plain data and back.
+
+    {"class": "Residual", "arguments": {…}, "layers": {"layer": {"class": "Linear", "arguments": {"in_features": 4, …}}}}
+
+Only classes are looked up by name, in the library and among those the caller passes; nothing is imported or executed by name.
+Arguments are found as `checks.call` finds them, in attributes named as the constructor's parameters, and where a layer has no
+such attribute, in what its constructor was called with.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import reprlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from backprop import checks, constraints, initializers, layers, losses, optimizers, schedules
+from backprop.checks import Array
+from backprop.layers import BatchNorm, Layer, LayerNorm, Linear
+from backprop.layers.normalization import FrozenBatchNorm
+
+TORCH_NAMES = {"omega": "weight", "gamma": "weight", "beta": "bias", "running_variance": "running_var"}
+THINGS = (
+    Layer,
+    initializers.Initializer,
+    losses.Loss,
+    optimizers.Optimizer,
+    schedules.Schedule,
+    constraints.Constraint,
+)
+HOMES: tuple[ModuleType, ...] = (layers, initializers, losses, optimizers, schedules, constraints)
+_NAMED = {name: getattr(home, name) for home in HOMES for name in home.__all__} | {"FrozenBatchNorm": FrozenBatchNorm}
+LIBRARY = {name: each for name, each in _NAMED.items() if isinstance(each, type) and issubclass(each, THINGS)}
+Data = dict[str, Any]
+POSITIONAL, KEYWORDS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
+
+def tensors(layer: Layer) -> dict[str, Array]:
+    """Parameters and running statistics by PyTorch's names: "0.weight", "0.bias", ….
+
+    >>> import backprop as bp
+    >>> list(tensors(bp.Sequential(bp.Linear(2, 1))))
+    ['0.bias', '0.weight']
+    """
+    names = torch_names([*layer.parameters, *layer.buffers])
+    return {names[name]: array for name, array in {**layer.parameters, **layer.buffers}.items()}
+
+
+def torch_names(names: Iterable[str]) -> dict[str, str]:
+    """PyTorch's name for each of ours; a second one for the same tensor, as of a layer with both ω and γ, stays as it is."""
+    theirs: dict[str, str] = {}
+    taken = set()
+    for name in names:
+        layer, dot, own = name.rpartition(".")
+        wanted = f"{layer}{dot}{TORCH_NAMES.get(own, own)}"
+        theirs[name] = name if wanted in taken else wanted
+        taken.add(theirs[name])
+    return theirs
+
+
+def describe(thing: Any, **instead: Any) -> Data:
+    """Class and constructor arguments as plain data; `instead` gives arguments that are not attributes.
+
+    Raises TypeError, with advice, for an argument that is not data.
+
+    >>> import backprop as bp
+    >>> describe(bp.StepDecay(0.1, every=10))
+    {'class': 'StepDecay', 'arguments': {'learning_rate': 0.1, 'every': 10, 'factor': 0.1}}
+    """
+    kind, who = type(thing), getattr(thing, "label", repr(thing))
+    if LIBRARY.get(kind.__name__, kind) is not kind:
+        raise TypeError(
+            checks.message(who, "a class with a name of its own", f"one named {kind.__name__}", "Rename it.")
+        )
+    children = thing.children if isinstance(thing, Layer) else {}
+    places = _places(kind, children)
+    found = {name: value for name, value in _arguments(thing, instead, places).items() if name not in places.values()}
+    data = {"class": kind.__name__, "arguments": {name: _plain(who, name, value) for name, value in found.items()}}
+    return data | {"layers": {key: describe(child) for key, child in children.items()}} if places else data
+
+
+def build(data: Any, classes: Mapping[str, type] = LIBRARY, arrays: dict[str, Array] | None = None) -> Any:
+    """What `describe` has described. The layers take their parameters and buffers from `arrays`, which then holds the others.
+
+    `classes` are those it may be made of, by name. Raises ValueError or TypeError, before anything large is allocated for the
+    library's layers, for what cannot be built or does not fit the arrays; an own class may raise anything.
+
+    >>> build({"class": "StepDecay", "arguments": {"learning_rate": 0.1, "every": 10}})
+    StepDecay(learning_rate=0.1, every=10)
+    """
+    return _Builder(classes, {} if arrays is None else arrays).thing(data, "")
+
+
+def with_classes(who: str, classes: Iterable[type]) -> dict[str, type]:
+    """The library's classes and others, by name. Raises TypeError or ValueError for what is none or has the name of another."""
+    known: dict[str, type] = dict(LIBRARY)
+    for each in classes:
+        if not isinstance(each, type):
+            raise TypeError(checks.message(who, "a list of classes", repr(each), "Pass the class, without ()."))
+        if known.setdefault(each.__name__, each) is not each:
+            raise ValueError(checks.message(who, "classes with names of their own", f"two named {each.__name__}"))
+    return known
+
+
+def require_finite(who: str, arrays: Mapping[str, Array]) -> None:
+    """Refuse NaN and inf among parameters and running statistics, naming the first tensor with one."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not checks.all_finite(array):
+            raise ValueError(checks.message(who, f"finite numbers in {reprlib.repr(name)}", "nan or inf"))
+
+
+def require_rebuilt(net: Layer, data: Data, classes: Iterable[type]) -> None:
+    """Build a network with classes of one's own from its description, before that stands in a file and it is too late.
+
+    Raises ValueError or TypeError if it is not the same then.
+    """
+    who = f"{net.label}.save"
+    parts = (part for layer in _within(net) for part in (layer, *vars(layer).values()) if isinstance(part, THINGS))
+    known = with_classes(who, [*classes, *map(type, parts)])
+    own = sorted(known.keys() - with_classes(who, classes).keys())
+    if not own:
+        return
+    expected, arrays = f"{', '.join(own)} to be made again from their arguments", tensors(net)
+    advice = "Arguments, parameters and buffers must be all there is to a layer."
+    try:
+        again = tensors(build(data, known, {name: array.copy() for name, array in arrays.items()}))
+    except Exception as error:
+        raise ValueError(checks.message(who, expected, str(error).rstrip("."), advice)) from error
+    if again.keys() != arrays.keys() or any((again[name] != array).any() for name, array in arrays.items()):
+        raise ValueError(checks.message(who, expected, "other parameters or buffers", advice))
+
+
+def _within(layer: Layer) -> Iterator[Layer]:
+    yield layer
+    for child in layer.children.values():
+        yield from _within(child)
+
+
+@cache
+def _signature(constructor: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(constructor)
+
+
+def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """Those of the constructor, without self."""
+    return dict(list(_signature(kind.__init__).parameters.items())[1:])  # type: ignore[misc]
+
+
+def _places(kind: type, keys: Iterable[str]) -> dict[str, str]:
+    """Child -> the parameter it is handed in as: that of its name, or *layers. {} for a constructor that makes the children."""
+    parameters = _parameters(kind)
+    rest = next((name for name, parameter in parameters.items() if parameter.kind is POSITIONAL), None)
+    places = {key: key if key in parameters else rest for key in keys}
+    return {} if None in places.values() else places  # type: ignore[return-value]
+
+
+def _arguments(thing: Any, instead: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+    kind, found = type(thing), dict(instead)
+    called = _called(thing)
+    for name, parameter in _parameters(kind).items():
+        if name in found or name in places.values():
+            continue
+        if name == "seed" and (places or kind is Linear):
+            continue  # what was drawn from it is in the file, and must not be drawn again
+        # A property that every layer has, such as `size`, is not the argument of that name.
+        own = name in vars(thing) or getattr(kind, name, None) is not getattr(Layer, name, None)
+        if own or name in called:
+            found[name] = getattr(thing, name) if own else called[name]
+        elif parameter.default is parameter.empty and parameter.kind not in (POSITIONAL, KEYWORDS):
+            advice = f"Write self.{name} = {name} in its __init__."
+            expected = f"the constructor's argument {name!r} as an attribute"
+            raise TypeError(checks.message(getattr(thing, "label", repr(thing)), expected, "none", advice))
+    return found
+
+
+def _called(thing: Any) -> dict[str, Any]:
+    """Those arguments of the constructor that a layer has kept."""
+    positional, named = vars(thing).get("_called", ((), {}))
+    bound = _signature(type(thing).__init__).bind_partial(thing, *positional, **named).arguments
+    return {name: value for name, value in bound.items() if not _has_gap(value)}
+
+
+def _has_gap(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    return any(part is ... for part in parts)
+
+
+def _plain(who: str, name: str, value: Any) -> Any:
+    """An argument as JSON has it; tuples, dicts and numbers that are not finite are marked as such."""
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if type(value) in (list, tuple):
+        parts = [_plain(who, name, part) for part in value]
+        return parts if type(value) is list else {"tuple": parts}
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {"dict": {key: _plain(who, name, part) for key, part in value.items()}}
+    if isinstance(value, THINGS):
+        return describe(value)
+    advice = (
+        "A file holds no code: write an Activation or a Layer that has it inside, arrays as parameters or buffers, and pass "
+        "its class when loading."
+    )
+    raise TypeError(checks.message(who, "arguments that are data, to be saved", f"{name}={value!r}", advice))
+
+
+class _Undrawn(initializers.Initializer):
+    """Stands in for the initializer of a layer whose weights are known, so that none are drawn."""
+
+    def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
+        return np.broadcast_to(np.float32(0), shape)
+
+
+class _Builder:
+    """Makes things of data, layers with parameters and buffers that are taken out of `arrays`."""
+
+    def __init__(self, classes: Mapping[str, type], arrays: dict[str, Array]) -> None:
+        self.classes, self.arrays = classes, arrays
+        self.dtypes: set[np.dtype[Any]] = set()  # of the parameters so far
+
+    def thing(self, data: Any, prefix: str) -> Any:
+        kind, arguments, children = self.parts(data)
+        self.require_shapes(kind, arguments, prefix)
+        made = _call(kind, arguments, {key: self.thing(child, f"{prefix}{key}.") for key, child in children.items()})
+        if isinstance(made, Layer) and not children:
+            self.fill(made, prefix)
+        if hasattr(made, "phi") and self.dtypes:
+            if not children:  # it has made its layers itself, and they have other arrays now
+                made.bind(np.empty(made.size, max(self.dtypes)))
+            if self.dtypes != {made.phi.dtype}:
+                raise _error(f"parameters of {made.phi.dtype}", sorted(dtype.name for dtype in self.dtypes))
+        return made
+
+    def parts(self, data: Any) -> tuple[type, Data, Data]:
+        """Class, arguments, and layers still as data."""
+        parts = data if isinstance(data, dict) else {}
+        name, arguments, children = parts.get("class"), parts.get("arguments"), parts.get("layers", {})
+        if not (isinstance(name, str) and isinstance(arguments, dict) and isinstance(children, dict)):
+            raise _error("class, arguments and layers", data)
+        if name not in self.classes:
+            advice = "Pass a class of your own when loading: Sequential.load(path, classes=[MyLayer])."
+            raise _error("a class of the library, or one that was passed", name, advice)
+        return self.classes[name], {key: self.value(value) for key, value in arguments.items()}, children
+
+    def value(self, data: Any) -> Any:
+        """The argument that `_plain` made plain."""
+        if isinstance(data, list):
+            return [self.value(part) for part in data]
+        if not isinstance(data, dict):
+            return data
+        if "class" in data:
+            kind, arguments, children = self.parts(data)
+            if children or issubclass(kind, Layer):
+                raise _error("layers among the layers", data)
+            return _call(kind, arguments, {})
+        match data:
+            case {"tuple": list(parts)}:
+                return tuple(self.value(part) for part in parts)
+            case {"dict": dict(named)}:
+                return {key: self.value(part) for key, part in named.items()}
+            case {"float": "inf" | "-inf" | "nan"}:
+                return float(data["float"])
+        raise _error("an argument", data)
+
+    def require_shapes(self, kind: type, arguments: Data, prefix: str) -> None:
+        """Compare the widths of the library's layers with the arrays, before they allocate anything of that width."""
+        expected: dict[str, tuple[Any, ...]] = {}
+        if kind is Linear:
+            D_out, D_in = arguments.get("out_features"), arguments.get("in_features")
+            expected = {"omega": (D_out, D_in)} | ({"beta": (D_out,)} if arguments.get("bias", True) else {})
+        elif kind in (BatchNorm, LayerNorm, FrozenBatchNorm):
+            expected = dict.fromkeys(("beta", "gamma"), (arguments.get("features"),))
+        for own, name in torch_names(f"{prefix}{own}" for own in expected).items():
+            self.find(name, expected[own.removeprefix(prefix)])
+
+    def find(self, name: str, shape: tuple[Any, ...]) -> Array:
+        """The array of this name, if it has that shape."""
+        array = self.arrays.get(name)
+        if array is None or array.shape != shape:
+            raise _error(f"{name} of shape {shape}", "no such tensor" if array is None else array.shape)
+        return array
+
+    def fill(self, layer: Layer, prefix: str) -> None:
+        """Hand a layer, or those that its constructor has made, their arrays."""
+        for key, child in layer.children.items():
+            self.fill(child, f"{prefix}{key}.")
+        if layer.children:
+            return
+        names = torch_names(f"{prefix}{own}" for own in (*layer.parameters, *layer.buffers))
+        for own, array in list(layer.parameters.items()):
+            name = names[f"{prefix}{own}"]
+            layer.adopt(own, self.find(name, array.shape))
+            self.dtypes.add(self.arrays.pop(name).dtype)
+        for own, buffer in layer.buffers.items():
+            name = names[f"{prefix}{own}"]
+            if self.find(name, buffer.shape).dtype != buffer.dtype:
+                raise _error(f"{name} of {buffer.dtype}", self.arrays[name].dtype)
+            buffer[...] = self.arrays.pop(name)
+
+
+def _call(kind: type, arguments: Data, children: Mapping[str, Layer]) -> Any:
+    signature = _signature(kind.__init__)  # type: ignore[misc]
+    me, *names = signature.parameters
+    unknown = [name for name in arguments if name not in names]
+    places = _places(kind, children)
+    if unknown or len(places) < len(children):
+        raise _error(f"arguments of {kind.__name__}", unknown or list(children))
+    values = {me: None, **arguments}
+    drawn_by = arguments.get("initializer")
+    lazy = kind is Linear and isinstance(drawn_by, initializers.Initializer)
+    if lazy:
+        values["initializer"] = _Undrawn()
+    for key, place in places.items():
+        values[place] = children[key] if place == key else (*values.get(place, ()), children[key])
+    bound = inspect.BoundArguments(signature, OrderedDict(values))
+    made = kind(*bound.args[1:], **bound.kwargs)
+    if lazy:
+        made.initializer = drawn_by
+    return made
+
+
+def _error(expected: str, got: object, advice: str = "") -> ValueError:
+    return ValueError(checks.message("architecture", expected, reprlib.repr(got), advice))

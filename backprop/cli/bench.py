@@ -1,0 +1,71 @@
+"""`backprop demo` and `backprop bench`: what the library does, and how fast on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import backprop as bp
+from backprop.cli import options
+from backprop.cli.group import Command, answer, tell
+from backprop.cli.pictures import save_picture
+
+
+@click.command(cls=Command, short_help="Train on handwritten digits and show what the library does.")
+@click.option(
+    "--out", "-o", type=options.FILE, default=Path("out"), show_default=True, help="Folder for weights and picture."
+)
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the data.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and shuffling.")
+def demo(out: Path, epochs: int, seed: int) -> None:
+    """Train on handwritten digits: the network, its gradient check, training, batch sizes, weights, a picture.
+
+    \b
+    Examples:
+      backprop demo
+      backprop demo --epochs 5 --out digits
+    """
+    from backprop.demo import run
+
+    run(out, epochs, seed)
+
+
+@click.command(cls=Command, short_help="Measure batch sizes on this machine.")
+@click.option(
+    "--batch-sizes", type=options.numbers, metavar="N,…", default=(1, 8, 64, 512), help="To compare. [1,8,64,512]"
+)
+@click.option(
+    "--hidden", type=options.numbers, metavar="N,…", default=(128,), help="Widths of the hidden layers, or none. [128]"
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="For all of them."
+)
+@options.out("Also draw the report as a picture (.png, .svg or .pdf).")
+@options.as_json
+def bench(
+    batch_sizes: tuple[int, ...], hidden: tuple[int, ...], seconds: float, out: Path | None, as_json: bool
+) -> None:
+    """Measure how fast examples go through at several batch sizes, and predict which one gets furthest in the same time.
+
+    The data are 1,797 images of handwritten digits. Small batches waste the machine, large ones waste examples: the report says
+    how many steps each needs for the same progress, relative to the least.
+
+    \b
+    Examples:
+      backprop bench --batch-sizes 1,8,64,512
+      backprop bench --hidden 512,512 --seconds 1 --json
+    """
+    from backprop.cli.training import chain
+
+    options.outputs(out, given=())
+    X, y = bp.load_digits()
+    net = chain([64, *hidden, 10], "ReLU", seed=0)
+    tell(f"Digits, {'-'.join(map(str, [64, *hidden, 10]))}, {net.size:,} parameters, float32.")
+    report = bp.suggest_batch_size(net, bp.CrossEntropy(), X / 16, y, batch_sizes=batch_sizes, seconds=seconds)
+    if out is not None:
+        save_picture(report.plot(), out)
+    names = ("batch_size", "examples_per_second", "relative_steps", "relative_time")
+    rows: list[dict[str, Any]] = [{name: getattr(row, name) for name in names} for row in report.rows]
+    answer({"batch_size": report.batch_size, "noise_scale": report.noise.scale, "rows": rows}, as_json, str(report))

@@ -1,0 +1,236 @@
+"""Data in: CSV, Parquet, .npy, .npz and standard input as one Arrow table. Predictions out: CSV, JSON lines, .npy."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from backprop.cli.group import plain, refusal
+
+if TYPE_CHECKING:
+    from backprop.checks import Array
+    from backprop.tables import Table
+
+FORMATS = (".csv", ".jsonl", ".npy")
+TEXT_FILES = (".csv", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read: the options of `options.reading`, and the columns that are categories whatever they look like."""
+
+    delimiter: str = ","
+    no_header: bool = False
+    drop: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+    def frame(self, path: Path, table: Table | None = None) -> Any:
+        """The Arrow table of a file, with the kinds of columns that `table` has learnt.
+
+        Raises click.BadParameter for another suffix, OSError for a file that cannot be read, ValueError for one that is not
+        what its suffix says or has not the columns to drop, ImportError without the extra `tables`.
+        """
+        _require_arrow()
+        texts, codes = self._known(table)
+        frame = _refusing(path, self._read, path, texts)
+        for option, names in (("--drop", self.drop), ("--categories", self.categories)):
+            absent = [name for name in names if name not in frame.column_names]
+            if absent:
+                raise refusal(f"{option}, {path}", f"columns {absent}", f"columns {frame.column_names}")
+        frame = frame.drop_columns(list(self.drop))
+        return _categories(frame, texts, codes)
+
+    def _known(self, table: Table | None) -> tuple[list[str], list[str]]:
+        """Columns that are to be read as text, and those that are categories that are numbers."""
+        known = {} if table is None else dict(table.categories)
+        if table is not None and table.target is not None and table.classes is not None:
+            known[table.target] = table.classes.tolist()
+        texts = [name for name, values in known.items() if isinstance(values[0], str)]
+        codes = [name for name, values in known.items() if type(values[0]) in (int, float)]
+        return [*texts, *self.categories], codes
+
+    def _read(self, path: Path, texts: list[str]) -> Any:
+        if str(path) == "-":
+            return self._csv(sys.stdin.buffer, texts)
+        suffix = path.suffix.lower()
+        if suffix in TEXT_FILES:
+            with path.open("rb") as file:
+                return self._csv(file, texts, "\t" if suffix == ".tsv" else self.delimiter)
+        readers: dict[str, Callable[[BinaryIO], Any]] = {".parquet": _parquet, ".npy": _npy, ".npz": _npz}
+        if suffix not in readers:
+            known = ", ".join([*TEXT_FILES, *readers])
+            raise click.BadParameter(f"'{path}' should end in one of {known}, or be - for a CSV on standard input.")
+        with path.open("rb") as file:
+            return readers[suffix](file)
+
+    def _csv(self, file: BinaryIO, texts: list[str], delimiter: str | None = None) -> Any:
+        import pyarrow as pa
+        import pyarrow.csv as arrow
+
+        types = dict.fromkeys(texts, pa.string())
+        frame = arrow.read_csv(
+            file,
+            read_options=arrow.ReadOptions(autogenerate_column_names=self.no_header),
+            parse_options=arrow.ParseOptions(delimiter=delimiter or self.delimiter, newlines_in_values=True),
+            convert_options=arrow.ConvertOptions(column_types=types, strings_can_be_null=True),
+        )
+        if not self.no_header and all(_is_number(name) for name in frame.column_names):
+            got, advice = f"numbers {frame.column_names[:4]}", "With --no-header the columns are x0, x1 and so on."
+            raise refusal("the first line", "the names of the columns", got, advice)
+        binary = [field.name for field in frame.schema if pa.types.is_binary(field.type)]
+        if binary:
+            raise refusal("the file", "text in UTF-8", f"other bytes in columns {binary}")
+        return frame.rename_columns([f"x{j}" for j in range(frame.num_columns)]) if self.no_header else frame
+
+
+def _require_arrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError('files of data need pyarrow: pip install "backprop-mlp[tables]"') from error
+
+
+def _refusing(path: Path, read: Any, *arguments: Any) -> Any:
+    """What `read` returns; the errors of readers are told with the path."""
+    import pyarrow as pa
+
+    try:
+        return read(*arguments)
+    except (ValueError, EOFError, MemoryError, pa.ArrowException) as error:
+        raise ValueError(f"{'standard input' if str(path) == '-' else path}: {error}") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parquet(file: BinaryIO) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(file)
+
+
+def _npy(file: BinaryIO) -> Any:
+    import numpy as np
+
+    magic = file.read(6)
+    if magic != b"\x93NUMPY":
+        raise refusal("the file", "an .npy file", f"one that begins with {magic!r}")
+    file.seek(0)
+    return _columns(np.load(file, allow_pickle=False))
+
+
+def _npz(file: BinaryIO) -> Any:
+    import zipfile
+
+    import numpy as np
+
+    if not zipfile.is_zipfile(file):
+        raise refusal("the file", "an .npz file", "something else")
+    file.seek(0)
+    try:
+        archive = np.load(file, allow_pickle=False)
+        if "X" not in archive.files:
+            raise refusal("the file", "arrays X (N, D) and y (N,)", f"{archive.files}")
+        return _columns(archive["X"], archive["y"] if "y" in archive.files else None)
+    except zipfile.BadZipFile as error:
+        raise refusal("the file", "an .npz file", str(error)) from None
+
+
+def _columns(X: Array, y: Array | None = None) -> Any:
+    """The columns x0, x1, … of X (N, D), and y."""
+    import pyarrow as pa
+
+    if X.ndim != 2 or X.dtype.kind not in "fiub":
+        expected = "numbers with shape (N, D), one example per row"
+        raise refusal("the array X", expected, f"{X.dtype} with shape {X.shape}")
+    columns = {f"x{j}": pa.array(X[:, j]) for j in range(X.shape[1])}
+    if y is not None:
+        if y.shape != (len(X),) or y.dtype.kind not in "fiubU":
+            expected = f"numbers or text with shape ({len(X)},), one for each row of X"
+            raise refusal("the array y", expected, f"{y.dtype} with shape {y.shape}")
+        columns["y"] = pa.array(y)
+    return pa.table(columns)
+
+
+def _categories(frame: Any, texts: list[str], codes: list[str]) -> Any:
+    """Columns of numbers as the categories they stand for."""
+    import pyarrow as pa
+
+    for j, name in enumerate(frame.column_names):
+        kind = frame.schema.field(j).type
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if number and name in texts:
+            frame = frame.set_column(j, name, frame[name].cast(pa.string()))
+        elif number and name in codes:
+            frame = frame.set_column(j, name, frame[name].dictionary_encode())
+    return frame
+
+
+def out_format(out: Path | None, given: str | None) -> str:
+    """The format of the predictions: as asked for, else by the suffix, else CSV. Raises click.BadParameter."""
+    if given is not None:
+        return f".{given}"
+    if out is None:
+        return ".csv"
+    if out.suffix not in FORMATS:
+        raise click.BadParameter(f"'{out}' should end in one of {', '.join(FORMATS)}.", param_hint="'--out'")
+    return out.suffix
+
+
+def write(columns: Mapping[str, Array], out: Path | None, kind: str) -> None:
+    """Predictions by column to a file, whole or not at all, or to standard output."""
+    writers: dict[str, Callable[[Mapping[str, Array]], bytes]]
+    writers = {".csv": _to_csv, ".jsonl": _to_json_lines, ".npy": _to_npy}
+    data = writers[kind](columns)
+    if out is not None:
+        from backprop.container import write_atomically
+
+        write_atomically(out, data)
+        return
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "Standard output is closed")
+    left = memoryview(data)
+    while left:  # without a buffer, as by python -u, a write may take a part
+        left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.buffer.flush()
+
+
+def _rows(columns: Mapping[str, Array]) -> Iterable[tuple[Any, ...]]:
+    return zip(*(values.tolist() for values in columns.values()), strict=True)
+
+
+def _to_csv(columns: Mapping[str, Array]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(_rows(columns))
+    return text.getvalue().encode()
+
+
+def _to_json_lines(columns: Mapping[str, Array]) -> bytes:
+    rows = (dict(zip(columns, row, strict=True)) for row in _rows(columns))
+    return "".join(f"{json.dumps(plain(row), ensure_ascii=False)}\n" for row in rows).encode()
+
+
+def _to_npy(columns: Mapping[str, Array]) -> bytes:
+    """One column as (N,), several as (N, K)."""
+    import numpy as np
+
+    arrays = list(columns.values())
+    file = io.BytesIO()
+    np.save(file, arrays[0] if len(arrays) == 1 else np.column_stack(arrays), allow_pickle=False)
+    return file.getvalue()

@@ -1,0 +1,120 @@
+"""What all commands share: one line for an error, exit codes, results as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+INTERRUPTED = 128 + 2  # as shells have it for SIGINT
+NOBODY_READS = 128 + 13  # and for SIGPIPE
+REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError, AssertionError, MemoryError)
+
+
+class Refused(click.ClickException):
+    """The data, a file or the model says no: one line on stderr, exit code 1."""
+
+    exit_code = 1
+
+    def __init__(self, command: str, reason: str) -> None:
+        super().__init__(reason)
+        self.command = command
+
+    def show(self, file: Any = None) -> None:
+        """On stderr, whatever the length of the reason, one line."""
+        click.echo(f"{self.command}: {self.message}", file=file or sys.stderr)
+
+
+class Command(click.Command):
+    """A command whose errors about data and files become `Refused`, and that ends quietly where nobody reads its results."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. Errors that are mistakes of the library itself keep their traceback."""
+        try:
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            # What is still in the buffer would fail again, loudly, when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return NOBODY_READS
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise  # they are RuntimeErrors, too
+        except REFUSALS as error:
+            raise Refused(ctx.command_path, one_line(error)) from error
+
+
+class Group(click.Group):
+    """The commands, in the order in which one needs them."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they were added, not by the alphabet."""
+        return list(self.commands)
+
+    def main(self, *arguments: Any, standalone_mode: bool = True, **settings: Any) -> Any:
+        """Run one command line; ends the process with its exit code, or returns it without `standalone_mode`."""
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *rest, **more: tell(f"{self.name}: note: {message}")
+            try:
+                result: Any = super().main(*arguments, **settings | {"standalone_mode": False})
+                code = result if isinstance(result, int) else 0
+            except click.ClickException as error:
+                error.show()
+                code = error.exit_code
+            except click.Abort:
+                tell(f"{self.name}: interrupted; no result was written")
+                code = INTERRUPTED
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, with its notes, without line breaks."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(" ".join([text, *getattr(error, "__notes__", [])]).split())
+
+
+def refusal(who: object, expected: str, got: str, advice: str = "") -> ValueError:
+    """An error in four parts."""
+    from backprop.checks import message  # with it comes NumPy, which --help can do without
+
+    return ValueError(message(who, expected, got, advice))
+
+
+def tell(text: str) -> None:
+    """A message for a person, on stderr."""
+    click.echo(text, err=True)
+
+
+def answer(result: Mapping[str, Any], as_json: bool, text: str = "") -> None:
+    """The result on stdout: as one JSON object, or as text, if there is any."""
+    if as_json:
+        click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))
+    elif text:
+        click.echo(text)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: arrays as lists, numbers that are not finite as null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)

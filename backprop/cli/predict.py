@@ -1,0 +1,124 @@
+"""`backprop predict` and `backprop evaluate`: what a saved model says of new rows, and how right it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backprop.cli import options
+from backprop.cli.data import Reading, out_format, write
+from backprop.cli.group import Command, answer, tell
+from backprop.cli.models import load, measures, require_table, shown, task
+
+if TYPE_CHECKING:
+    from backprop.checks import Array
+    from backprop.tables import Table
+
+
+@click.command(cls=Command, short_help="Predict the target for the rows of a file.")
+@options.model
+@click.argument("data", type=options.DATA)
+@options.out("File to write, ending in .csv, .jsonl or .npy; without it, standard output.")
+@click.option("--format", "kind", type=click.Choice(["csv", "jsonl", "npy"]), help="[by the suffix of --out, else csv]")
+@click.option("--probabilities", is_flag=True, help="Of classes: also a column with the probability of each.")
+@options.reading
+@options.as_json
+def predict(
+    model: Path,
+    data: Path,
+    layers: tuple[str, ...],
+    out: Path | None,
+    kind: str | None,
+    probabilities: bool,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Predict the target for each row of DATA, in the order of the rows, with the MODEL that backprop fit has saved.
+
+    Columns are found by name, whatever their order; the target may be there or not. DATA is a file as for backprop fit, or -.
+
+    \b
+    Examples:
+      backprop predict rent.safetensors new.csv
+      backprop predict species.safetensors irises.csv --probabilities --out predictions.jsonl
+      cat new.csv | backprop predict rent.safetensors - > predictions.csv
+    """
+    out = None if str(out) == "-" else out
+    options.outputs(out, given=(data, model))
+    kind = out_format(out, kind)
+    net, table = load(model, layers)
+    frame = Reading(**how).frame(data, table)
+    f = net.predict(inputs(table, frame))
+    columns = predictions(table, f, probabilities)
+    if kind == ".npy" and probabilities and len(columns) > 1:
+        del columns[next(iter(columns))]  # an array holds numbers or words
+    if as_json and out is None:
+        answer(columns, as_json)
+        return
+    write(columns, out, kind)
+    if out is not None:
+        tell(f"{len(f):,} predictions saved to {out}.")
+        answer({"out": str(out), "rows": len(f), "columns": list(columns)}, as_json)
+
+
+def inputs(table: Table | None, frame: Any) -> Array:
+    """X (N, D) of a frame: as its table has learnt, or all columns as they are where a model has none."""
+    import numpy as np
+
+    if table is not None:
+        return table.transform(frame)
+    return np.column_stack([column.to_numpy() for column in frame.columns])
+
+
+def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str, Array]:
+    """The columns to write, from outputs f (N, K). Raises ValueError for probabilities of what has no classes."""
+    import numpy as np
+
+    name = (table and table.target) or "prediction"
+    if table is not None and table.classes is not None:
+        columns = {name: table.labels(f)}
+        if probabilities:
+            p = softmax(np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f)
+            columns |= {f"{name}={label}": p[:, k] for k, label in enumerate(table.classes)}
+        return columns
+    if probabilities:
+        raise ValueError("--probabilities needs a model of classes, and this one predicts numbers.")
+    if table is None or table.state()["answers"] is None:
+        return {f"f{k}": f[:, k] for k in range(f.shape[1])}
+    values = table.values(f).reshape(f.shape)
+    return {name if f.shape[1] == 1 else f"{name} {k}": values[:, k] for k in range(f.shape[1])}
+
+
+def softmax(f: Array) -> Array:
+    """Probabilities (N, K) of outputs (N, K), in float64."""
+    import numpy as np
+
+    p = np.exp(f.astype(np.float64) - f.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+@click.command(cls=Command, short_help="Measure a model on a file with the answers.")
+@options.model
+@click.argument("data", type=options.DATA)
+@options.reading
+@options.as_json
+def evaluate(model: Path, data: Path, layers: tuple[str, ...], as_json: bool, **how: Any) -> None:
+    """Measure how well MODEL predicts the target of DATA, a file like that of fit, or -.
+
+    Of classes: the accuracy and the cross-entropy. Of numbers: R², the root mean squared and the mean absolute error, in units of
+    the target.
+
+    \b
+    Examples:
+      backprop evaluate rent.safetensors later.csv
+      backprop evaluate species.safetensors irises.csv --json
+    """
+    net, table = load(model, layers)
+    table = require_table(model, table)
+    frame = Reading(**how).frame(data, table)
+    f = net.predict(table.transform(frame))
+    numbers = measures(table, f, table.targets(frame))
+    tell(f"{len(f):,} rows, {task(table)} of {table.target!r}.")
+    answer({"task": task(table), "rows": len(f), **numbers}, as_json, shown(numbers))

@@ -1,0 +1,385 @@
+"""The file that everything is saved in: safetensors with plain data beside the tensors and a SHA-256 over every byte.
+
+`write` puts a whole file in place or none; `read` takes nothing on trust, executes nothing, and allocates nothing that the file
+does not hold. The layout is described in docs/files.md, for readers in other languages.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import reprlib
+import secrets
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+
+if sys.platform != "win32":
+    import fcntl
+
+FORMAT = 1
+START = f'{{"__metadata__":{{"format":"backprop {FORMAT}","sha256":"'.encode()
+NO_DIGEST = b"0" * 64
+VERSION = re.compile(rb'"format":\s*"backprop (\d{1,9})"')  # a later format says so in the same words
+KINDS = {
+    "network": "Sequential.load",
+    "estimator": "MLPClassifier.load or MLPRegressor.load",
+    "checkpoint": "Trainer.resume",
+}  # and what opens them
+CODES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U64": "<u8", "I32": "<i4", "U32": "<u4", "U8": "|u1"}
+TYPES = {name: np.dtype(code) for name, code in CODES.items()}
+TYPE_NAMES = {kind: name for name, kind in TYPES.items()}
+# What JSON may cost in memory and time before anything of it is known; a network of 1,000 layers is far below.
+MOST_HEADER = 1 << 21  # bytes
+MOST_VALUES = 1 << 16
+MOST_DIGITS = 100  # of a whole number; reading more takes time that grows with their square
+PIECE = 1 << 20  # bytes hashed while they are in cache
+
+PathLike = str | os.PathLike[str]
+
+
+class FileFormatError(ValueError):
+    """A file that is not what it should be: damaged, altered, of another kind, or of a newer version. Names path and reason.
+
+    >>> import backprop as bp
+    >>> try:
+    ...     bp.Sequential.load(bp.__file__)
+    ... except bp.FileFormatError as error:
+    ...     print(str(error).partition("__init__.py: ")[2][:56])
+    expected a file of net.save or trainer.save, got a heade
+    """
+
+
+def refuse(path: PathLike, expected: str, got: str, advice: str = "") -> NoReturn:
+    """Raise the FileFormatError of this path."""
+    raise FileFormatError(checks.message(os.fspath(path), expected, got, advice)) from None
+
+
+def write(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Save plain data and arrays by name, as a file of this kind. The same values give the same bytes.
+
+    Raises OSError where it cannot be written (the file that was there is then still whole), TypeError or ValueError for what is
+    not plain data or too much of it.
+    """
+    # The widest first, so that each tensor starts at a multiple of its width.
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize)
+    header = _header(path, kind, about, dict(ordered))
+    pieces: list[Any] = [
+        header,
+        *(np.asarray(array, order="C").reshape(-1).view(np.uint8).data for _, array in ordered),
+    ]
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    start = 8 + len(START)
+    pieces[0] = header[:start] + digest.hexdigest().encode() + header[start + len(NO_DIGEST) :]
+    write_atomically(path, *pieces)
+
+
+def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
+    """Its length and the header, with zeros for the digest."""
+    for name, array in arrays.items():
+        if name == "__metadata__" or array.dtype not in TYPE_NAMES:
+            got = f"{reprlib.repr(name)} of {array.dtype}"
+            raise TypeError(checks.message(os.fspath(path), f"arrays of {[kind.name for kind in TYPE_NAMES]}", got))
+    ends = list(itertools.accumulate((array.nbytes for array in arrays.values()), initial=0))
+    entries = {
+        name: {"dtype": TYPE_NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+        for (name, array), start, end in zip(arrays.items(), ends[:-1], ends[1:], strict=True)
+    }
+    metadata = {
+        "format": f"backprop {FORMAT}",
+        "sha256": NO_DIGEST.decode(),
+        "kind": checks.choice("write", "kind", kind, KINDS),
+        "about": _json(about),
+    }
+    text = _json({"__metadata__": metadata, **entries}).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MOST_HEADER or _values(text) > MOST_VALUES:
+        expected = f"at most {MOST_HEADER:,} bytes and {MOST_VALUES:,} values beside the tensors"
+        raise ValueError(checks.message(os.fspath(path), expected, f"{len(text):,} and {_values(text):,}"))
+    return len(text).to_bytes(8, "little") + text
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, allow_nan=False, separators=(",", ":"))
+
+
+def _values(text: bytes) -> int:
+    """At least as many as JSON makes objects of."""
+    return text.count(b"{") + text.count(b"[") + text.count(b",")
+
+
+def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The plain data and the arrays of a file of this kind.
+
+    Raises FileFormatError for a file that is not exactly as `write` left it, OSError for one that cannot be read.
+    """
+    with _naming(path), _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header = _read_header(path, file, size)
+        entries = _parse(path, header[8:])
+        about = _about(path, kind, entries.pop("__metadata__"))
+        kinds = _tensors(path, entries, size - len(header))
+        digest, start = hashlib.sha256(), 8 + len(START)
+        end = start + len(NO_DIGEST)
+        for piece in (header[:start], NO_DIGEST, header[end:]):
+            digest.update(piece)
+        arrays = {name: _read_tensor(path, file, digest, *of_tensor) for name, of_tensor in kinds.items()}
+    if digest.hexdigest().encode() != header[start:end]:
+        refuse(path, "the SHA-256 that the file was saved with", "another one", "The file was altered or damaged.")
+    remove_strays(path)
+    return about, arrays
+
+
+def _open(path: PathLike) -> BinaryIO:
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait; a folder has an error of its own
+        refuse(path, "a file", "a pipe or device")
+    return open(path, "rb")
+
+
+def _read_header(path: PathLike, file: BinaryIO, size: int) -> bytes:
+    """Length and header, after the checks that need no JSON."""
+    expected = "a file of net.save or trainer.save"
+    length = int.from_bytes(file.read(8), "little")
+    if not len(START) <= length <= min(size - 8, MOST_HEADER):
+        got = f"{size} bytes" if size < 8 else f"a header of {length:,} bytes in a file of {size:,}"
+        refuse(path, expected, got, "It is cut short, or something else.")
+    file.seek(0)
+    header = file.read(8 + length)
+    version = VERSION.search(header)
+    if version and int(version[1]) > FORMAT:
+        advice = "A newer version of the library wrote it: pip install --upgrade backprop-mlp."
+        refuse(path, f"format {FORMAT}", f"the newer format {int(version[1])}", advice)
+    if not header.startswith(START, 8):
+        refuse(path, expected, "another header", "load_weights reads weights alone, by PyTorch's names.")
+    return header
+
+
+def _parse(path: PathLike, text: bytes) -> dict[str, Any]:
+    """An object of JSON with each name once, and no number that is not finite."""
+    if _values(text) > MOST_VALUES:
+        refuse(path, f"at most {MOST_VALUES:,} values in the header", f"{_values(text):,}")
+    try:
+        data = DECODER.decode(text.decode("ascii"))
+    except RecursionError:
+        refuse(path, "JSON", "values nested too deeply")
+    except ValueError as error:
+        refuse(path, "JSON", str(error))
+    if not isinstance(data, dict):
+        refuse(path, "JSON with names", reprlib.repr(data))
+    return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in named:
+            raise ValueError(f"the name {reprlib.repr(name)} twice")
+        named[name] = value
+    return named
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"the number {reprlib.repr(text)}")
+    return float(text)
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return int(text)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
+
+
+def _about(path: PathLike, kind: str, metadata: Any) -> dict[str, Any]:
+    """The plain data, if it is of this kind."""
+    names = ["format", "sha256", "kind", "about"]
+    if list(metadata) != names or not all(isinstance(value, str) for value in metadata.values()):
+        refuse(path, f"metadata {names}, each a text", reprlib.repr(metadata))
+    if metadata["kind"] != kind:
+        found = metadata["kind"]
+        refuse(path, f"a {kind}", f"a {reprlib.repr(found)}", f"{KINDS[found]} opens it." if found in KINDS else "")
+    try:
+        return _parse(path, metadata["about"].encode("ascii"))
+    except UnicodeEncodeError:
+        refuse(path, "ASCII", "another character")
+
+
+def _tensors(path: PathLike, entries: dict[str, Any], size: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """(shape, dtype) of each tensor, after the check that they fill the rest of the file, one after another."""
+    found, end = {}, 0
+    for name, entry in entries.items():
+        match entry:
+            case {"dtype": str(kind), "shape": list(shape), "data_offsets": [start, stop]} if len(entry) == 3:
+                pass
+            case _:
+                refuse(path, f"{_tensor(name)} with dtype, shape and data_offsets", reprlib.repr(entry))
+        if kind not in TYPES:
+            refuse(path, f"{_tensor(name)} of a type in {list(TYPES)}", reprlib.repr(kind))
+        # A dimension larger than the file could hide behind one of 0.
+        if len(shape) > 8 or not all(type(length) is int and 0 <= length <= size for length in shape):
+            refuse(path, f"{_tensor(name)} with a shape that fits into {size:,} bytes", reprlib.repr(shape))
+        expected = [end, end + math.prod(shape) * TYPES[kind].itemsize]
+        if [start, stop] != expected or not type(start) is type(stop) is int:
+            refuse(path, f"{_tensor(name)} at {expected}, after the one before", reprlib.repr([start, stop]))
+        found[name], end = (tuple(shape), TYPES[kind]), expected[1]
+    if end != size:
+        refuse(
+            path,
+            f"{end:,} bytes of tensors",
+            f"{size:,}",
+            "The file was cut short." if size < end else "Something was appended.",
+        )
+    return found
+
+
+def _tensor(name: str) -> str:
+    return f"tensor {reprlib.repr(name)}"
+
+
+def _read_tensor(path: PathLike, file: BinaryIO, digest: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    array: Array = np.empty(shape, dtype)
+    view = array.reshape(-1).view(np.uint8).data
+    for start in range(0, array.nbytes, PIECE):
+        piece = view[start : start + PIECE]
+        if file.readinto(piece) < len(piece):  # type: ignore[attr-defined]
+            refuse(path, "a file at rest", "one that was cut short while it was read")
+        digest.update(piece)
+    return array
+
+
+def write_atomically(path: PathLike, *pieces: bytes | memoryview) -> None:
+    """Write the pieces to a file beside `path`, make it durable, and put it in place in one move.
+
+    A link is followed. A file keeps the permissions it had; a new one has those of any new file. What earlier writers of the
+    same path left behind when they were killed is removed, but never a file that somebody is writing.
+
+    Raises OSError; the file that was there before is then still there, and nothing else.
+    """
+    with _naming(path):
+        target = Path(os.path.realpath(path))
+        existed = target.exists()
+        if existed and not target.is_file():
+            raise OSError(errno.EISDIR if target.is_dir() else errno.EINVAL, "Not a regular file", str(path))
+        remove_strays(target)
+        file, part = _create(target)
+        before = _beside(target)
+        try:
+            with file:
+                _write(file.fileno(), pieces)
+                if existed:
+                    with suppress(OSError):  # of a file system without permissions, or without links
+                        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
+                        os.link(target, before)
+                if sys.platform == "win32":
+                    file.close()  # only then it can be moved there; elsewhere the lock stays until it has been
+                os.replace(part, target)
+            _make_durable(target, existed, before)
+        finally:
+            for left in (part, before):
+                left.unlink(missing_ok=True)
+
+
+def _create(target: Path) -> tuple[BinaryIO, Path]:
+    """A new file beside the target, locked: whoever looks for strays sees that its writer is alive."""
+    while True:
+        part = _beside(target)
+        file = open(part, "xb", buffering=0)  # noqa: SIM115
+        if sys.platform != "win32":
+            with suppress(OSError):  # of a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink == 0:  # taken for a stray before it was locked
+                file.close()
+                continue
+        return file, part
+
+
+def _write(file: int, pieces: Iterable[bytes | memoryview]) -> None:
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            left = left[os.write(file, left) :]
+    os.fsync(file)
+
+
+def _make_durable(target: Path, existed: bool, before: Path) -> None:
+    """Bring the new name to the disk; if that fails, bring the old file back, as for every other error."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # said by file systems that do not do this
+                raise
+        finally:
+            os.close(folder)
+    except BaseException:
+        if before.exists():
+            os.replace(before, target)
+        elif not existed:
+            target.unlink()
+        raise
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{_stem(target)}.{secrets.token_hex(4)}.part")
+
+
+def _stem(target: Path) -> str:
+    """The target's name, or a digest of it where a longer one might be too long."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) < 200 else hashlib.sha256(name).hexdigest()
+
+
+def remove_strays(path: PathLike) -> None:
+    """Remove what killed writers of this path left behind, as far as that is possible. A living one holds a lock."""
+    target = Path(os.path.realpath(path))
+    found: list[str] = []
+    stray = re.compile(re.escape(f".{_stem(target)}.") + r"[0-9a-f]{8}\.part")
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        found = [
+            entry.path for entry in entries if stray.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        ]
+    for part in found:
+        with suppress(OSError):
+            _remove_unless_locked(part)
+
+
+def _remove_unless_locked(part: str) -> None:
+    if sys.platform == "win32":
+        os.unlink(part)  # refused there while it is open
+        return
+    with open(part, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(part)
+
+
+@contextmanager
+def _naming(path: PathLike) -> Iterator[None]:
+    """Let every OSError name the path that the caller knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename == os.fspath(path) and error.filename2 is None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error

@@ -1,0 +1,125 @@
+"""A network as an ONNX model of plain nodes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.container import write_atomically
+from backprop.formats.plan import Plan, Step
+from backprop.formats.verify import ExportReport, compare
+from backprop.sequential import Sequential
+
+# Opset 20 is the first with Gelu; intermediate representation 9 is what came with it. Both are read by onnxruntime ≥ 1.17.
+OPSET, REPRESENTATION = 20, 9
+
+# Steps that are one node; its attribute for the step's number, if it has one.
+NODES: dict[str, tuple[str, str | None]] = {
+    "Identity": ("Identity", None),
+    "ReLU": ("Relu", None),
+    "LeakyReLU": ("LeakyRelu", "alpha"),
+    "ELU": ("Elu", "alpha"),
+    "GELU": ("Gelu", None),
+    "Softplus": ("Softplus", None),
+    "Sigmoid": ("Sigmoid", None),
+    "Tanh": ("Tanh", None),
+    "Sin": ("Sin", None),
+    "Cos": ("Cos", None),
+    "Exp": ("Exp", None),
+    "Add": ("Sum", None),
+}
+
+
+def to_onnx(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) -> ExportReport:
+    """Write the network as an ONNX model: a Gemm node per `Linear`, a node per activation, in float32.
+
+    Its input "X" has one example per row, (N, D), its output "f" is (N, K), for any N. float32 because runtimes compute ELU,
+    LeakyReLU, GELU and Softplus in nothing else. Before anything is written, the model is checked by `onnx.checker`, run by
+    onnxruntime (by onnx itself where that is not installed), and compared with `net.predict` on generated rows and those of `X`.
+
+    Raises ImportError without the extra `onnx`, else the errors of `to_numpy`.
+
+    >>> import tempfile, pathlib, backprop as bp
+    >>> net = bp.Sequential(bp.Linear(4, 8), bp.Tanh(), bp.Linear(8, 2), seed=0)
+    >>> report = bp.to_onnx(net, pathlib.Path(tempfile.mkdtemp(), "model.onnx"))
+    >>> report.rows, report.largest_difference < 1e-6
+    (100, True)
+    """
+    onnx = _onnx()
+    plan = Plan("to_onnx", net, X, "float32")
+    model = _model(plan)
+    onnx.checker.check_model(model, full_check=True)
+    data = model.SerializeToString()
+    run, run_by = _runtime(model, data)
+    report = compare(plan, run, path, run_by)
+    write_atomically(path, data)
+    return report
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError('to_onnx needs onnx: pip install "backprop-mlp[onnx]"') from error
+    return onnx
+
+
+def _model(plan: Plan) -> Any:
+    helper, onnx = _onnx().helper, _onnx()
+    names = ["X", *(f"h{k}" for k in range(1, len(plan.steps))), "f"]
+    nodes, arrays = [], dict[str, Array]()
+    for step, name in zip(plan.steps, names[1:], strict=True):
+        nodes += _nodes(step, [names[k] for k in step.inputs], name)
+        arrays |= {f"{step.key}.{own}": array for own, array in step.arrays.items()}
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", width])
+        for name, width in (("X", plan.inputs), ("f", plan.outputs))
+    ]
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], tensors)
+    opset = helper.make_opsetid("", OPSET)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=REPRESENTATION, producer_name="backprop-mlp")
+
+
+def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
+    """The nodes of one step; all but the last have names that start with `name`."""
+    node = _onnx().helper.make_node
+    own = {array: f"{step.key}.{array}" for array in step.arrays}
+    if step.kind == "Linear":
+        return [node("Gemm", [*inputs, own["omega"], *([own["beta"]] if "beta" in own else [])], [name], transB=1)]
+    if step.kind == "Concatenate":
+        return [node("Concat", inputs, [name], axis=1)]
+    if step.kind == "SiLU":
+        return [node("Sigmoid", inputs, [f"{name}.sigmoid"]), node("Mul", [*inputs, f"{name}.sigmoid"], [name])]
+    if step.kind == "LayerNorm":
+        return [node("LayerNormalization", [*inputs, own["gamma"], own["beta"]], [name], axis=-1, epsilon=step.number)]
+    if step.kind == "BatchNorm":
+        return [
+            node("Sub", [*inputs, own["mean"]], [f"{name}.centered"]),
+            node("Mul", [f"{name}.centered", own["scale"]], [f"{name}.scaled"]),
+            node("Add", [f"{name}.scaled", own["beta"]], [name]),
+        ]
+    operation, attribute = NODES[step.kind]
+    return [node(operation, inputs, [name], **({attribute: step.number} if attribute else {}))]
+
+
+def _runtime(model: Any, data: bytes) -> tuple[Callable[[Array], Array], str]:
+    """What runs the model: onnxruntime, or the reference implementation of onnx."""
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx.reference import ReferenceEvaluator
+
+        run: Any = ReferenceEvaluator(model).run
+        run_by = f"onnx {_onnx().__version__}"
+    else:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # its threads would spin in everybody's way
+        options.log_severity_level = 3
+        run = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run
+        run_by = f"onnxruntime {onnxruntime.__version__}"
+    return lambda X: np.asarray(run(["f"], {"X": X.astype(np.float32)})[0]), run_by

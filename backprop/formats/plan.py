@@ -1,0 +1,156 @@
+"""A network as a list of plain steps: what `predict` computes, without classes and nesting. Every exporter starts here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.layers import (
+    ELU,
+    GELU,
+    Cos,
+    Exp,
+    FanOut,
+    Identity,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Residual,
+    Sigmoid,
+    SiLU,
+    Sin,
+    Softplus,
+    Tanh,
+)
+from backprop.layers.normalization import FrozenBatchNorm
+from backprop.sequential import Sequential
+
+# The number an activation is made with, by its class; None where there is none.
+ACTIVATIONS: dict[type[Layer], str | None] = dict.fromkeys(
+    (ReLU, SiLU, GELU, Softplus, Sigmoid, Tanh, Sin, Cos, Exp), None
+) | {LeakyReLU: "negative_slope", ELU: "alpha"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One value made from earlier ones. Value 0 is the input, value k + 1 that of step k; the last one is the output.
+
+    Linear          β + Ω h                       arrays omega (D_out, D_in), and beta (D_out,) unless without bias
+    BatchNorm       β + scale ⊙ (h − mean)        arrays mean, scale = γ / √(variance + eps), beta, each (D,)
+    LayerNorm       β + γ ⊙ z                     arrays gamma, beta (D,); number: eps
+    Add             sum of the inputs
+    Concatenate     the inputs one below the other
+    Identity        h
+    an activation   by the name of its class; number: negative_slope of LeakyReLU, alpha of ELU
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    width: int
+    key: str  # the layer's place, as in the names of parameters: "2", "1.layer.0"
+    text: str  # what a reader calls it: the layer's repr
+    arrays: dict[str, Array] = field(default_factory=dict)
+    number: float = 0.0
+
+
+class Plan:
+    """The steps of a network, its arrays converted to `dtype`.
+
+    A layer outside the library counts as what its `frozen()` returns. Raises TypeError for what is no network and for a layer
+    no exporter knows; ValueError for a network of unknown width without `X`, for an X that does not fit, and for numbers that
+    are not finite in `dtype`.
+
+    >>> import backprop as bp
+    >>> net = bp.Sequential(bp.Linear(2, 3), bp.Residual(bp.Tanh()), bp.Dropout())
+    >>> [(step.kind, step.inputs, step.width) for step in Plan("export", net, None, "float32").steps]
+    [('Linear', (0,), 3), ('Tanh', (1,), 3), ('Add', (1, 2), 3)]
+    """
+
+    def __init__(self, who: str, net: Sequential, X: Any, dtype: str | None) -> None:
+        checks.instance(who, "net", net, Sequential)
+        self.who, self.net = who, net
+        self.dtype = np.dtype(dtype or net.phi.dtype)
+        self.X = None if X is None else checks.rows(who, X, net.in_features)
+        self.inputs = self._width_of_the_input()
+        self.widths, self.steps = [self.inputs], list[Step]()
+        if self._lower(net.frozen(), 0, "") == 0:
+            self._add("Identity", (0,), self.inputs, "", Identity())
+        self.outputs = self.widths[-1]
+
+    def _width_of_the_input(self) -> int:
+        if self.net.in_features is not None:
+            return self.net.in_features
+        if self.X is None:
+            advice = "Pass X, some rows of the data; or begin with a layer that knows, such as Linear."
+            raise ValueError(
+                checks.message(self.who, "a network that knows its number of inputs", "one of any", advice)
+            )
+        return int(self.X.shape[1])
+
+    def _add(self, kind: str, inputs: tuple[int, ...], width: int, key: str, layer: Layer, number: float = 0.0) -> int:
+        text = kind if layer.children else layer.label.removeprefix("Frozen")
+        self.steps.append(Step(kind, inputs, width, key, text, self._arrays(layer, key), number))
+        self.widths.append(width)
+        return len(self.steps)
+
+    def _lower(self, layer: Layer, h: int, key: str) -> int:
+        """Append the steps of a layer that takes value h; return the index of its own value."""
+        kind, width = type(layer), self.widths[h]
+        if kind is Sequential:
+            for name, child in layer.children.items():
+                h = self._lower(child, h, f"{key}.{name}".lstrip("."))
+            return h
+        if kind is Residual or kind is FanOut:
+            values = [self._lower(child, h, f"{key}.{name}") for name, child in layer.children.items()]
+            return self._join(layer, h, values, key)
+        if kind is Identity:
+            return h
+        if kind is Linear:
+            return self._add("Linear", (h,), layer.parameters["omega"].shape[0], key, layer)
+        if kind is FrozenBatchNorm:
+            return self._add("BatchNorm", (h,), width, key, layer)
+        if isinstance(layer, LayerNorm) and kind is LayerNorm:
+            return self._add("LayerNorm", (h,), width, key, layer, layer.eps)
+        if kind in ACTIVATIONS:
+            setting = ACTIVATIONS[kind]
+            return self._add(kind.__name__, (h,), width, key, layer, getattr(layer, setting) if setting else 0.0)
+        raise unknown(self.who, layer, key)
+
+    def _join(self, layer: Layer, h: int, values: list[int], key: str) -> int:
+        values = [h, *values] if isinstance(layer, Residual) else values
+        if len(values) == 1:
+            return values[0]
+        if isinstance(layer, FanOut) and layer.join == "concatenate":
+            return self._add("Concatenate", tuple(values), sum(self.widths[v] for v in values), key, layer)
+        return self._add("Add", tuple(values), self.widths[values[-1]], key, layer)
+
+    def _arrays(self, layer: Layer, key: str) -> dict[str, Array]:
+        if layer.children:
+            return {}
+        arrays = dict(layer.parameters)
+        if isinstance(layer, FrozenBatchNorm):
+            mean, variance = layer.buffers["running_mean"], layer.buffers["running_variance"]
+            # Not folded into β: where the mean is large beside σ, scale·h − scale·mean would lose the digits.
+            arrays = {"mean": mean, "scale": arrays["gamma"] / np.sqrt(variance + layer.eps), "beta": arrays["beta"]}
+        with np.errstate(over="ignore"):
+            arrays = {name: np.ascontiguousarray(array, self.dtype) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            if not checks.all_finite(array):
+                where = np.argwhere(~np.isfinite(array))[0].tolist()
+                expected = f"finite numbers in {key}.{name}, as {self.dtype}"
+                raise ValueError(checks.message(self.who, expected, f"{array[tuple(where)]} at {where}"))
+        return arrays
+
+
+def unknown(who: str, layer: Layer, key: str) -> TypeError:
+    """The error of a layer that has no counterpart elsewhere."""
+    advice = "Put layers in its place that compute the same; for a layer of your own, `frozen()` may return them."
+    return TypeError(
+        checks.message(who, "layers of the library other than Elementwise", f"{layer.label} at {key}", advice)
+    )

@@ -1,0 +1,242 @@
+"""Training as a film: the decision boundary and the loss, epoch by epoch, as a GIF or as a page with a slider."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.container import write_atomically
+from backprop.pictures import ACCENT, INK
+from backprop.plots import canvas
+from backprop.plots.boundary import Plane, View
+from backprop.training import Callback, Epoch, History, Trainer
+
+SUFFIXES = (".gif", ".html")
+MOST_FRAMES = 100  # of more epochs, some are left out
+HOLD = 2.0  # seconds on the last frame of a GIF
+RESOLUTION, DPI, SHADES = 120, 90, 128
+
+
+def animate_training(
+    trainer: Trainer,
+    X: Any,
+    y: Any,
+    path: str | os.PathLike[str],
+    *,
+    epochs: int = 30,
+    classes: Any = None,
+    threshold: float = 0.0,
+    frames_per_second: float = 5.0,
+    verbose: int = 1,
+) -> History:
+    """Train for `epochs`, and write a film of it: the plane as `decision_boundary` draws it, and the loss so far.
+
+    The suffix of `path` decides: ".gif", or ".html", one file that needs no network, with buttons, a slider and the arrow keys.
+    The first frame is the network before training, the others are epochs; of more than 100, some are left out. The loss is that
+    of all rows at the weights one sees. X (N, 2), y (N,), `classes` and `threshold` are as in `decision_boundary`, `verbose` as
+    in `fit`. Returns the history.
+
+    The file is written when training is over, whole or not at all; Ctrl-C ends training, and the film with it. An error in
+    training writes nothing.
+
+    Raises ValueError for another suffix, FileNotFoundError for a folder that is not there, TypeError or ValueError for what does
+    not fit, all before the first step; OSError where the file cannot be written.
+    """
+    who = "animate_training"
+    checks.instance(who, "trainer", trainer, Trainer)
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(checks.message(who, "a path that ends in .gif or .html", repr(os.fspath(path))))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{who}: there is no folder {os.fspath(path.parent)!r}.")
+    epochs = checks.integer(who, "epochs", epochs)
+    frames_per_second = checks.number(who, "frames_per_second", frames_per_second, above=0, most=50)
+    canvas.axes(who, None, 1, 1)  # without matplotlib, say so now
+    plane = Plane.around(who, X, RESOLUTION)
+    view = View(who, trainer.net, X, y, classes, checks.number(who, "threshold", threshold))
+    film = Film(view, plane, X, y, every=math.ceil(epochs / MOST_FRAMES), last=trainer.epochs_done + epochs)
+    history = trainer.fit(X, y, epochs=epochs, callbacks=[film], verbose=verbose)
+    pictures = film.pictures()
+    if path.suffix.lower() == ".gif":
+        write_atomically(path, gif(pictures, frames_per_second))
+    else:
+        write_atomically(path, page(pictures, film.captions(), frames_per_second).encode())
+    return history
+
+
+class Film(Callback):
+    """A callback that keeps what each frame needs, and draws all of them when their common scale is known."""
+
+    def __init__(self, view: View, plane: Plane, X: Any, y: Any, every: int, last: int) -> None:
+        self.view, self.plane, self.X, self.y, self.every, self.last = view, plane, X, y, every, last
+        self.epochs: list[int] = []
+        self.losses: list[float] = []
+        self.heights: list[Array] = []
+
+    def start(self, trainer: Any) -> None:
+        """The network before training."""
+        self._keep(trainer, trainer.epochs_done)
+
+    def epoch(self, trainer: Any, record: Epoch) -> None:
+        """The network after an epoch, if it has a frame."""
+        if (self.last - record.epoch) % self.every == 0:
+            self._keep(trainer, record.epoch)
+
+    def _keep(self, trainer: Any, epoch: int) -> None:
+        loss, heights = trainer.evaluate(self.X, self.y)["loss"], self.view.heights(self.plane)
+        self.epochs.append(epoch)  # all three or, after Ctrl-C, none
+        self.losses.append(loss)
+        self.heights.append(heights.astype(np.float32))
+
+    def captions(self) -> list[str]:
+        """A line about each frame."""
+        return [f"epoch {epoch}: loss {loss:.4g}" for epoch, loss in zip(self.epochs, self.losses, strict=True)]
+
+    def pictures(self) -> list[Any]:
+        """The frames as images of Pillow. All have the layout of the first: finding one takes longer than the rest."""
+        found: list[Any] = []
+        places: list[Any] = []
+        for i in range(len(self.epochs)):
+            figure = self._figure(i)
+            if places:
+                figure.set_layout_engine("none")
+            for ax, place in zip(figure.axes, places, strict=False):
+                ax.set_position(place)
+            found.append(_image(figure))
+            places = [ax.get_position() for ax in figure.axes]
+        return found
+
+    def _figure(self, i: int) -> Any:
+        from matplotlib.ticker import MaxNLocator
+
+        left, right = canvas.panels("animate_training", None, 2, 4.1 + self.view.legend_width / 2, 3.6)
+        limits = min(map(np.min, self.heights)), max(map(np.max, self.heights))
+        self.view.draw(left, self.plane, self.heights[i], limits=limits)
+        left.set_title(f"epoch {self.epochs[i]}", loc="left")
+        right.plot(self.epochs, self.losses, color="none")  # the same axis in each frame
+        right.plot(self.epochs[: i + 1], self.losses[: i + 1], color=INK)
+        right.plot(self.epochs[i], self.losses[i], "o", ms=8, color=ACCENT, mec=INK)
+        canvas.logarithmic(right, np.array(self.losses))
+        right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        right.set_title(f"loss {self.losses[i]:.4g}", loc="left")
+        right.set(xlabel="epoch", ylabel="loss")
+        right.grid(alpha=0.3)
+        return left.figure
+
+
+def _image(figure: Any) -> Any:
+    """A figure as an image of few colors."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.dpi = DPI
+    agg: Any = FigureCanvasAgg(figure)
+    agg.draw()
+    return Image.fromarray(np.asarray(agg.buffer_rgba())[..., :3].copy()).quantize(SHADES)
+
+
+def gif(pictures: list[Any], frames_per_second: float) -> bytes:
+    """An animated GIF that starts again when it is over."""
+    into, duration = io.BytesIO(), round(1000 / frames_per_second)
+    durations = [duration] * (len(pictures) - 1) + [max(duration, round(1000 * HOLD))]
+    pictures[0].save(into, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    return into.getvalue()
+
+
+def page(pictures: list[Any], captions: list[str], frames_per_second: float) -> str:
+    """A page of HTML that holds its frames and needs nothing else."""
+    frames = []
+    for picture in pictures:
+        into = io.BytesIO()
+        picture.save(into, "PNG", optimize=True)
+        frames.append("data:image/png;base64," + base64.b64encode(into.getvalue()).decode())
+    last = len(frames) - 1
+    return (
+        PAGE.replace("{{last}}", str(last))
+        .replace("{{caption}}", html.escape(captions[last]))
+        .replace("{{width}}", str(pictures[0].width))
+        .replace("{{delay}}", json.dumps(1000 / frames_per_second))
+        .replace("{{captions}}", json.dumps(captions))
+        .replace("{{frame}}", frames[last])
+        .replace("{{frames}}", json.dumps(frames))
+    )
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Training, epoch by epoch</title>
+<style>
+body { font: 16px/1.5 sans-serif; margin: 1.5rem auto; padding: 0 1rem; max-width: {{width}}px; color: #111; background: #fff }
+img { display: block; width: 100%; height: auto }
+.row { display: flex; gap: .5rem; align-items: center; margin-top: .75rem }
+button { font: inherit; padding: .3rem .8rem; min-width: 5rem }
+input { flex: 1; min-width: 6rem }
+</style>
+</head>
+<body>
+<img id="frame" alt="Decision boundary and loss, {{caption}}" src="{{frame}}">
+<div class="row">
+<button id="play" type="button">Play</button>
+<input id="slider" type="range" min="0" max="{{last}}" value="{{last}}" step="1" aria-label="frame">
+</div>
+<p id="caption" aria-live="off">{{caption}}</p>
+<noscript>This is the last frame; the others need JavaScript.</noscript>
+<script>
+"use strict";
+const frames = {{frames}};
+const captions = {{captions}};
+const delay = {{delay}};
+const image = document.getElementById("frame");
+const button = document.getElementById("play");
+const slider = document.getElementById("slider");
+const caption = document.getElementById("caption");
+let timer = null;
+
+function show(i) {
+  slider.value = i;
+  image.src = frames[i];
+  image.alt = "Decision boundary and loss, " + captions[i];
+  caption.textContent = captions[i];
+  slider.setAttribute("aria-valuetext", captions[i]);
+}
+function pause() {
+  clearInterval(timer);
+  timer = null;
+  button.textContent = "Play";
+}
+function play() {
+  if (Number(slider.value) >= frames.length - 1) show(0);
+  button.textContent = "Pause";
+  timer = setInterval(function () {
+    const next = Number(slider.value) + 1;
+    if (next < frames.length) show(next);
+    if (next >= frames.length - 1) pause();
+  }, delay);
+}
+button.addEventListener("click", function () { timer === null ? play() : pause(); });
+slider.addEventListener("input", function () { pause(); show(Number(slider.value)); });
+document.addEventListener("keydown", function (event) {
+  if (event.target === slider || event.target === button) return;
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step) { pause(); show(Math.min(frames.length - 1, Math.max(0, Number(slider.value) + step))); }
+  if (event.key === " ") { event.preventDefault(); timer === null ? play() : pause(); }
+});
+// Whoever has asked for less motion starts it with the button.
+if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) { show(0); play(); }
+</script>
+</body>
+</html>
+"""

@@ -1,0 +1,281 @@
+"""Training in one file, to be taken up again where it was left, with the same bits as if it had never stopped.
+
+    φ, running statistics, the optimizer's t and state    what a step reads and writes
+    epochs, batches, the loss so far                      where the next step is, and what the epoch's record needs
+    a schedule's memory, generators                       what else changes while training
+    network, loss, optimizer, constraints, settings       as data (see `architecture`)
+    the data's fingerprint                                with other data `fit` raises ValueError
+    versions, BLAS, kernel, threads                       with others `resume` warns
+
+Shuffling and dropout need no state: they depend on (seed, epoch) and (seed, step, shard) alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from backprop import checks, container
+from backprop.architecture import build, describe, tensors, with_classes
+from backprop.checks import Array
+from backprop.container import FileFormatError
+from backprop.layers import Layer
+from backprop.losses import Loss
+from backprop.optimizers import Optimizer
+from backprop.schedules import Schedule
+from backprop.sequential import Sequential
+from backprop.training import threads
+from backprop.training.data import Examples
+from backprop.training.descent import Position
+
+if TYPE_CHECKING:
+    from backprop.training.trainer import Trainer
+
+KIND = "checkpoint"
+STATE, CALLBACKS = "optimizer.", "callbacks."  # with which the names of arrays begin that are not the network's
+SETTINGS = ("batch_size", "shuffle", "seed", "shards", "threads", "deterministic")
+NUMBERS = (bool, int, float, str, type(None))
+
+AnyTrainer = TypeVar("AnyTrainer", bound="Trainer")
+Part = TypeVar("Part", Sequential, Loss, Optimizer)
+
+
+def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
+    """Write the file of `Trainer.save`."""
+    data = trainer._data
+    about: dict[str, Any] = {
+        "net": described(trainer.net),
+        "loss": described(trainer.loss),
+        "optimizer": described(trainer.optimizer),
+        "settings": {name: getattr(trainer, name) for name in SETTINGS},
+        "constraints": {pattern: describe(each) for pattern, each in trainer.constraints.items()},
+        "memory": memory(trainer.optimizer),
+        "generators": {name: as_lists(g.bit_generator.state) for name, g in generators(trainer.net)},
+        "position": dataclasses.asdict(trainer._descent.position.rest()),
+        "data": data.fingerprint() if isinstance(data, Examples) else data,
+        "machine": machine(trainer),
+        "notes": trainer.notes,
+        "callbacks": [],
+    }
+    found = arrays(trainer.net, trainer.optimizer)
+    running = [(type(callback).__name__, callback.state()) for callback in trainer._callbacks]
+    for i, (name, state) in enumerate(running or trainer._waiting):
+        found |= {f"{CALLBACKS}{i}.{key}": value for key, value in state.items() if isinstance(value, np.ndarray)}
+        numbers = {key: as_json(value) for key, value in state.items() if not isinstance(value, np.ndarray)}
+        about["callbacks"].append([name, numbers])
+    container.write(path, KIND, about, found)
+
+
+def arrays(net: Sequential, optimizer: Optimizer) -> dict[str, Array]:
+    """Everything a step reads and writes, by the name it has in the file; a network's tensors begin with the key of a layer."""
+    return tensors(net) | {STATE + name: array for name, array in optimizer.state.items()}
+
+
+def described(part: Sequential | Loss | Optimizer) -> dict[str, Any]:
+    """Its name, line by line, and itself as data; where it is none, `resume` has to be given the object."""
+    instead = {"learning_rate": part.schedule} if isinstance(part, Optimizer) else {}
+    data, reason = as_data(part, **instead)
+    return {"name": list(outline(part)) if isinstance(part, Layer) else [repr(part)], "data": data, "reason": reason}
+
+
+def as_data(thing: object, **instead: Any) -> tuple[dict[str, Any] | None, str]:
+    """What `build` makes it of again, or None and the reason."""
+    try:
+        return describe(thing, **instead), ""
+    except TypeError as error:
+        return None, str(error)
+
+
+def outline(layer: Layer, path: str = "net") -> Iterator[str]:
+    """A line for a layer and for each inside it."""
+    arguments = not layer.children and as_data(layer)[0]
+    yield f"{path} = {checks.call(layer) if arguments else layer.label}"
+    for key, child in layer.children.items():
+        yield from outline(child, f"{path}.{key}")
+
+
+def memory(thing: Optimizer | Schedule) -> dict[str, Any]:
+    """What it remembers of the steps behind it: attributes that are numbers or words and no arguments of its class."""
+    arguments = inspect.signature(type(thing).__init__).parameters
+    found: dict[str, Any] = {}
+    for name, value in vars(thing).items():
+        if isinstance(value, Schedule):
+            found[name] = memory(value)
+        elif isinstance(value, NUMBERS) and name not in arguments:
+            found[name] = as_json(value)
+    return found
+
+
+def as_json(value: Any) -> Any:
+    """A number or word; [text] for a number that is not finite, for which JSON has no word."""
+    return [repr(value)] if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(value: Any) -> Any:
+    """What `as_json` was given."""
+    return float(value[0]) if isinstance(value, list) else value
+
+
+def remember(thing: Optimizer | Schedule, found: Mapping[str, Any]) -> None:
+    """Put back what `memory` found."""
+    for name, value in found.items():
+        if isinstance(value, dict):
+            remember(vars(thing)[name], value)
+        elif name in vars(thing):
+            setattr(thing, name, from_json(value))
+
+
+def generators(layer: Layer, path: str = "") -> Iterator[tuple[str, np.random.Generator]]:
+    """The generators of a layer and those inside it, by place."""
+    for name, value in vars(layer).items():
+        if isinstance(value, np.random.Generator):
+            yield path + name, value
+    for key, child in layer.children.items():
+        yield from generators(child, f"{path}{key}.")
+
+
+def as_lists(state: Any) -> Any:
+    """A generator's state without arrays."""
+    if isinstance(state, Mapping):
+        return {name: as_lists(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
+
+
+def machine(trainer: Trainer) -> dict[str, str]:
+    """What else decides the last bits: versions, the BLAS and its kernels, and, unless it is all the same, threads."""
+    import scipy
+
+    version = import_module("backprop").__version__  # an import would go up the floors
+    found = {"backprop": version, "numpy": np.__version__, "scipy": scipy.__version__}
+    for library in sorted((library.info() for library in threads._blas_libraries()), key=lambda info: info["filepath"]):
+        name = f"BLAS of {os.path.basename(library['filepath'])}"
+        found[name] = " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture"))
+    found["vector instructions"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"])
+    if not trainer.deterministic:
+        found["threads"] = str(threads.cores() if trainer.threads == "auto" else trainer.threads)
+    return found
+
+
+def check_data(who: str, expected: Mapping[str, Any], examples: Examples) -> None:
+    """Refuse other data than those of the file, naming the first thing that differs."""
+    found = examples.fingerprint()
+    for name, value in expected.items():
+        if found.get(name) != value:
+            advice = "Training goes on with the same data; Trainer.resume(…, other_data=True) allows others."
+            raise ValueError(checks.message(who, f"{name} {value}, as in the file", f"{found.get(name)}", advice))
+
+
+def check_machine(path: str, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Warn of the first thing that may change bits."""
+    for name in {**expected, **found}:
+        if expected.get(name) != found.get(name):
+            advice = "Training goes on, but its last bits may not be those of a run that never stopped."
+            wanted = f"{name} {expected.get(name, 'missing')}, as where it was saved"
+            text = checks.message(f"Trainer.resume({path!r})", wanted, found.get(name, "none"), advice)
+            warnings.warn(text, stacklevel=4)
+            return
+
+
+def resume(
+    kind: type[AnyTrainer],
+    path: str | os.PathLike[str],
+    classes: Iterable[type],
+    net: Sequential | None,
+    loss: Loss | None,
+    optimizer: Optimizer | None,
+    other_data: bool,
+) -> AnyTrainer:
+    """The trainer of `Trainer.resume`. What is handed in stays as it is until the whole file is known to fit."""
+    known = with_classes("Trainer.resume", [Sequential, *classes])
+    about, found = container.read(path, KIND)
+    name = os.fspath(path)
+    weights = {tensor: array for tensor, array in found.items() if not tensor.startswith((STATE, CALLBACKS))}
+    try:
+        net = part(name, "net", about["net"], net, known, weights)
+        loss = part(name, "loss", about["loss"], loss, known)
+        optimizer = part(name, "optimizer", about["optimizer"], optimizer, known)
+        check_arrays(net, optimizer, found)
+        constraints = {pattern: build(each, known) for pattern, each in about["constraints"].items()}
+        trainer = kind(net, loss, optimizer, **about["settings"], constraints=constraints)
+        there = dict(about["machine"])
+        put(trainer, about, found)
+    except Missing as error:
+        raise TypeError(str(error)) from None
+    except Exception as error:  # a constructor of one's own may raise anything
+        text, got = f"{name}: {error}", f"{type(error).__name__}: {error}"
+        raise FileFormatError(text if ": expected " in text else checks.message(name, "a checkpoint", got)) from error
+    if checks.boolean("Trainer.resume", "other_data", other_data):
+        trainer.epochs_done, trainer._data = trainer.epochs_done, None
+    check_machine(name, there, machine(trainer))
+    return trainer
+
+
+class Missing(Exception):
+    """An argument that this file needs."""
+
+
+def part(
+    path: str,
+    name: str,
+    stored: Mapping[str, Any],
+    given: Part | None,
+    known: Mapping[str, type],
+    weights: dict[str, Array] | None = None,
+) -> Part:
+    """The network, loss or optimizer of the file: the one that was handed in if it is the same, else a new one."""
+    if given is None:
+        if stored["data"] is None:
+            raise Missing(checks.message(f"Trainer.resume({path!r})", f"{name}=…", "none", stored["reason"]))
+        return build(stored["data"], known, dict(weights or {}))
+    for saved, line in zip_longest(stored["name"], described(given)["name"], fillvalue="nothing"):
+        if saved != line:
+            raise ValueError(checks.message("Trainer.resume", f"{saved}, as in the file", line))
+    return given
+
+
+def check_arrays(net: Sequential, optimizer: Optimizer, found: Mapping[str, Array]) -> None:
+    """Refuse arrays of another network or optimizer, naming the first."""
+    like_phi = {STATE + name: net.phi for name in optimizer.slots if STATE + name in found}
+    expected = tensors(net) | like_phi
+    for name in [*expected, *(name for name in found if not name.startswith((STATE, CALLBACKS)))]:
+        shapes = [f"shape {a[name].shape} of {a[name].dtype}" if name in a else "none" for a in (found, expected)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(checks.message("Trainer.resume", f"{name} with {shapes[0]}, as in the file", shapes[1]))
+
+
+def put(trainer: Trainer, about: Mapping[str, Any], found: Mapping[str, Array]) -> None:
+    """Write what the file holds to a new trainer."""
+    net, optimizer = trainer.net, trainer.optimizer
+    trainer._descent.position = Position(**about["position"])
+    trainer._data, trainer._begun_with = about["data"], (trainer.batch_size, trainer.seed)
+    trainer.notes = about["notes"]
+    for i, (name, numbers) in enumerate(about["callbacks"]):
+        start = f"{CALLBACKS}{i}."
+        state = {key[len(start) :]: array for key, array in found.items() if key.startswith(start)}
+        trainer._waiting.append((name, state | {key: from_json(value) for key, value in numbers.items()}))
+    states = [(generator, about["generators"][name]) for name, generator in generators(net)]
+    for generator, state in states:
+        generator.bit_generator.state = state
+    remember(optimizer, about["memory"])
+    optimizer.state = {name[len(STATE) :]: array for name, array in found.items() if name.startswith(STATE)}
+    for name, array in tensors(net).items():
+        array[...] = found[name]
+
+
+def go_on(trainer: Trainer) -> None:
+    """Give the callbacks that have just started what those of the file remembered, each the first left of its class."""
+    waiting, trainer._waiting = trainer._waiting, []
+    for callback in trainer._callbacks:
+        of_its_class = [each for each in waiting if each[0] == type(callback).__name__]
+        if of_its_class:
+            waiting.remove(of_its_class[0])
+            callback.go_on(dict(of_its_class[0][1]))

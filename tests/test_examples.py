@@ -1,0 +1,56 @@
+"""The examples, run small; the notebook cell by cell."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MOST_LINES = 80
+
+
+def source(path):
+    """The code of a script or a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_runs_and_draws(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--quick", "--out", str(tmp_path)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert (tmp_path / f"{path.stem}.png").stat().st_size > 5_000
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], "saved without outputs"
+            exec(compile("".join(cell["source"]), f"{path.name}[{number}]", "exec"), names)
+    assert names["report"].passed
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: path.stem)
+def test_is_short_and_uses_what_is_public(path):
+    code = source(path)
+    assert len(code.splitlines()) < MOST_LINES
+    compile(code, path.name, "exec")
+    assert "import _" not in code
+
+
+def test_there_is_one_for_each_thing_promised():
+    expected = {"digits", "table", "quantiles", "pendulum", "image", "larger_than_memory", "tour"}
+    assert expected == {path.stem for path in [*SCRIPTS, *NOTEBOOKS]}
