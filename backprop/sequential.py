@@ -37,7 +37,8 @@ class Sequential(Composite):
     `dtype` is "float32" or "float64".
 
     With `checkpoint=k` the training pass stores only every k-th activation and computes the others again in `backward`,
-    segment by segment: the same bits, memory for K/k + k activations instead of K (least at k = √K), one more forward pass.
+    segment by segment: the same bits, in training memory for K/k + k activations instead of K (least at k = √K), one more forward
+    pass. In a network of your own hands k more are kept, so that `backward` may be called twice.
     Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", arXiv:1604.06174.
 
     Raises ValueError for no layers, for widths that cannot chain, and for a layer that is used twice; TypeError for what

@@ -18,7 +18,7 @@ PAGES = [
 ]
 FOLDERS = ("backprop", "tests", "benchmarks", "docs", "examples")
 CODE = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-README, API = (ROOT / "README.md").read_text("utf-8"), (ROOT / "docs" / "api.md").read_text("utf-8")
+API = (ROOT / "docs" / "api.md").read_text("utf-8")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -39,7 +39,7 @@ def run(page):
     return namespace
 
 
-# Those that have a closer test: TestReadme, and test_notes_pages.py for the notes.
+# Those that have a closer test: test_readme.py, and test_notes_pages.py for the notes.
 ELSEWHERE = re.compile(r"README\.md|docs/notes/\d\d_.*")
 
 
@@ -61,38 +61,10 @@ def test_the_first_page_shows_what_it_prints(tmp_path, monkeypatch, capsys):
     assert form(capsys.readouterr().out) == form(shown)
 
 
-class TestReadme:
-    def test_trains_a_classifier_in_fifteen_lines(self, tmp_path, monkeypatch, capsys):
-        (block,) = BLOCK.findall(README)
-        assert block.startswith("import backprop as bp\n")
-        assert len(block.splitlines()) <= 15
-        monkeypatch.chdir(tmp_path)
-        assert run(ROOT / "README.md")["result"]["accuracy"] >= 0.95
-        printed = capsys.readouterr().out.splitlines()
-        shown = re.search(r"^```text\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1].splitlines()
-
-        def form(lines):
-            return [re.sub(r"\d+\.\d%|\d\.\de-\d+", "#", line) for line in lines]
-
-        assert form(printed[-len(shown) :]) == form(shown)
-
-    def test_opens_with_the_two_commands(self):
-        title, sentence, fence, *rest = [line for line in README.splitlines() if line]
-        assert title.startswith("# ")
-        assert sentence.endswith(".")
-        assert fence == "```"
-        assert [line.split("#")[0].strip() for line in rest[:2]] == ["make demo", "make test"]
-
-    def test_has_a_place_for_the_speed_table(self):
-        assert README.count("<!-- speed -->") == README.count("<!-- /speed -->") == 1
-        assert README.index("<!-- speed -->") < README.index("<!-- /speed -->")
-
-    def test_names_every_layer_loss_and_rule(self):
-        for name in bp.__all__:
-            thing = getattr(bp, name)
-            kinds = (bp.Layer, bp.Loss, bp.Optimizer, bp.Schedule)
-            if inspect.isclass(thing) and issubclass(thing, kinds) and not inspect.isabstract(thing):
-                assert f"`{name}`" in README
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.search(r"^cff-version: 1\.2\.0$", citation, re.MULTILINE)
+    assert re.search(rf"^version: {re.escape(bp.__version__)}$", citation, re.MULTILINE)
 
 
 @every_page

@@ -53,6 +53,15 @@ def _blas_libraries() -> list[Any]:
     return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
+@cache
+def _scipys() -> list[Any]:
+    """SciPy's BLAS, told by its folder: NumPy's own, in numpy.libs, has "scipy" in its name, too. All, where it has none."""
+    libraries = _blas_libraries()
+    return [
+        library for library in libraries if {"scipy", "scipy.libs"} & set(Path(library.filepath).parts)
+    ] or libraries
+
+
 _guard = threading.Lock()
 _before: list[list[int]] = []  # the settings to go back to, once for each trainer at work: the first one's count
 
@@ -63,11 +72,7 @@ def blas_threads(n: int) -> Iterator[None]:
 
     What was set before comes back when the last trainer at work, of several in threads, is done.
     """
-    libraries = _blas_libraries()
-    # By the folder: NumPy's own, in numpy.libs, is called libscipy_openblas, too.
-    ours = [
-        library for library in libraries if {"scipy", "scipy.libs"} & set(Path(library.filepath).parts)
-    ] or libraries
+    libraries, ours = _blas_libraries(), _scipys()
     with _guard:
         _before.append([library.num_threads for library in libraries])
         for library in libraries:

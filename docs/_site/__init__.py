@@ -1,0 +1,1 @@
+"""How the site is made from the pages of this folder; `python docs/build.py` makes it."""

@@ -1,0 +1,137 @@
+"""Photograph the built site, wide and narrow, light and dark: `python docs/look.py [site] [folder]`. Needs Chromium.
+
+Each page is opened in a frame of its own width on a local server. Besides the pictures, it says which pages are wider than their
+frame (something overflows), which show mathematics as TeX, which pictures are missing, and whether search finds something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+OUT = Path(__file__).resolve().parents[1] / "out"
+WIDTHS, THEMES, HEIGHT = (1300, 400), ("dark", "light"), 2400
+SEARCH = "search.html?q=softmax"
+FRAME = """<!doctype html><body style="margin:0"><iframe id="f" width="{width}" height="{height}" style="border:0"
+src="/{page}"></iframe><script>
+localStorage.setItem("theme", "{theme}");
+function look() {{
+  const page = document.getElementById("f").contentDocument;
+  const boxes = [page.documentElement, page.querySelector(".content")].filter(e => e && e.scrollWidth > e.clientWidth + 1);
+  const wide = boxes.length ? [...page.querySelectorAll("article *")]
+    .filter(e => e.getBoundingClientRect().right > {width} + 1).slice(0, 5).map(e => e.tagName + "." + e.className) : null;
+  const tex = [...page.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container")).length;
+  const broken = [...page.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src);
+  const found = page.querySelectorAll("#search-results li").length;
+  const error = page.querySelectorAll("mjx-merror").length;
+  document.body.dataset.report = JSON.stringify({{wide, tex, broken, found, error}});
+}}
+setTimeout(look, 4000);
+</script>"""
+
+
+class Silent(SimpleHTTPRequestHandler):
+    """Serves the site, and for /frame?… a page that frames one of its pages."""
+
+    def do_GET(self) -> None:
+        """Answer with a file, or with a frame."""
+        name, _, query = self.path.partition("?")
+        if name != "/frame":
+            super().do_GET()
+            return
+        width, theme, page = query.split(",", 2)
+        body = FRAME.format(width=int(width), height=HEIGHT, theme=theme, page=html.escape(page)).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def served(site: Path) -> Iterator[str]:
+    """The address of a local server of the site."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+def browse(browser: str, address: str, width: int, *options: str) -> str:
+    """Open an address without a display, let its scripts run, and return what the browser prints."""
+    common = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000"]
+    window = f"--window-size={max(width, 500)},{HEIGHT}"
+    command = [browser, *common, window, *options, address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def look(browser: str, address: str, page: str, width: int, theme: str, picture: Path) -> list[str]:
+    """Photograph a page, and list what is wrong with it."""
+    frame = f"{address}/frame?{width},{theme},{page}"
+    browse(browser, frame, width, f"--screenshot={picture}")
+    found = re.search(r'data-report="([^"]*)"', browse(browser, frame, width, "--dump-dom"))
+    if not found:
+        return ["could not be opened"]
+    report = json.loads(html.unescape(found[1]))
+    wrong = [f"is wider than {width}: {report['wide']}"] if report["wide"] is not None else []
+    wrong += [f"shows {report['tex']} formulas as TeX"] if report["tex"] else []
+    wrong += [f"has {report['error']} formulas with errors"] if report["error"] else []
+    wrong += [f"lacks pictures {report['broken']}"] if report["broken"] else []
+    wrong += ["finds nothing"] if page.startswith("search") and not report["found"] else []
+    return wrong
+
+
+def main() -> int:
+    """Visit the pages, and say what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("site", nargs="?", type=Path, default=OUT / "site")
+    parser.add_argument("out", nargs="?", type=Path, default=OUT / "look")
+    parser.add_argument("--pages", nargs="*", help="only these, such as index.html")
+    arguments = parser.parse_args()
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        print("There is no Chromium to look with.")
+        return 0
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    every = sorted(page.relative_to(arguments.site).as_posix() for page in arguments.site.rglob("*.html"))
+    pages = arguments.pages or [
+        page for page in every if not page.startswith(("source/", "_", "genindex", "search"))
+    ] + [SEARCH]
+    # Every page in the two ways in which most goes wrong; those asked for in all four.
+    ways = (
+        [(width, theme) for width in WIDTHS for theme in THEMES]
+        if arguments.pages
+        else list(zip(WIDTHS, THEMES, strict=True))
+    )
+    views = [(page, width, theme) for page in pages for width, theme in ways]
+
+    def visit(view: tuple[str, int, str]) -> list[str]:
+        page, width, theme = view
+        name = re.sub(r"\W+", "-", page.partition(".html")[0])
+        picture = arguments.out / f"{name}-{width}-{theme}.png"
+        return [f"{page} ({width}, {theme}) {fault}" for fault in look(browser, address, page, width, theme, picture)]
+
+    with served(arguments.site) as address, ThreadPoolExecutor(3) as pool:
+        faults = [fault for found in pool.map(visit, views) for fault in found]
+    print(*faults, f"{len(pages)} pages, {len(faults)} faults; the pictures are in {arguments.out}", sep="\n")
+    return min(len(faults), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

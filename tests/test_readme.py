@@ -1,0 +1,79 @@
+"""The session of a newcomer: what the README says, in its order, each step in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def run(folder, *command):
+    """What a command prints; it must succeed."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class TestSession:
+    def test_from_import_to_a_prediction_in_another_process(self, tmp_path):
+        train, predict = blocks("python")
+        assert train.startswith("import backprop as bp\n")
+        assert len(train.splitlines()) <= 15
+        printed = run(tmp_path, sys.executable, "-W", "error", "-c", train)
+        losses = [float(line.split()[1]) for line in printed.splitlines()[:10]]
+        assert losses[-1] < losses[0] / 5
+        assert float(re.search(r"test accuracy ([\d.]+)%", printed)[1]) > 96
+        shown = blocks("text")[0]  # the same lines, but for the last digits
+        for told, expected in zip(printed.splitlines()[10:], shown.splitlines(), strict=True):
+            assert re.split(r"\d+\.\d", told)[0] == re.split(r"\d+\.\d", expected)[0]
+        answers = run(tmp_path, sys.executable, "-W", "error", "-c", predict)
+        read, written = (np.fromstring(part, int, sep=" ") for part in re.findall(r"\[([\d ]+)\]", answers))
+        assert np.mean(read == written) >= 0.9
+
+    def test_from_a_table_to_predictions(self, tmp_path):
+        pytest.importorskip("pyarrow")
+        rng = np.random.default_rng(0)
+        size, town = rng.uniform(20, 120, 300).round(), rng.choice(["Bonn", "Ulm"], 300)
+        rows = [f"{s},{t},{10 * s + 100 * (t == 'Ulm')}" for s, t in zip(size, town, strict=True)]
+        (tmp_path / "flats.csv").write_text("\n".join(["size,town,rent", *rows]), encoding="utf-8")
+        (tmp_path / "new.csv").write_text("town,size\nUlm,50\nBonn,50\n", encoding="utf-8")
+        commands = [
+            line[2:].split() for line in "".join(blocks("console")).splitlines() if line.startswith("$ backprop")
+        ]
+        assert [command[1] for command in commands] == ["fit", "predict"]
+        for command in commands:
+            run(tmp_path, sys.executable, "-m", *command)
+        heading, *predicted = (tmp_path / "predictions.csv").read_text(encoding="utf-8").split()
+        assert heading.strip('"') == "rent"
+        np.testing.assert_allclose([float(rent) for rent in predicted], [600, 500], rtol=0.1)
+
+    def test_opens_with_the_two_commands_of_the_makefile(self):
+        title, sentence, fence, *rest = [line for line in README.splitlines() if line]
+        assert title.startswith("# ")
+        assert sentence.endswith(".")
+        assert fence == "```"
+        commands = [line.split("#")[0].split()[1] for line in rest[:2]]
+        assert commands == ["demo", "test"]
+        for command in commands:
+            assert re.search(rf"^{command}:", MAKEFILE, re.MULTILINE)
+
+    def test_has_a_place_for_the_speed_table(self):
+        assert README.count("<!-- speed -->") == README.count("<!-- /speed -->") == 1
+        assert README.index("<!-- speed -->") < README.index("<!-- /speed -->")
+
+    def test_is_one_screen_of_text(self):
+        text = re.sub(r"```.*?```|^\|.*?$|<!--.*?-->", "", README, flags=re.DOTALL | re.MULTILINE)
+        assert len(text.split()) < 550
+        assert len(re.findall(r"!\[", README)) == 1
