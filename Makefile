@@ -7,7 +7,7 @@ demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest tests backprop
+	$(BIN)/python -m pytest -n auto tests backprop
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

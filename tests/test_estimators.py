@@ -527,7 +527,8 @@ class TestEarlyStopping:
 
 def bp_held_out(model, n):
     """The rows that early stopping held out of n."""
-    split = copy.deepcopy(model._course.split)
+    split = sklearn.utils.check_random_state(0)
+    split.set_state(model._course.split)
     return sklearn.model_selection.train_test_split(np.arange(n), test_size=0.1, random_state=split)[1]
 
 

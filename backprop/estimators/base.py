@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, check_X_y, validate_data
 
 from backprop import checks
+from backprop.blas import norm
 from backprop.checks import Array
 from backprop.container import PathLike
 from backprop.estimators import build, data, files, parameters, scoring
@@ -114,7 +115,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         units = [features, *build.widths(self.hidden_layer_sizes), self.n_outputs_]
         self.network_ = build.network(units, self.activation, self.dropout, random, dtype)
         self.n_layers_ = len(units)
-        split = copy.deepcopy(random)
+        split = random.get_state()  # of which a copy is a hundred times dearer
         self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split)
         self.t_ = 0
         self.loss_curve_: list[float] = []
@@ -140,15 +141,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             if self._input_scaling is None:
                 self._input_scaling = Standardization(X, w)
             X = self._input_scaling.forth(X)
-        return X if data.is_mapped(X) else np.asarray(X, dtype)
+        with np.errstate(over="ignore"):  # numbers that do not fit are looked for afterwards
+            return X if data.is_mapped(X) else np.asarray(X, dtype)
 
     def _decay(self, examples: float) -> float | dict[str, float]:
         """λ of scikit-learn's penalty ½ α Σ Ω² / examples: on Ω alone."""
         return {"*.omega": self.alpha / examples} if self.alpha else 0.0
 
     def _penalty(self, examples: float) -> float:
-        with np.errstate(over="ignore"):  # weights that diverged are told of by the trainer
-            return 0.5 * self.alpha / examples * sum(float(np.sum(np.square(c, dtype=float))) for c in self.coefs_)
+        lengths = [norm(a.ravel()) for name, a in self.network_.parameters.items() if name.endswith("omega")]
+        return 0.5 * self.alpha / examples * sum(length * length for length in lengths)
 
     def _minimize(self, X: Any, targets: Array, w: Array | None, held_out: tuple[Any, ...] | None) -> None:
         X, net = self._scaled(X, w), self.network_
@@ -210,8 +212,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         n, course = X.shape[0], self._course
         batch_size = min(200, n) if self.batch_size == "auto" else min(self.batch_size, n)
         weight = batch_size if w is None else batch_size * float(w.mean())
-        net = self._trainee(batch_size < n and data.fits_single(X, targets))
-        rows, trained = self._scaled(X, w, net.phi.dtype), self._as_trained(targets, w)
+        rows, trained = self._in_trained_dtype(X, w, targets, batch_size < n), self._as_trained(targets, w)
+        net = self._trainee()
         trainer = self._trainer(net, n, batch_size, weight)
         tasks = EpochTasks(self, epochs, X=X, y=y)
         validation = self._validation(held_out, net.phi.dtype)
@@ -250,16 +252,25 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             course.last = phi.copy()
         phi[...] = course.best
 
-    def _trainee(self, stochastic: bool) -> Sequential:
-        """The network that descends: `network_`, or with dtype="auto" a copy of it in float32 for minibatches.
+    def _in_trained_dtype(self, X: Any, w: Array | None, targets: Array, stochastic: bool) -> Any:
+        """X in what descent computes in: with dtype="auto" float32 for minibatches, else the network's.
 
         A minibatch's gradient is off by far more than float32 rounds, and half as many bytes go through memory.
         """
+        course = self._course
+        if course.dtype is None and stochastic and self.dtype == "auto":
+            rows = self._scaled(X, w, np.float32)
+            if data.fits_single(rows, targets):
+                course.dtype = np.dtype(np.float32)
+                return rows
+        course.dtype = course.dtype or self.network_.phi.dtype
+        return self._scaled(X, w, course.dtype)
+
+    def _trainee(self) -> Sequential:
+        """The network that descends: `network_`, or a copy of it in the dtype of the training."""
         course, net = self._course, self.network_
         if course.last is not None:
             net.phi[...], course.last = course.last, None
-        if course.dtype is None:
-            course.dtype = np.dtype(np.float32) if stochastic and self.dtype == "auto" else net.phi.dtype
         return net if course.dtype == net.phi.dtype else build.in_dtype(net, course.dtype)
 
     def _trainer(self, net: Sequential, n: int, batch_size: int, weight: float) -> Trainer:
@@ -358,9 +369,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self, X: Any, y: Array, targets: Array, w: Array | None
     ) -> tuple[Any, Array, Array, Array | None, tuple[Any, ...]]:
         """The part to train on, and what early stopping holds out: (X, y, encoded y), and weights if there are any."""
+        random = check_random_state(0)
+        random.set_state(self._course.split)
         train, held = train_test_split(
             np.arange(X.shape[0]),
-            random_state=copy.deepcopy(self._course.split),
+            random_state=random,
             test_size=checks.number(type(self).__name__, "validation_fraction", self.validation_fraction, above=0),
             stratify=self._stratify(y),
         )

@@ -24,7 +24,9 @@ class Course:
     """
 
     seed: int
-    split: Any = field(repr=False)  # the random state by which each fit that goes on holds out the same examples
+    split: Any = field(
+        repr=False
+    )  # the state of the generator by which each fit that goes on holds out the same examples
     dtype: np.dtype[Any] | None = None
     optimizer: Optimizer | None = None
     epochs: int = 0

@@ -53,7 +53,7 @@ def fits_single(*arrays: Any) -> bool:
     >>> fits_single(np.array([1e3, -1e5])), fits_single(np.array([1e30]))
     (True, False)
     """
-    dense = [array.data if hasattr(array, "tocsr") else array for array in arrays]
+    dense = [array.matrix.data if isinstance(array, SparseRows) else array for array in arrays]
     return all(a.size == 0 or max(a.max(), -a.min()) < SINGLE for a in dense if a.dtype.kind == "f")
 
 

@@ -68,7 +68,7 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
         _restore(model, about["story"])
         model.table_ = None if about["table"] is None else Table.from_state(about["table"])
         model._loss_function = model._make_loss()
-        model._course = Course(seed=0, split=check_random_state(0))
+        model._course = Course(seed=0, split=check_random_state(0).get_state())
         model.network_ = architecture.build(about["network"], known, arrays)
         if arrays:
             raise ValueError(checks.message("model", "the tensors of its network", f"also {sorted(arrays)[:3]}"))

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from backprop import checks
@@ -110,26 +110,22 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _encode(self, y: Array, *, reset: bool) -> Array:
         """Labels (N,) for softmax, 0 and 1 (N, K) or (N,) for logistic."""
-        check_classification_targets(y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        found = np.unique(y) if y.ndim == 1 else y
         if reset:
             classes = self.__dict__.pop("_classes_given", None)
-            known = y if classes is None or y.ndim == 2 else classes
-            self._binarizer = LabelBinarizer().fit(known)
+            self._binarizer = LabelBinarizer().fit(found if classes is None or y.ndim == 2 else classes)
             self.classes_ = self._binarizer.classes_
             if len(self.classes_) < 2:
-                advice = "There is nothing to learn."
-                expected = "y with at least two classes"
-                raise ValueError(
-                    checks.message("MLPClassifier", expected, f"one class, {self.classes_.tolist()[0]!r}", advice)
-                )
-            kind = type_of_target(known)
-            self.out_activation_ = "softmax" if kind == "multiclass" else "logistic"
-        unknown = set(np.unique(y)) - set(self.classes_) if y.ndim == 1 else set()
+                got, advice = f"one class, {self.classes_.tolist()[0]!r}", "There is nothing to learn."
+                raise ValueError(checks.message("MLPClassifier", "y with at least two classes", got, advice))
+            self.out_activation_ = "softmax" if y.ndim == 1 and len(self.classes_) > 2 else "logistic"
+        unknown = sorted(set(found.tolist()) - set(self.classes_.tolist())) if y.ndim == 1 else []
         if unknown:
-            got = f"also {sorted(unknown)}"
-            raise ValueError(checks.message("MLPClassifier", f"y with classes {list(self.classes_)}", got))
+            expected = f"y with classes {self.classes_.tolist()}"
+            raise ValueError(checks.message("MLPClassifier", expected, f"also {unknown}"))
         if self.out_activation_ == "softmax":
             return np.searchsorted(self.classes_, y)
         return np.asarray(self._binarizer.transform(y), np.float64)
