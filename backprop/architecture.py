@@ -81,7 +81,7 @@ def describe(thing: Any, **instead: Any) -> Data:
     children = thing.children if isinstance(thing, Layer) else {}
     places = _places(kind, children)
     found = {name: value for name, value in _arguments(thing, instead, places).items() if name not in places.values()}
-    data = {"class": kind.__name__, "arguments": {name: _plain(who, name, value) for name, value in found.items()}}
+    data = {"class": kind.__name__, "arguments": {name: plain(who, name, value) for name, value in found.items()}}
     return data | {"layers": {key: describe(child) for key, child in children.items()}} if places else data
 
 
@@ -191,8 +191,11 @@ def _has_gap(value: Any) -> bool:
     return any(part is ... for part in parts)
 
 
-def _plain(who: str, name: str, value: Any) -> Any:
-    """An argument as JSON has it; tuples, dicts and numbers that are not finite are marked as such."""
+def plain(who: str, name: str, value: Any) -> Any:
+    """An argument as JSON has it, and `value` reads it; tuples, dicts and numbers that are not finite are marked as such.
+
+    Raises TypeError, with `who` and `name`, for what is not data.
+    """
     if isinstance(value, np.dtype):
         return value.name
     if isinstance(value, np.generic):
@@ -202,10 +205,10 @@ def _plain(who: str, name: str, value: Any) -> Any:
     if type(value) is float:
         return value if math.isfinite(value) else {"float": repr(value)}
     if type(value) in (list, tuple):
-        parts = [_plain(who, name, part) for part in value]
+        parts = [plain(who, name, part) for part in value]
         return parts if type(value) is list else {"tuple": parts}
     if type(value) is dict and all(type(key) is str for key in value):
-        return {"dict": {key: _plain(who, name, part) for key, part in value.items()}}
+        return {"dict": {key: plain(who, name, part) for key, part in value.items()}}
     if isinstance(value, THINGS):
         return describe(value)
     advice = (
@@ -213,6 +216,15 @@ def _plain(who: str, name: str, value: Any) -> Any:
         "its class when loading."
     )
     raise TypeError(checks.message(who, "arguments that are data, to be saved", f"{name}={value!r}", advice))
+
+
+def value(data: Any) -> Any:
+    """What `plain` was given, for things of the library. Raises ValueError or TypeError for anything else.
+
+    >>> value(plain("", "rates", (0.1, float("inf"))))
+    (0.1, inf)
+    """
+    return _Builder(LIBRARY, {}).value(data)
 
 
 class _Undrawn(initializers.Initializer):
@@ -254,7 +266,7 @@ class _Builder:
         return self.classes[name], {key: self.value(value) for key, value in arguments.items()}, children
 
     def value(self, data: Any) -> Any:
-        """The argument that `_plain` made plain."""
+        """The argument that `plain` made plain."""
         if isinstance(data, list):
             return [self.value(part) for part in data]
         if not isinstance(data, dict):

@@ -6,7 +6,6 @@ does not hold. The layout is described in docs/files.md, for readers in other la
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import json
@@ -14,21 +13,15 @@ import math
 import os
 import re
 import reprlib
-import secrets
 import stat
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from backprop import checks
+from backprop.atomic import PathLike, naming, remove_strays, write_atomically
 from backprop.checks import Array
-
-if sys.platform != "win32":
-    import fcntl
 
 FORMAT = 1
 START = f'{{"__metadata__":{{"format":"backprop {FORMAT}","sha256":"'.encode()
@@ -46,9 +39,8 @@ TYPE_NAMES = {kind: name for name, kind in TYPES.items()}
 MOST_HEADER = 1 << 21  # bytes
 MOST_VALUES = 1 << 16
 MOST_DIGITS = 100  # of a whole number; reading more takes time that grows with their square
+MOST_DEPTH = 200  # lists and dicts inside each other; `repr` and `build` come to Python's limit at about twice that
 PIECE = 1 << 20  # bytes hashed while they are in cache
-
-PathLike = str | os.PathLike[str]
 
 
 class FileFormatError(ValueError):
@@ -66,6 +58,17 @@ class FileFormatError(ValueError):
 def refuse(path: PathLike, expected: str, got: str, advice: str = "") -> NoReturn:
     """Raise the FileFormatError of this path."""
     raise FileFormatError(checks.message(os.fspath(path), expected, got, advice)) from None
+
+
+def refusal(path: PathLike, expected: str, error: Exception) -> FileFormatError:
+    """The FileFormatError for an error of whatever a file is to be turned into; a constructor of one's own may raise anything.
+
+    Words of the file may stand in it at any length, so it is cut.
+    """
+    text = str(error)
+    if ": expected " not in text:
+        text = checks.message("what it holds", expected, f"{type(error).__name__}: {text}".rstrip("."))
+    return FileFormatError(f"{os.fspath(path)}: {text if len(text) < 800 else f'{text[:500]} … {text[-250:]}'}")
 
 
 def write(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
@@ -108,6 +111,8 @@ def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping
     }
     text = _json({"__metadata__": metadata, **entries}).encode()
     text += b" " * (-len(text) % 8)
+    if _depth(about) > MOST_DEPTH:
+        raise ValueError(checks.message(os.fspath(path), f"at most {MOST_DEPTH} levels of data", "more"))
     if len(text) > MOST_HEADER or _values(text) > MOST_VALUES:
         expected = f"at most {MOST_HEADER:,} bytes and {MOST_VALUES:,} values beside the tensors"
         raise ValueError(checks.message(os.fspath(path), expected, f"{len(text):,} and {_values(text):,}"))
@@ -123,12 +128,21 @@ def _values(text: bytes) -> int:
     return text.count(b"{") + text.count(b"[") + text.count(b",")
 
 
+def _depth(data: Any) -> int:
+    """How many lists and dicts are inside each other; counting stops beyond the most that may be."""
+    depth, level = 0, [data]
+    while (level := [each for each in level if isinstance(each, dict | list)]) and depth <= MOST_DEPTH:
+        level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+        depth += 1
+    return depth
+
+
 def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
     """The plain data and the arrays of a file of this kind.
 
     Raises FileFormatError for a file that is not exactly as `write` left it, OSError for one that cannot be read.
     """
-    with _naming(path), _open(path) as file:
+    with naming(path), _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         header = _read_header(path, file, size)
         entries = _parse(path, header[8:])
@@ -176,10 +190,13 @@ def _parse(path: PathLike, text: bytes) -> dict[str, Any]:
         refuse(path, f"at most {MOST_VALUES:,} values in the header", f"{_values(text):,}")
     try:
         data = DECODER.decode(text.decode("ascii"))
+        depth = _depth(data)
     except RecursionError:
-        refuse(path, "JSON", "values nested too deeply")
+        depth = MOST_DEPTH + 1
     except ValueError as error:
         refuse(path, "JSON", str(error))
+    if depth > MOST_DEPTH:
+        refuse(path, f"at most {MOST_DEPTH} levels of JSON", "values nested too deeply")
     if not isinstance(data, dict):
         refuse(path, "JSON with names", reprlib.repr(data))
     return data
@@ -264,122 +281,3 @@ def _read_tensor(path: PathLike, file: BinaryIO, digest: Any, shape: tuple[int, 
             refuse(path, "a file at rest", "one that was cut short while it was read")
         digest.update(piece)
     return array
-
-
-def write_atomically(path: PathLike, *pieces: bytes | memoryview) -> None:
-    """Write the pieces to a file beside `path`, make it durable, and put it in place in one move.
-
-    A link is followed. A file keeps the permissions it had; a new one has those of any new file. What earlier writers of the
-    same path left behind when they were killed is removed, but never a file that somebody is writing.
-
-    Raises OSError; the file that was there before is then still there, and nothing else.
-    """
-    with _naming(path):
-        target = Path(os.path.realpath(path))
-        existed = target.exists()
-        if existed and not target.is_file():
-            raise OSError(errno.EISDIR if target.is_dir() else errno.EINVAL, "Not a regular file", str(path))
-        remove_strays(target)
-        file, part = _create(target)
-        before = _beside(target)
-        try:
-            with file:
-                _write(file.fileno(), pieces)
-                if existed:
-                    with suppress(OSError):  # of a file system without permissions, or without links
-                        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
-                        os.link(target, before)
-                if sys.platform == "win32":
-                    file.close()  # only then it can be moved there; elsewhere the lock stays until it has been
-                os.replace(part, target)
-            _make_durable(target, existed, before)
-        finally:
-            for left in (part, before):
-                left.unlink(missing_ok=True)
-
-
-def _create(target: Path) -> tuple[BinaryIO, Path]:
-    """A new file beside the target, locked: whoever looks for strays sees that its writer is alive."""
-    while True:
-        part = _beside(target)
-        file = open(part, "xb", buffering=0)  # noqa: SIM115
-        if sys.platform != "win32":
-            with suppress(OSError):  # of a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if os.fstat(file.fileno()).st_nlink == 0:  # taken for a stray before it was locked
-                file.close()
-                continue
-        return file, part
-
-
-def _write(file: int, pieces: Iterable[bytes | memoryview]) -> None:
-    for piece in pieces:
-        left = memoryview(piece)
-        while left:
-            left = left[os.write(file, left) :]
-    os.fsync(file)
-
-
-def _make_durable(target: Path, existed: bool, before: Path) -> None:
-    """Bring the new name to the disk; if that fails, bring the old file back, as for every other error."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    try:
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # said by file systems that do not do this
-                raise
-        finally:
-            os.close(folder)
-    except BaseException:
-        if before.exists():
-            os.replace(before, target)
-        elif not existed:
-            target.unlink()
-        raise
-
-
-def _beside(target: Path) -> Path:
-    return target.with_name(f".{_stem(target)}.{secrets.token_hex(4)}.part")
-
-
-def _stem(target: Path) -> str:
-    """The target's name, or a digest of it where a longer one might be too long."""
-    name = os.fsencode(target.name)
-    return target.name if len(name) < 200 else hashlib.sha256(name).hexdigest()
-
-
-def remove_strays(path: PathLike) -> None:
-    """Remove what killed writers of this path left behind, as far as that is possible. A living one holds a lock."""
-    target = Path(os.path.realpath(path))
-    found: list[str] = []
-    stray = re.compile(re.escape(f".{_stem(target)}.") + r"[0-9a-f]{8}\.part")
-    with suppress(OSError), os.scandir(target.parent) as entries:
-        found = [
-            entry.path for entry in entries if stray.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-        ]
-    for part in found:
-        with suppress(OSError):
-            _remove_unless_locked(part)
-
-
-def _remove_unless_locked(part: str) -> None:
-    if sys.platform == "win32":
-        os.unlink(part)  # refused there while it is open
-        return
-    with open(part, "r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(part)
-
-
-@contextmanager
-def _naming(path: PathLike) -> Iterator[None]:
-    """Let every OSError name the path that the caller knows."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename == os.fspath(path) and error.filename2 is None:
-            raise
-        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Self
@@ -10,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from backprop import architecture, checks, container
+from backprop.atomic import PathLike
 from backprop.blas import Landing
 from backprop.checks import Array
-from backprop.container import PathLike
 from backprop.layers import Composite, Gradients, Layer, Residual
 
 BLOCK_BYTES = 1 << 22  # predict works on about this much of X at a time, so that activations stay in cache
@@ -289,8 +288,8 @@ class Sequential(Composite):
                 raise ValueError(checks.message("network", f"a {cls.__name__}", f"a {type(net).__name__}"))
             if arrays:
                 raise ValueError(checks.message("network", "the tensors of its layers", f"also {sorted(arrays)[:3]}"))
-        except Exception as error:  # a constructor of one's own may raise anything
-            raise container.FileFormatError(f"{os.fspath(path)}: {error or type(error).__name__}") from error
+        except Exception as error:
+            raise container.refusal(path, "a network", error) from error
         return net
 
     @property

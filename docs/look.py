@@ -17,12 +17,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 OUT = Path(__file__).resolve().parents[1] / "out"
-WIDTHS, THEMES, HEIGHT = (1300, 400), ("dark", "light"), 2400
+WIDTHS, THEMES = (1300, 400), ("dark", "light")
+LEAST, MOST = 900, 15_000  # heights; a picture shows the whole page, if it is no longer than that
 SEARCH = "search.html?q=softmax"
 FRAME = """<!doctype html><body style="margin:0"><iframe id="f" width="{width}" height="{height}" style="border:0"
 src="/{page}"></iframe><script>
@@ -35,15 +36,17 @@ function look() {{
   const tex = [...page.querySelectorAll(".math")].filter(e => !e.querySelector("mjx-container")).length;
   const broken = [...page.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src);
   const found = page.querySelectorAll("#search-results li").length;
+  const cut = [...page.querySelectorAll("div.math")].filter(e => e.scrollWidth > e.clientWidth + 1).length;
   const error = page.querySelectorAll("mjx-merror").length;
-  document.body.dataset.report = JSON.stringify({{wide, tex, broken, found, error}});
+  const height = page.documentElement.scrollHeight;
+  document.body.dataset.report = JSON.stringify({{wide, tex, broken, found, error, cut, height}});
 }}
 setTimeout(look, 4000);
 </script>"""
 
 
 class Silent(SimpleHTTPRequestHandler):
-    """Serves the site, and for /frame?… a page that frames one of its pages."""
+    """Serves the site, and for /frame?width,height,theme,page a page that frames one of its pages."""
 
     def do_GET(self) -> None:
         """Answer with a file, or with a frame."""
@@ -51,8 +54,8 @@ class Silent(SimpleHTTPRequestHandler):
         if name != "/frame":
             super().do_GET()
             return
-        width, theme, page = query.split(",", 2)
-        body = FRAME.format(width=int(width), height=HEIGHT, theme=theme, page=html.escape(page)).encode()
+        width, height, theme, page = query.split(",", 3)
+        body = FRAME.format(width=int(width), height=int(height), theme=theme, page=html.escape(page)).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
@@ -60,6 +63,11 @@ class Silent(SimpleHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
+
+    def handle(self) -> None:
+        """Answer; a browser that is done before it has everything is no mistake."""
+        with suppress(ConnectionError):
+            super().handle()
 
 
 @contextmanager
@@ -73,25 +81,30 @@ def served(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def browse(browser: str, address: str, width: int, *options: str) -> str:
+def browse(browser: str, address: str, width: int, height: int, *options: str) -> str:
     """Open an address without a display, let its scripts run, and return what the browser prints."""
     common = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000"]
-    window = f"--window-size={max(width, 500)},{HEIGHT}"
+    window = f"--window-size={max(width, 500)},{height}"
     command = [browser, *common, window, *options, address]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def look(browser: str, address: str, page: str, width: int, theme: str, picture: Path) -> list[str]:
     """Photograph a page, and list what is wrong with it."""
-    frame = f"{address}/frame?{width},{theme},{page}"
-    browse(browser, frame, width, f"--screenshot={picture}")
-    found = re.search(r'data-report="([^"]*)"', browse(browser, frame, width, "--dump-dom"))
+
+    def frame(height: int) -> str:
+        return f"{address}/frame?{width},{height},{theme},{page}"
+
+    found = re.search(r'data-report="([^"]*)"', browse(browser, frame(LEAST), width, LEAST, "--dump-dom"))
     if not found:
         return ["could not be opened"]
     report = json.loads(html.unescape(found[1]))
+    height = min(max(report["height"], LEAST), MOST)
+    browse(browser, frame(height), width, height, f"--screenshot={picture}")
     wrong = [f"is wider than {width}: {report['wide']}"] if report["wide"] is not None else []
     wrong += [f"shows {report['tex']} formulas as TeX"] if report["tex"] else []
     wrong += [f"has {report['error']} formulas with errors"] if report["error"] else []
+    wrong += [f"has {report['cut']} formulas wider than {width}"] if report["cut"] else []
     wrong += [f"lacks pictures {report['broken']}"] if report["broken"] else []
     wrong += ["finds nothing"] if page.startswith("search") and not report["found"] else []
     return wrong

@@ -1,4 +1,4 @@
-"""Files of `net.save`, changed and signed again: what only somebody who means it can make."""
+"""Files of ours, changed and signed again: what only somebody who means it can make."""
 
 from __future__ import annotations
 
@@ -39,3 +39,28 @@ def headed(text: bytes, about: str = "{}") -> bytes:
     """A signed file with a header that goes on as `text` after its metadata."""
     start = START + b"0" * 64 + b'","kind":"network","about":' + json.dumps(about).encode() + b"}"
     return pack(start + text)
+
+
+def mutated(data: bytes, generator) -> bytes:
+    """One change of one of the kinds that happen to files."""
+    a, b = sorted(generator.integers(0, len(data) + 1, 2).tolist())
+    b = min(b, a + 40)
+    noise = generator.bytes(int(generator.integers(1, 9)))
+    match int(generator.integers(7)):
+        case 0:  # bits
+            changed = bytearray(data)
+            for i in generator.integers(0, len(data), int(generator.integers(1, 5))):
+                changed[i] ^= 1 << int(generator.integers(8))
+            return bytes(changed)
+        case 1:
+            return data[:a] + noise + data[a + len(noise) :]
+        case 2:
+            return data[:a] + noise + data[a:]
+        case 3:
+            return data[:a] + data[b:]
+        case 4:
+            return data[:b] + data[a:b] + data[b:]
+        case 5:  # of digits and signs, that change what JSON says
+            return data[:a] + b'0123456789[]{}",:-.eE'[(i := int(generator.integers(21))) : i + 1] + data[a + 1 :]
+        case _:
+            return data[:a] + bytes(b - a) + data[b:]

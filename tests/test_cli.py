@@ -1007,6 +1007,17 @@ class TestProcesses:
             write({"rent": np.arange(50.0)}, None, ".csv")
         assert taken.decode().split() == ["rent", *(f"{value:.1f}" for value in range(50))]
 
+    def test_a_row_longer_than_a_block_of_the_reader(self, tmp_path):
+        """It once was refused, and then Python waited for the reader's threads for ever."""
+        rows = "".join(f"{i},u,{i}\n" for i in range(30))
+        (tmp_path / "long.csv").write_text(f"size,note,rent\n1,{'x' * 3_000_000},2\n{rows}")
+        fit = ["fit", "long.csv", "--target", "rent", "--drop", "note", "--out", "m.safetensors", "--epochs", "1"]
+        done = subprocess.run(
+            [sys.executable, "-m", "backprop", *fit], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Read 31 rows" in done.stderr
+
     def test_as_a_module(self):
         result = subprocess.run([*BACKPROP, "nothing"], capture_output=True, text=True)
         assert result.returncode == 2

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forgery import DIGEST, START, forge, headed, pack, parts, sign
+from forgery import DIGEST, START, forge, headed, mutated, pack, parts, sign
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
@@ -360,31 +360,6 @@ class TestBadInput:
         assert isinstance(raised, OSError)
         assert str(path) in str(raised)
         assert raised.errno == errno.EIO
-
-
-def mutated(data, generator):
-    """One change of one of the kinds that happen to files."""
-    a, b = sorted(generator.integers(0, len(data) + 1, 2).tolist())
-    b = min(b, a + 40)
-    noise = generator.bytes(int(generator.integers(1, 9)))
-    match int(generator.integers(7)):
-        case 0:  # bits
-            changed = bytearray(data)
-            for i in generator.integers(0, len(data), int(generator.integers(1, 5))):
-                changed[i] ^= 1 << int(generator.integers(8))
-            return bytes(changed)
-        case 1:
-            return data[:a] + noise + data[a + len(noise) :]
-        case 2:
-            return data[:a] + noise + data[a:]
-        case 3:
-            return data[:a] + data[b:]
-        case 4:
-            return data[:b] + data[a:b] + data[b:]
-        case 5:  # of digits and signs, that change what JSON says
-            return data[:a] + b'0123456789[]{}",:-.eE'[(i := int(generator.integers(21))) : i + 1] + data[a + 1 :]
-        case _:
-            return data[:a] + bytes(b - a) + data[b:]
 
 
 def fail(*_, **__):

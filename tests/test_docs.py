@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,56 @@ def test_names_of_the_library_exist(page):
         thing = bp
         for part in dotted.split("."):
             thing = getattr(thing, part)
+
+
+def in_sentences(page):
+    """The code in backticks of a page, without its blocks."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`]+)`", text)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "migrate"], ids=name_of)
+def test_calls_in_sentences_name_arguments_there_are(page):
+    for call in (match for code in in_sentences(page) if (match := re.fullmatch(r"(?:bp\.)?([\w.]+)\((.+)\)", code))):
+        first, _, rest = call[1].partition(".")
+        thing = things().get(first) or getattr(bp, first, None) or getattr(bp.estimators, first, None)
+        for part in rest.split(".") if rest else []:
+            thing = getattr(thing, part, None)
+        if thing is not None:
+            parameters = inspect.signature(thing).parameters
+            outermost = re.sub(r"\([^()]*\)|\[[^][]*\]|\{[^{}]*\}", "", call[2])
+            named = set(re.findall(r"(\w+)=", outermost))
+            assert named <= set(parameters) or "kwargs" in parameters, call[0]
+
+
+class TestHouse:
+    DESIGN = (ROOT / "docs" / "design.md").read_text("utf-8")
+    DRAWING = re.search(r"^```text\n(.*?)^```$", DESIGN, re.MULTILINE | re.DOTALL)[1]
+
+    def test_every_room_is_drawn(self):
+        package = ROOT / "backprop"
+        modules = [*package.iterdir(), *(package / "training").iterdir(), *(package / "gradients").iterdir()]
+        rooms = {path.stem for path in modules if path.suffix == ".py" or (path / "__init__.py").exists()}
+        assert rooms - {"__init__", "training", "gradients"} - set(re.findall(r"\w+", self.DRAWING)) == set()
+
+    def test_rooms_are_drawn_on_their_floors(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+        floors = re.split(r"^ *├─+┤$", self.DRAWING, flags=re.MULTILINE)
+        assert len(floors) == 5
+        drawn = []
+        for rooms in project["tool"]["importlinter"]["contracts"][0]["layers"]:
+            names = [room.removeprefix("backprop.") for room in rooms.split(" | ")]
+            names = ["insight" if name == "gradients" else name for name in names]
+            (floor,) = {i for i, floor in enumerate(floors) for name in names if re.search(rf"\b{name}\b", floor)}
+            drawn.append(floor)
+        assert drawn == sorted(drawn)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md"])
+def test_files_named_in_sentences_exist(name):
+    for code in in_sentences(ROOT / name):
+        if re.fullmatch(r"[\w./]+\.(py|md|toml)|[\w./]+/", code):
+            assert (ROOT / code).exists() or (ROOT / "backprop" / code).exists(), code
 
 
 @pytest.mark.parametrize("path", [*PAGES, *CODE], ids=name_of)

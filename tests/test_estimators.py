@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -122,6 +123,9 @@ class TestBesideScikitLearn:
             {"momentum": 0.9, "nesterovs_momentum": False},
             {"momentum": 0.0, "learning_rate": "invscaling", "power_t": 0.3},
             {"momentum": 0.0, "learning_rate": "adaptive"},
+            {"momentum": 0.9, "learning_rate": "invscaling", "power_t": 0.3},
+            {"momentum": 0.9, "nesterovs_momentum": False, "learning_rate": "invscaling"},
+            {"momentum": 0.9, "learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1, "max_iter": 12},
             {"hidden_layer_sizes": 7},
             {"hidden_layer_sizes": [6, 5]},
             {"hidden_layer_sizes": ()},
@@ -130,7 +134,7 @@ class TestBesideScikitLearn:
     )
     def test_goes_by_the_same_rule(self, kind, rule):
         parameters = {**ONE_BATCH, "solver": "sgd", "learning_rate_init": 0.05, "max_iter": 5}
-        assert_same_weights(*both(kind, **parameters, **rule), tolerance=1e-10)
+        assert_same_weights(*both(kind, **{**parameters, **rule}), tolerance=1e-10)
 
     @every_kind
     def test_adam_differs_by_the_place_of_its_epsilon_alone(self, kind):
@@ -404,6 +408,96 @@ class TestWarmStart:
         assert model.t_ == before + 2 * N
         assert len(model.loss_curve_) == 5
 
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"solver": "sgd", "momentum": 0.0, "learning_rate_init": 0.05},
+            {"solver": "sgd", "momentum": 0.9, "learning_rate_init": 0.01},
+            {"solver": "sgd", "momentum": 0.0, "learning_rate": "invscaling", "learning_rate_init": 0.5},
+        ],
+        ids=str,
+    )
+    def test_parts_of_all_sizes_are_learned_as_by_scikit_learn(self, parameters):
+        """The penalty is shared by the examples of the part at hand, and "invscaling" counts examples."""
+        a, b = (model("one number", **{**ONE_BATCH, **parameters, "alpha": 1.0}) for model in (ours, theirs))
+        for start, stop in ((0, 2), (2, 30), (30, 35), (35, N), (0, 2)):
+            for model in (a, b):
+                model.set_params(batch_size="auto").partial_fit(X[start:stop], line[start:stop])
+        assert_same_weights(a, b, tolerance=1e-12)
+        assert_allclose(a.loss_curve_, b.loss_curve_, rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("parameters", "still"),
+        [
+            ({"learning_rate_init": 1e-300}, True),
+            ({"learning_rate_init": bp.StepDecay(1e-300, every=1)}, True),
+            ({"solver": "sgd", "learning_rate_init": 1e-300}, True),
+            ({"tol": 1e-9}, False),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_parameters_set_on_the_way_count(self, parameters, still, method):
+        model = ours("one number", warm_start=True, max_iter=3).fit(X, line)
+        before = model.network_.phi.copy()
+        getattr(model.set_params(**parameters), method)(X, line)
+        assert np.array_equal(model.network_.phi, before) == still
+
+    def test_a_rate_set_on_the_way_keeps_the_momentum(self):
+        one, other = (ours("one number", solver="sgd", warm_start=True, max_iter=5).fit(X, line) for _ in range(2))
+        one.set_params(learning_rate_init=2e-3).fit(X, line)
+        velocity, gone = one._course.optimizer.state["velocity"], other._course.optimizer
+        gone.schedule = bp.schedules.ConstantRate(2e-3)
+        assert_allclose(velocity, other.fit(X, line)._course.optimizer.state["velocity"], rtol=1e-6)
+
+    def test_a_decayed_rate_stays_unless_it_is_set(self):
+        model = ours("one number", solver="sgd", learning_rate="adaptive", learning_rate_init=0.1, n_iter_no_change=1)
+        model.set_params(warm_start=True, tol=1.0, max_iter=5).fit(X, line)
+        low = model._course.optimizer.learning_rate
+        assert low < 0.1
+        model.set_params(max_iter=1).fit(X, line)
+        assert model._course.optimizer.learning_rate == low
+        model.set_params(learning_rate_init=0.2, n_iter_no_change=100).fit(X, line)
+        assert model._course.optimizer.learning_rate == 0.2
+
+    def test_a_schedule_of_the_user_is_left_alone(self):
+        rate = bp.ReduceOnPlateau(0.1, patience=0)
+        model = MLPRegressor(hidden_layer_sizes=(5,), learning_rate_init=rate, max_iter=20, random_state=0)
+        first = model.fit(X, line).network_.phi.copy()
+        assert rate(0) == 0.1
+        assert_array_equal(model.fit(X, line).network_.phi, first)
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"hidden_layer_sizes": (5, 5)},
+            {"activation": "tanh"},
+            {"dropout": 0.5},
+            {"dtype": "float32"},
+            {"scale_targets": True},
+            {"loss": "huber"},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    @pytest.mark.parametrize("loaded", [False, True])
+    def test_another_network_on_the_way_is_refused(self, parameters, method, loaded, tmp_path):
+        model = MLPRegressor(hidden_layer_sizes=(5,), warm_start=True, max_iter=2, random_state=0).fit(X, line)
+        if loaded:
+            model.save(tmp_path / "model")
+            model = MLPRegressor.load(tmp_path / "model")
+        before = state(model.set_params(**parameters))
+        with pytest.raises(ValueError, match=f"{next(iter(parameters))} .* as when training began"):
+            getattr(model, method)(X, line)
+        assert state(model) == before
+        model.set_params(warm_start=False).fit(X, line)
+
+    def test_the_same_widths_in_other_words_go_on(self):
+        model = MLPRegressor(hidden_layer_sizes=(5,), warm_start=True, max_iter=2, random_state=0).fit(X, line)
+        for same in (5, [5], np.array([5])):
+            model.set_params(hidden_layer_sizes=same).fit(X, line)
+        assert model.t_ == 8 * N
+
     def test_l_bfgs_goes_on_from_its_weights(self):
         model = ours("one number", solver="lbfgs", warm_start=True, max_iter=5, activation="tanh").fit(X, line)
         first = model.loss_
@@ -437,6 +531,32 @@ class TestEarlyStopping:
         model.fit(X[:40], y[:40], validation_data=(X[held], y[held]))
         assert model.score(X[held], y[held]) == model.best_validation_score_ == max(model.validation_scores_)
         assert model.n_iter_ == len(model.validation_scores_) == len(model.validation_loss_curve_)
+
+    def test_classes_too_rare_to_be_held_out_in_their_shares(self):
+        """Scikit-learn does not stratify several classes, and two it cannot split either."""
+        rare = np.r_[2, np.arange(N - 1) % 2]
+        for y in (rare, np.arange(N) % 20):  # one example of a class; more classes than are held out
+            a, b = (
+                kind((5,), early_stopping=True, max_iter=3, random_state=0)
+                for kind in (MLPClassifier, neural_network.MLPClassifier)
+            )
+            assert_array_equal(a.fit(X, y).classes_, b.fit(X, y).classes_)
+            assert len(a.validation_scores_) == 3
+
+    def test_says_what_scikit_learn_says(self, capsys):
+        said = []
+        for model in (ours, theirs):
+            for parameters in (
+                {"early_stopping": True},
+                {"learning_rate": "adaptive", "n_iter_no_change": 1},
+                {"learning_rate_init": 1e-4},
+            ):
+                settings = {**ONE_BATCH, "solver": "sgd", "n_iter_no_change": 3, "max_iter": 20, "batch_size": "auto"}
+                model("one number", **{**settings, "tol": 1e-2, **parameters}, verbose=True).fit(X, line)
+            said.append(capsys.readouterr().out.splitlines())
+        digits = re.compile(r"(?<=\d\.\d{4})\d+")  # to four, as the mean of a loss is summed in another order
+        assert [digits.sub("", text) for text in said[0]] == [digits.sub("", text) for text in said[1]]
+        assert {line.split()[0] for line in said[0]} == {"Iteration", "Validation", "Training"}
 
     def test_stops(self):
         y = np.random.default_rng(0).normal(size=N)
@@ -525,11 +645,19 @@ class TestEarlyStopping:
         assert_allclose(weighted.validation_loss_curve_, only.validation_loss_curve_, rtol=1e-6)
 
 
-def bp_held_out(model, n):
+def bp_held_out(model, n, stratify=None):
     """The rows that early stopping held out of n."""
     split = sklearn.utils.check_random_state(0)
     split.set_state(model._course.split)
-    return sklearn.model_selection.train_test_split(np.arange(n), test_size=0.1, random_state=split)[1]
+    parts = sklearn.model_selection.train_test_split(np.arange(n), test_size=0.1, random_state=split, stratify=stratify)
+    return parts[1]
+
+
+def held_out_alone(model, y):
+    """Weights of which only those are not 0 that early stopping holds out."""
+    w = np.zeros(N)
+    w[bp_held_out(clone(model).fit(X, y), N, y)] = 1
+    return w
 
 
 class TestPrecision:
@@ -1127,8 +1255,57 @@ class TestScikitLearnsCallbacks:
         assert recorder.told.count("end epoch") == 2
 
 
+def test_a_lazy_frame_is_told_to_collect():
+    frame = pl.LazyFrame({"a": [1.0, 2.0], "b": [0.0, 1.0]})
+    for y in ("b", [1.0, 2.0]):
+        with pytest.raises(TypeError, match=r"MLPRegressor: .*got a lazy frame. Pass frame.collect\(\)"):
+            MLPRegressor(max_iter=2).fit(frame, y)
+
+
+class TestWarnings:
+    """They point at the line of whoever called, and are silenced by filters for scikit-learn's."""
+
+    @pytest.mark.parametrize("parameters", [{"solver": "lbfgs"}, {"solver": "adam"}, {"solver": "lbfgs", "max_fun": 3}])
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_not_converged(self, parameters, inside):
+        model = MLPRegressor(hidden_layer_sizes=(5,), random_state=0, **{"max_iter": 2, **parameters})
+        if "max_fun" in parameters:
+            model.set_params(max_iter=200)
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            (make_pipeline(StandardScaler(), model) if inside else model).fit(X, line)
+        assert [(each.category, each.filename) for each in caught] == [(ConvergenceWarning, __file__)]
+        assert "max_fun=3" in str(caught[0].message) or "max_fun" not in parameters
+        with warnings.catch_warnings(action="error"):
+            warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")
+            model.fit(X, line)
+
+    @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+    def test_advice(self, solver):
+        model = MLPRegressor(hidden_layer_sizes=(5,), solver=solver, max_iter=2, random_state=0)
+        with pytest.warns(bp.TrainingAdvice, match="inputs are not scaled") as caught:
+            model.fit(1e4 + X, line)
+        assert {each.filename for each in caught} == {__file__}
+
+    def test_advice_is_given_once_to_a_stream(self):
+        model = MLPRegressor(hidden_layer_sizes=(5,), random_state=0)
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            for start in range(0, N, 10):
+                model.partial_fit(1e4 + X[start : start + 10], line[start : start + 10])
+        assert [each.category for each in caught] == [bp.TrainingAdvice]
+
+
 class TestConversion:
     """From scikit-learn and back; predictions are equal up to the last digits."""
+
+    @pytest.mark.parametrize("parameters", [{"early_stopping": True}, {"solver": "lbfgs"}, {}], ids=str)
+    def test_theirs_goes_on(self, parameters):
+        """Also where it does not improve."""
+        theirs = to_sklearn(MLPClassifier((5,), max_iter=3, random_state=0, **parameters).fit(X, thirds))
+        if "early_stopping" in parameters:
+            theirs.best_validation_score_ = 1.0
+        theirs.best_loss_ = None if "early_stopping" in parameters else 0.0
+        before = theirs.t_
+        assert theirs.set_params(solver="adam", warm_start=True).fit(X, thirds).t_ > before
 
     @every_kind
     @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
@@ -1469,6 +1646,15 @@ REFUSED = {
     "numbers for classes": (lambda m: m.fit(X, line), "continuous"),
     "one class": (lambda m: m.fit(X, np.full(N, 3)), "at least two classes.*one class, 3"),
     "the only class": (lambda m: clone(m).partial_fit(X, np.full(N, "a"), classes=["a"]), "at least two classes"),
+    "class_weight 0": (
+        lambda m: m.set_params(class_weight={0: 0, 1: 0, 2: 0}).fit(X, thirds),
+        "class_weight ≥ 0, and > 0 for some",
+    ),
+    "class_weight -1": (lambda m: m.set_params(class_weight={0: -1, 1: 1, 2: 1}).fit(X, thirds), "class_weight ≥ 0"),
+    "weight in what is held out alone": (
+        lambda m: m.set_params(early_stopping=True).fit(X, line > 0, held_out_alone(m, line > 0)),
+        "sample_weight > 0",
+    ),
     "balanced in parts": (
         lambda m: clone(m).set_params(class_weight="balanced").partial_fit(X, thirds, classes=[0, 1, 2]),
         "class_weight a dict",
@@ -1484,11 +1670,15 @@ REFUSED = {
     "weights NaN": (lambda m: m.fit(X, thirds, sample_weight=np.full(N, np.nan)), "NaN"),
     "too few to hold out": (
         lambda m: m.set_params(early_stopping=True, validation_fraction=0.01).fit(X, thirds),
-        "validation_fraction|test_size",
+        "at least 2 examples.*got 1 of 60 by validation_fraction=0.01",
+    ),
+    "too few to train on": (
+        lambda m: m.set_params(early_stopping=True, validation_fraction=0.99).fit(X, thirds),
+        "some to train on, got 60 of 60 by validation_fraction=0.99",
     ),
     "one example of a class to hold out": (
         lambda m: m.set_params(early_stopping=True).fit(X, np.r_[1, np.zeros(N - 1, int)]),
-        "class",
+        r"each class to train on.*\[59, 1\] examples of \[0, 1\], and 6 to hold out",
     ),
     "validation data of other columns": (lambda m: m.fit(X, thirds, validation_data=(X[:, :2], thirds)), "features"),
     "validation data of other classes": (lambda m: m.fit(X, thirds, validation_data=(X, thirds + 5)), "classes"),
@@ -1569,6 +1759,22 @@ class TestErrors:
     def test_l_bfgs_has_no_partial_fit(self):
         assert not hasattr(MLPClassifier(solver="lbfgs"), "partial_fit")
         assert hasattr(MLPClassifier(), "partial_fit")
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_a_refused_fit_leaves_the_network_itself(self, method):
+        """Weights that somebody took from it are still its own."""
+        model = ours("one number", warm_start=True, max_iter=3).fit(X, line)
+        net, coefs, before = model.network_, model.coefs_, model.network_.phi.copy()
+
+        class Broken(bp.Callback):
+            def epoch(self, trainer, record):
+                raise ValueError("broken")
+
+        with pytest.raises(ValueError, match="broken"):
+            getattr(model.set_params(callbacks=[Broken()], learning_rate_init=0.1), method)(X, line)
+        assert model.network_ is net
+        assert np.shares_memory(coefs[0], net.phi)
+        assert_array_equal(net.phi, before)
 
     def test_a_refused_fit_leaves_no_trace_in_the_next(self):
         a, b = (ours("one number", warm_start=True, max_iter=3, dropout=0.2).fit(X, line) for _ in range(2))

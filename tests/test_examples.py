@@ -51,6 +51,15 @@ def test_is_short_and_uses_what_is_public(path):
     assert "import _" not in code
 
 
+@pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: path.stem)
+def test_is_in_the_gallery_with_its_picture(path):
+    docs = FOLDER.parent / "docs"
+    gallery = (docs / "gallery.md").read_text(encoding="utf-8")
+    assert f"](../examples/{path.name})" in gallery
+    assert f"](gallery/{path.stem}.png)" in gallery
+    assert (docs / "gallery" / f"{path.stem}.png").stat().st_size > 5_000
+
+
 def test_there_is_one_for_each_thing_promised():
     expected = {"digits", "table", "quantiles", "pendulum", "image", "larger_than_memory", "tour"}
     assert expected == {path.stem for path in [*SCRIPTS, *NOTEBOOKS]}

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutants import NoShortcut
+
+import backprop as bp
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
@@ -68,6 +71,12 @@ class TestSession:
         assert commands == ["demo", "test"]
         for command in commands:
             assert re.search(rf"^{command}:", MAKEFILE, re.MULTILINE)
+
+    def test_shows_what_the_check_says_of_a_mistake(self):
+        X, y = np.random.default_rng(0).normal(size=(2, 6, 4))
+        report = str(bp.check_gradients(bp.Sequential(NoShortcut(bp.Tanh())), bp.LeastSquares(), X, y))
+        told, shown = (re.sub(r"X\[.*?\]|\d\.\d+(e-\d+)?", "#", text).split() for text in (report, blocks("text")[1]))
+        assert told == shown
 
     def test_has_a_place_for_the_speed_table(self):
         assert README.count("<!-- speed -->") == README.count("<!-- /speed -->") == 1

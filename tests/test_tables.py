@@ -855,6 +855,9 @@ class TestParquet:
     def test_settings(self, file, settings, error, part):
         assert_refused(lambda: bp.ParquetRows(file, **settings), error, "ParquetRows", part)
 
+    def test_not_an_array_by_accident(self, file):
+        assert_refused(lambda: np.asarray(bp.ParquetRows(file)), TypeError, "ParquetRows", "bp.Trainer")
+
     @pytest.mark.parametrize("rows", [3, -1, slice(0, 10, 2), slice(None, None, -1), [1, 2], (0, 1), "x0"], ids=str)
     def test_only_slices(self, file, rows):
         assert_refused(lambda: bp.ParquetRows(file)[rows], TypeError, "ParquetRows", "slice without a step")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".csv", ".jsonl", ".npy")
 TEXT_FILES = (".csv", ".tsv", ".txt")
+MOST_BLOCK = (1 << 31) - 1  # bytes that Arrow can parse as one
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,24 @@ class Reading:
         import pyarrow as pa
         import pyarrow.csv as arrow
 
+        # Arrow's threads would read a file of Python's, and after an error wait for each other for ever when Python ends.
+        text = file.read()
         types = dict.fromkeys(texts, pa.string())
-        frame = arrow.read_csv(
-            file,
-            read_options=arrow.ReadOptions(autogenerate_column_names=self.no_header),
-            parse_options=arrow.ParseOptions(delimiter=delimiter or self.delimiter, newlines_in_values=True),
-            convert_options=arrow.ConvertOptions(column_types=types, strings_can_be_null=True),
-        )
+
+        def parse(block: int | None = None) -> Any:
+            return arrow.read_csv(
+                pa.BufferReader(text),
+                read_options=arrow.ReadOptions(autogenerate_column_names=self.no_header, block_size=block),
+                parse_options=arrow.ParseOptions(delimiter=delimiter or self.delimiter, newlines_in_values=True),
+                convert_options=arrow.ConvertOptions(column_types=types, strings_can_be_null=True),
+            )
+
+        try:
+            frame = parse()
+        except pa.ArrowInvalid as error:
+            if "straddl" not in str(error):
+                raise
+            frame = parse(min(len(text), MOST_BLOCK))  # a row longer than one of Arrow's blocks
         if not self.no_header and all(_is_number(name) for name in frame.column_names):
             got, advice = f"numbers {frame.column_names[:4]}", "With --no-header the columns are x0, x1 and so on."
             raise refusal("the first line", "the names of the columns", got, advice)
@@ -197,7 +209,7 @@ def write(columns: Mapping[str, Array], out: Path | None, kind: str) -> None:
     writers = {".csv": _to_csv, ".jsonl": _to_json_lines, ".npy": _to_npy}
     data = writers[kind](columns)
     if out is not None:
-        from backprop.container import write_atomically
+        from backprop.atomic import write_atomically
 
         write_atomically(out, data)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -15,13 +15,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, check_X_y, validate_data
 
 from backprop import checks
+from backprop.atomic import PathLike
 from backprop.blas import norm
 from backprop.checks import Array
-from backprop.container import PathLike
 from backprop.estimators import build, data, files, parameters, scoring
-from backprop.estimators.course import Course, unchanged_if_refused
+from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
 from backprop.estimators.data import Standardization
-from backprop.estimators.hooks import CallbackSupportMixin, EpochTasks, with_callbacks
+from backprop.estimators.hooks import CallbackSupportMixin, EpochTasks, warn, with_callbacks
 from backprop.layers import Linear
 from backprop.losses import Loss
 from backprop.optimizers import SGD
@@ -31,6 +31,7 @@ from backprop.training import Callback, Epoch, Trainer, minimize
 from backprop.training.watch import running
 
 FLOATS = (np.float64, np.float32)
+HOLD_OUT = "Change validation_fraction, or give validation_data."
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
@@ -60,6 +61,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation_data: Any, *, epochs: int, incremental: bool) -> Any:
         parameters.check(self)
         new = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        if not new:
+            require_same(self)
         X, y = self._checked(X, y, reset=new)
         w = self._class_weights(y, self._weights(sample_weight, X))
         targets = self._encode(y, reset=new)
@@ -116,7 +119,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.network_ = build.network(units, self.activation, self.dropout, random, dtype)
         self.n_layers_ = len(units)
         split = random.get_state()  # of which a copy is a hundred times dearer
-        self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split)
+        self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split, built(self))
         self.t_ = 0
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] = []
@@ -182,9 +185,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.loss_ = self.loss_curve_[-1] if history else self._objective(X, targets, w, total)
         self.best_loss_ = min(self.loss_curve_, default=self.loss_)
         self.t_ += self.n_iter_ * X.shape[0]
-        if self.n_iter_ == self.max_iter:
-            text = f"L-BFGS stopped after max_iter={self.max_iter} iterations, before it converged."
-            warnings.warn(text, ConvergenceWarning, stacklevel=4)
+        evaluations = "EVALUATIONS" in history.stopped.upper()  # SciPy's word for its limit
+        if self.n_iter_ == self.max_iter or evaluations:
+            limit = f"max_fun={self.max_fun} evaluations" if evaluations else f"max_iter={self.max_iter} iterations"
+            warn(f"L-BFGS stopped after {limit}, before it converged.", ConvergenceWarning)
 
     def _objective(self, X: Any, targets: Array, w: Array | None, total: float) -> float:
         trainer = Trainer(self.network_, self._loss_function, SGD(0.1))
@@ -210,6 +214,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if held_out is None and self.early_stopping:
             X, y, targets, w, held_out = self._split(X, y, targets, w)
         n, course = X.shape[0], self._course
+        if w is not None:
+            checks.weights(type(self).__name__, w, n)  # those left after a split may be all 0
         batch_size = min(200, n) if self.batch_size == "auto" else min(self.batch_size, n)
         weight = batch_size if w is None else batch_size * float(w.mean())
         rows, trained = self._in_trained_dtype(X, w, targets, batch_size < n), self._as_trained(targets, w)
@@ -228,9 +234,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 else:
                     if not incremental:
                         text = f"Training stopped after max_iter={self.max_iter} epochs, before it converged."
-                        warnings.warn(text, ConvergenceWarning, stacklevel=5)
+                        warn(text, ConvergenceWarning)
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warn("Training interrupted by user.", UserWarning)
         except FloatingPointError as error:
             raise ValueError(str(error)) from error
         finally:
@@ -276,8 +282,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _trainer(self, net: Sequential, n: int, batch_size: int, weight: float) -> Trainer:
         """A trainer that goes on where the last one of this model stopped."""
         course = self._course
-        if course.optimizer is None:
-            course.optimizer = build.optimizer(self, n, batch_size, self._decay(weight))
+        rate = build.rate_settings(self)
+        optimizer = build.optimizer(self, n, batch_size, self._decay(weight))
+        course.optimizer = build.continued(optimizer, course.optimizer, same_rate=rate == course.rate)
+        course.rate = rate
         trainer = Trainer(
             net,
             self._loss_function,
@@ -302,10 +310,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """After each epoch: curves, counts, callbacks, the best φ; yields whether a callback stops training."""
         for _ in range(tasks.epochs):
             task, penalty = tasks.begin(), self._penalty(weight)
+            self._course.alpha = build.at_pace(trainer.optimizer, self._course.alpha)
             record = next(records)
             build.take_over(self.network_, trainer.net)
             self._note(record, penalty, n)
             score = self._score(held_out, record) if held_out is not None and self.early_stopping else None
+            if score is not None:
+                self._say(f"Validation score: {score:f}")
             if self._improved(score) and self.early_stopping:
                 self._course.best = self.network_.phi.copy()
             stops = [bool(callback.epoch(trainer, record)) for callback in self._callbacks()]
@@ -339,8 +350,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.loss_curve_.append(self.loss_)
         if record.validation:
             self.validation_loss_curve_.append(record.validation["loss"])
+        self._say(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+
+    def _say(self, line: str) -> None:
         if self.verbose:
-            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+            print(line)
 
     def _improved(self, score: float | None) -> bool:
         """Keep count of epochs without progress; whether this one is the best so far."""
@@ -360,27 +374,30 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if self._course.waited <= self.n_iter_no_change:
             return False
         rate = self._course.optimizer.schedule if self._course.optimizer else None
+        what = "Validation score" if self.early_stopping else "Training loss"
+        seen = f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} consecutive epochs."
         if isinstance(rate, build.Adaptive) and rate.divide():
             self._course.waited = 0
+            self._say(f"{seen} Setting learning rate to {rate.learning_rate:f}")
             return False
+        self._say(f"{seen} Stopping.")
         return True
 
     def _split(
         self, X: Any, y: Array, targets: Array, w: Array | None
     ) -> tuple[Any, Array, Array, Array | None, tuple[Any, ...]]:
         """The part to train on, and what early stopping holds out: (X, y, encoded y), and weights if there are any."""
+        who, n = type(self).__name__, X.shape[0]
+        fraction = checks.number(who, "validation_fraction", self.validation_fraction, above=0)
+        size = math.ceil(fraction * n)  # as train_test_split counts
+        if size < 2 or size >= n:
+            got = f"{min(size, n)} of {n} by validation_fraction={fraction:g}"
+            expected = "at least 2 examples to validate on, and some to train on"
+            raise ValueError(checks.message(who, expected, got, HOLD_OUT))
         random = check_random_state(0)
         random.set_state(self._course.split)
-        train, held = train_test_split(
-            np.arange(X.shape[0]),
-            random_state=random,
-            test_size=checks.number(type(self).__name__, "validation_fraction", self.validation_fraction, above=0),
-            stratify=self._stratify(y),
-        )
-        if len(held) < 2:
-            advice = "Increase validation_fraction, or give validation_data."
-            expected = "at least 2 examples to validate on"
-            raise ValueError(checks.message(type(self).__name__, expected, f"{len(held)}", advice))
+        stratify = self._stratify(y, size)
+        train, held = train_test_split(np.arange(n), random_state=random, test_size=fraction, stratify=stratify)
         held_out = X[held], y[held], targets[held]
         if w is None:
             return X[train], y[train], targets[train], None, held_out

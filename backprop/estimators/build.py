@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -180,17 +181,30 @@ def classification_loss(outputs: str) -> Loss:
 class InverseScaling(Schedule):
     """Scikit-learn's "invscaling": α = learning_rate / (1 + examples seen)^power, set anew after each epoch.
 
+    `seen` is the number of examples before step `first`, with which it begins.
+
     >>> InverseScaling(0.1, steps_per_epoch=10, examples=100, power=0.5)(0)
     0.1
     """
 
-    def __init__(self, learning_rate: float, *, steps_per_epoch: int, examples: int, power: float = 0.5) -> None:
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        steps_per_epoch: int,
+        examples: int,
+        power: float = 0.5,
+        first: int = 0,
+        seen: int = 0,
+    ) -> None:
         self.learning_rate = checks.number("InverseScaling", "learning_rate", learning_rate, above=0)
         self.steps_per_epoch, self.examples, self.power = steps_per_epoch, examples, power
+        self.first, self.seen = first, seen
 
     def __call__(self, t: int) -> float:
         """α of step t."""
-        return self.learning_rate / (1.0 + t // self.steps_per_epoch * self.examples) ** self.power
+        epochs = (t - self.first) // self.steps_per_epoch
+        return self.learning_rate / (1.0 + self.seen + epochs * self.examples) ** self.power
 
 
 class Adaptive(Schedule):
@@ -216,14 +230,47 @@ class Adaptive(Schedule):
         return True
 
 
+def rate_settings(model: Any) -> str:
+    """The parameters of the learning rate, as text."""
+    return repr([getattr(model, name) for name in ("solver", "learning_rate", "learning_rate_init")])
+
+
+def continued(optimizer: Optimizer, before: Optimizer | None, *, same_rate: bool) -> Optimizer:
+    """The optimizer with the momentum and the count of steps of the one before, if their rules remember the same things.
+
+    Where the learning rate was not set anew, so is what its schedule has come to.
+    """
+    if before is None or type(optimizer) is not type(before) or optimizer.slots != before.slots:
+        return optimizer
+    optimizer.state, optimizer.t = before.state, before.t
+    if isinstance(optimizer.schedule, InverseScaling):
+        optimizer.schedule.first = optimizer.t
+    elif same_rate:
+        optimizer.schedule = before.schedule
+    return optimizer
+
+
+def at_pace(optimizer: Optimizer, before: float) -> float:
+    """Return α of the next epoch, the velocity being right for it where α was `before` until now.
+
+    Scikit-learn's velocity adds up α g, each gradient with the α of its day; ours adds up g, and all of it counts by the α of
+    today. So where α is divided by a rule of scikit-learn's, the velocity is multiplied.
+    """
+    now = optimizer.learning_rate
+    if before and now != before and isinstance(optimizer.schedule, InverseScaling | Adaptive):
+        for velocity in optimizer.state.values():
+            velocity *= before / now
+    return now
+
+
 def optimizer(model: Any, n: int, batch_size: int, decay: Any) -> Optimizer:
     """The optimizer of an estimator's parameters for n examples; `decay` is the weight decay per parameter."""
-    rate: Any = model.learning_rate_init
+    rate: Any = copy.deepcopy(model.learning_rate_init)  # a schedule may remember what it has seen
     if not isinstance(rate, Schedule):
         rate = checks.number("MLP", "learning_rate_init", rate, above=0)
         if model.solver == "sgd" and model.learning_rate == "invscaling":
             steps = -(-n // batch_size)
-            rate = InverseScaling(rate, steps_per_epoch=steps, examples=n, power=model.power_t)
+            rate = InverseScaling(rate, steps_per_epoch=steps, examples=n, power=model.power_t, seen=model.t_)
         elif model.solver == "sgd" and model.learning_rate == "adaptive":
             rate = Adaptive(rate)
     if model.solver == "sgd":

@@ -83,6 +83,10 @@ def to_sklearn(model: BaseMLP) -> Any:
     _copy_attributes(model, theirs, fitted)
     if classifier:
         theirs._label_binarizer = model._binarizer
+    # What a further fit of theirs, with warm_start or early_stopping, goes on from.
+    theirs._no_improvement_count = 0
+    theirs._best_coefs = [coef.copy() for coef in theirs.coefs_]
+    theirs._best_intercepts = [intercept.copy() for intercept in theirs.intercepts_]
     return theirs
 
 

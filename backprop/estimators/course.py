@@ -10,25 +10,33 @@ from typing import Any
 
 import numpy as np
 
+from backprop import checks
 from backprop.checks import Array
+from backprop.estimators.build import widths
 from backprop.optimizers import Optimizer
 
-GROWING = ("network_", "_course", "loss_curve_", "validation_loss_curve_", "validation_scores_")  # what a fit adds to
+GROWING = ("_course", "loss_curve_", "validation_loss_curve_", "validation_scores_")  # what a fit adds to
+BUILT = (
+    *("hidden_layer_sizes", "activation", "dropout", "dtype", "scale_inputs", "scale_targets"),
+    *("loss", "quantiles", "delta"),
+)
 
 
 @dataclass
 class Course:
     """Where the training of a model stands, so that the next `fit` or `partial_fit` goes on from there.
 
-    `dtype` is what descent computes in. `best` is φ at the best score so far, `last` φ where early stopping left it for the best.
+    `built` is what the network and its loss were made by, `rate` what the learning rate was: parameters as text. `dtype` is what
+    descent computes in. `best` is φ at the best score so far, `last` φ where early stopping left it for the best.
     """
 
     seed: int
-    split: Any = field(
-        repr=False
-    )  # the state of the generator by which each fit that goes on holds out the same examples
+    split: Any = field(repr=False)  # the generator's state; each fit that goes on holds out the same examples by it
+    built: dict[str, str] = field(default_factory=dict)
+    rate: str = ""
     dtype: np.dtype[Any] | None = None
     optimizer: Optimizer | None = None
+    alpha: float = 0.0  # of the last epoch
     epochs: int = 0
     waited: int = 0
     best: Array | None = None
@@ -36,18 +44,49 @@ class Course:
 
 
 def unchanged_if_refused(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A fit after whose error the model has the attributes that it had before, and these the numbers."""
+    """A fit after whose error the model has the attributes that it had before, and these the numbers.
+
+    The network is the same one, so that `coefs_` that were taken from it before are still its own.
+    """
 
     @functools.wraps(method)
     def fitted(model: Any, *arguments: Any, **named: Any) -> Any:
         before = dict(vars(model))
         goes_on = model.warm_start or method.__name__ == "partial_fit"
         grown = copy.deepcopy({name: before[name] for name in GROWING if name in before and goes_on})
+        numbers = {name: array.copy() for name, array in _numbers(before).items()} if goes_on else {}
         try:
             return method(model, *arguments, **named)
-        except Exception:
+        except BaseException:  # Ctrl-C too, where there is nothing trained yet that could be kept
             vars(model).clear()
             vars(model).update(before | grown)
+            for name, array in numbers.items():
+                _numbers(before)[name][...] = array
             raise
 
     return fitted
+
+
+def _numbers(attributes: dict[str, Any]) -> dict[str, Array]:
+    net = attributes.get("network_")
+    return {} if net is None else {"phi": net.phi, **net.buffers}
+
+
+def built(model: Any) -> dict[str, str]:
+    """The parameters that a network, its loss and its scaling are made by, as text."""
+    parameters = {name: getattr(model, name) for name in BUILT if hasattr(model, name)}
+    return {
+        name: repr(value)
+        for name, value in (parameters | {"hidden_layer_sizes": widths(model.hidden_layer_sizes)}).items()
+    }
+
+
+def require_same(model: Any) -> None:
+    """Refuse to go on with a network that was made by other parameters than these."""
+    for name, value in built(model).items():
+        before = model._course.built.get(name, value)
+        if value != before:
+            advice = "A fit without warm_start begins anew with it."
+            raise ValueError(
+                checks.message(type(model).__name__, f"{name} {before}, as when training began", value, advice)
+            )

@@ -9,7 +9,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.tables import Table
-from backprop.tables.frame import Frame, narwhals, require_names
+from backprop.tables.frame import Frame, narwhals, no_frame, require_names
 
 SINGLE = 1e18  # numbers up to here can be squared and added up in float32
 
@@ -64,7 +64,7 @@ def is_mapped(X: Any) -> bool:
 
 def is_frame(X: Any) -> bool:
     """Whether X is an eager frame of pandas, polars or pyarrow; False where narwhals is not installed."""
-    if not (hasattr(X, "columns") or hasattr(X, "schema")):
+    if not (hasattr(type(X), "columns") or hasattr(type(X), "schema")):  # asking a lazy frame itself is dear
         return False
     try:
         nw = narwhals()
@@ -96,8 +96,10 @@ def refuse_holes(who: str, X: Any) -> None:
 def take_out(who: str, X: Any, y: Any) -> Any:
     """The values of column `y` of frame X where y is a name, else y itself.
 
-    Raises TypeError where X is no frame, ValueError where it has no such column.
+    Raises TypeError where X is no frame or a lazy one, ValueError where it has no such column.
     """
+    if hasattr(type(X), "collect"):
+        raise no_frame(who, X)
     if not isinstance(y, str):
         return y
     nw = narwhals()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,17 +12,19 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from backprop import architecture, checks, container
-from backprop.container import FileFormatError, PathLike
-from backprop.estimators.course import Course
+from backprop.atomic import PathLike
+from backprop.checks import Array
+from backprop.estimators.course import Course, built
 from backprop.estimators.data import Standardization
 from backprop.layers import Layer
 from backprop.sequential import Sequential
 from backprop.tables import Table
 
-STORY = (
-    *("n_iter_", "t_", "loss_", "best_loss_", "loss_curve_", "validation_loss_curve_", "validation_scores_"),
-    *("best_validation_score_", "n_features_in_", "n_layers_", "n_outputs_", "out_activation_", "_targets"),
-)
+COUNTS = ("n_iter_", "t_", "n_features_in_", "n_layers_", "n_outputs_", "_targets")
+SCORES = ("loss_", "best_loss_", "best_validation_score_")
+CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
+LABELS = ("classes_", "feature_names_in_")
+WIDE = 1 << 21  # bytes; an array of text may be as wide as it was up to here, and is as wide as its longest text beyond
 SCALINGS = {"inputs": "_input_scaling", "targets": "_target_scaling"}
 NOT_DATA = ("callbacks", "random_state")  # what is of one run
 
@@ -38,8 +40,11 @@ def save(model: Any, path: PathLike) -> None:
         if getattr(model, attribute) is not None:
             arrays |= {f"{name}.mean": np.atleast_1d(getattr(model, attribute).mean)}
             arrays |= {f"{name}.scale": np.atleast_1d(getattr(model, attribute).scale)}
-    story = {name: _plain(getattr(model, name)) for name in STORY if hasattr(model, name)}
-    for name in ("classes_", "feature_names_in_"):
+    found = {
+        name: getattr(model, name) for name in (*COUNTS, *SCORES, *CURVES, "out_activation_") if hasattr(model, name)
+    }
+    story = {name: architecture.plain(f"{type(model).__name__}.save", name, value) for name, value in found.items()}
+    for name in LABELS:
         if hasattr(model, name):
             values = getattr(model, name)
             story[name] = {"dtype": values.dtype.str, "values": values.tolist()}
@@ -68,25 +73,81 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
         _restore(model, about["story"])
         model.table_ = None if about["table"] is None else Table.from_state(about["table"])
         model._loss_function = model._make_loss()
-        model._course = Course(seed=0, split=check_random_state(0).get_state())
+        model._course = Course(seed=0, split=check_random_state(0).get_state(), built=built(model))
         model.network_ = architecture.build(about["network"], known, arrays)
         if arrays:
             raise ValueError(checks.message("model", "the tensors of its network", f"also {sorted(arrays)[:3]}"))
-    except Exception as error:  # a constructor of one's own may raise anything
-        raise FileFormatError(f"{os.fspath(path)}: {error or type(error).__name__}") from error
+        _require_fit(model)
+    except Exception as error:
+        raise container.refusal(path, "an estimator", error) from error
     return model
 
 
 def _restore(model: Any, story: dict[str, Any]) -> None:
-    for name, value in story.items():
-        if name in ("classes_", "feature_names_in_"):
-            value = np.array(value["values"], dtype=np.dtype(value["dtype"]))
-        elif name not in STORY:
-            raise ValueError(checks.message("model", f"attributes among {STORY}", repr(name)))
+    for name, data in story.items():
+        value = _labels(name, **data) if name in LABELS else architecture.value(data)
+        if not _is(name, value):
+            raise _error(f"{name} of a fitted model", value)
         setattr(model, name, value)
     if hasattr(model, "classes_"):
         several = model.out_activation_ == "logistic" and model.n_outputs_ > 1
         model._binarizer = LabelBinarizer().fit(np.eye(2, model.n_outputs_) if several else model.classes_)
+
+
+def _is(name: str, value: Any) -> bool:
+    if name in COUNTS:
+        return type(value) is int and value >= 0
+    if name in SCORES:
+        return value is None or _is_number(value)
+    if name in CURVES:
+        return value is None or (type(value) is list and all(map(_is_number, value)))
+    return name in LABELS or (name == "out_activation_" and value in ("identity", "exp", "logistic", "softmax"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _labels(name: str, dtype: str, values: list[Any]) -> Array:
+    """Classes or names of columns as the array they were, without room that a file only claims."""
+    kind, wanted = {type(each) for each in values}, np.dtype(dtype)
+    if len(kind) != 1 or not kind <= {bool, int, float, str} or len(set(values)) < len(values):
+        raise _error(f"{name}: different values of one kind", values)
+    found = np.array(values, object if wanted.kind == "O" else None)
+    if wanted.kind == found.dtype.kind == "U" and wanted.itemsize * len(values) > WIDE:
+        return found
+    fits = wanted.kind in ("O", found.dtype.kind) or wanted.kind + found.dtype.kind in ("ui", "iu")
+    if not fits or (found.astype(wanted) != found).any():
+        raise _error(f"{name} that are {wanted}", values)
+    return found.astype(wanted)
+
+
+def _require_fit(model: Any) -> None:
+    """Refuse parts that do not fit each other: network, scaling, table, numbers of features, outputs and classes."""
+    net, table = model.network_, model.table_
+    if not isinstance(net, Sequential):
+        raise _error("a network", net)
+    features = len(table.columns) if table else model.n_features_in_
+    columns = model._targets if hasattr(model, "_targets") else model.n_outputs_
+    pairs = {
+        "features": (model.n_features_in_, features),
+        "inputs": (net.in_features, len(table.feature_names) if table else features),
+        "outputs": (net.out_features, model.n_outputs_),
+        "outputs of its targets or classes": (model.n_outputs_, model._outputs(columns)),
+    }
+    if hasattr(model, "_binarizer"):
+        several = model.n_outputs_ > 1
+        pairs["classes"] = (len(model.classes_), model.n_outputs_ if several else 2)
+    for name, width in (("_input_scaling", features), ("_target_scaling", columns)):
+        if getattr(model, name) is not None:
+            pairs[name] = (len(getattr(model, name).mean), width)
+    for name, (found, expected) in pairs.items():
+        if found != expected:
+            raise _error(f"{name}: {expected}", found)
+
+
+def _error(expected: str, got: object) -> ValueError:
+    return ValueError(checks.message("model", expected, reprlib.repr(got)))
 
 
 def _scaling(arrays: dict[str, Any], name: str) -> Standardization | None:
@@ -94,16 +155,12 @@ def _scaling(arrays: dict[str, Any], name: str) -> Standardization | None:
         return None
     scaling = Standardization.__new__(Standardization)
     mean, scale = arrays.pop(f"{name}.mean"), arrays.pop(f"{name}.scale")
-    if not mean.shape == scale.shape == (len(mean),):
-        raise ValueError(checks.message("model", f"{name}: mean and scale (D,)", f"{mean.shape} and {scale.shape}"))
+    if not (
+        mean.shape == scale.shape == (mean.size,) and mean.dtype.kind == scale.dtype.kind == "f" and (scale > 0).all()
+    ):
+        raise _error(f"{name}: mean and scale > 0 (D,)", (mean, scale))
     scaling.mean, scaling.scale = mean, scale
     return scaling
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _described(activation: Any) -> Any:

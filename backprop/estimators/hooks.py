@@ -1,10 +1,17 @@
-"""Scikit-learn's own callbacks (`set_callbacks`, public since 1.9): a task for the fit, and below it one for each epoch."""
+"""What scikit-learn's users have set up around a fit.
+
+Its callbacks (`set_callbacks`, public since 1.9): a task for the fit, and below it one for each epoch. And filters of warnings.
+"""
 
 from __future__ import annotations
 
 import copy
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
+
+from backprop.training.advice import outside
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -18,7 +25,20 @@ except ImportError:  # before 1.9 there is nothing to support
         return method
 
 
-__all__ = ["CallbackSupportMixin", "EpochTasks", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "EpochTasks", "warn", "with_callbacks"]
+
+
+def warn(text: str, category: type[Warning]) -> None:
+    """Warn at the user's line, in the name of scikit-learn's module: filters that were written for that go on filtering."""
+    frame = sys._getframe(outside() - 1)
+    warnings.warn_explicit(
+        text,
+        category,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module="sklearn.neural_network",
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
 
 
 class EpochTasks:

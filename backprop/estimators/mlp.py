@@ -17,7 +17,7 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.elementwise import sigmoid
 from backprop.estimators import build, data
-from backprop.estimators.base import BaseMLP
+from backprop.estimators.base import HOLD_OUT, BaseMLP
 from backprop.estimators.course import unchanged_if_refused
 from backprop.estimators.data import Standardization
 from backprop.estimators.hooks import with_callbacks
@@ -137,10 +137,25 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self.class_weight is None:
             return w
         extra = compute_sample_weight(self.class_weight, y)
-        return extra if w is None else w * extra
+        w = extra if w is None else w * extra
+        if not (extra >= 0).all() or not w.any():
+            expected = "class_weight ≥ 0, and > 0 for some example"
+            raise ValueError(checks.message("MLPClassifier", expected, repr(self.class_weight)))
+        return w
 
-    def _stratify(self, y: Array) -> Array | None:
-        return y if y.ndim == 1 else None
+    def _stratify(self, y: Array, size: int) -> Array | None:
+        """The classes to be held out in the same shares, where each can be in both parts; of two classes each must be."""
+        if y.ndim == 2:
+            return None
+        counts = np.unique(y, return_counts=True)[1]
+        if counts.min() >= 2 and len(counts) <= min(size, len(y) - size):
+            return y
+        if self.out_activation_ == "logistic":
+            got = f"{counts.tolist()} examples of {self.classes_.tolist()}, and {size} to hold out"
+            raise ValueError(
+                checks.message("MLPClassifier", "each class to train on and to validate on", got, HOLD_OUT)
+            )
+        return None
 
     def _score_held_out(self, held_out: tuple[Any, ...]) -> float:
         X, y, _, *w = held_out
@@ -286,7 +301,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _class_weights(self, y: Array, w: Array | None) -> Array | None:
         return w
 
-    def _stratify(self, y: Array) -> Array | None:
+    def _stratify(self, y: Array, size: int) -> Array | None:
         return None
 
     def _score_held_out(self, held_out: tuple[Any, ...]) -> float:

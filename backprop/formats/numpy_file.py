@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from backprop.atomic import write_atomically
 from backprop.checks import Array
-from backprop.container import write_atomically
 from backprop.formats.plan import Plan, Step
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential

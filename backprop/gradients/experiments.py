@@ -137,6 +137,12 @@ def _largest(g: Array) -> float:
 
 def traces(alone: Problem) -> Iterator[str]:
     """What disturbs the gradients of one layer, in words."""
+    yield from _other_passes(alone)
+    yield from _overwritten(alone)
+
+
+def _other_passes(alone: Problem) -> Iterator[str]:
+    """Passes that must not matter and do."""
 
     def answer(before: bool = False, between: bool = False, backwards: int = 1) -> Array:
         net = alone.net.copy()
@@ -158,6 +164,10 @@ def traces(alone: Problem) -> Iterator[str]:
         yield "state changed between forward and backward: infer writes over what backward needs."
     if not np.array_equal(answer(backwards=2), plain, equal_nan=True):
         yield f"state changed between forward and backward: {TWICE}."
+
+
+def _overwritten(alone: Problem) -> Iterator[str]:
+    """Arrays that a pass only reads, and writes to."""
     net, h = alone.net.copy(), alone.h.copy()
     phi = net.phi.copy()
     net.reseed(0)

@@ -28,9 +28,8 @@ from backprop.layers import Composite, Gradients, Layer
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 
-LARGE = (
-    8192  # entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all
-)
+# Entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all.
+LARGE = 8192
 
 
 def per_example_gradients(net: Layer, loss: Loss, X: Any, y: Any) -> Array:

@@ -238,7 +238,7 @@ class SiLU(Activation):
     equations = ("f = h σ(h)", "∂L/∂h = (σ(h) + f (1 − σ(h))) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
-        """H σ(h)."""
+        """Return h σ(h)."""
         return np.multiply(h, sigmoid(h, self.scratch(h), self.scratch(h, "more")), out=f)
 
     def slope(self, h: Array, f: Array) -> Array:
@@ -266,7 +266,7 @@ class GELU(Activation):
     equations = ("f = h Φ(h)", "∂L/∂h = (Φ(h) + h φ(h)) ⊙ ∂L/∂f")
 
     def value(self, h: Array, f: Array) -> Array:
-        """H Φ(h)."""
+        """Return h Φ(h)."""
         return np.multiply(h, self._distribution(h), out=f)
 
     def slope(self, h: Array, f: Array) -> Array:

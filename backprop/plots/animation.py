@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.atomic import write_atomically
 from backprop.checks import Array
-from backprop.container import write_atomically
 from backprop.pictures import ACCENT, INK
 from backprop.plots import canvas
 from backprop.plots.boundary import Plane, View
@@ -117,8 +117,6 @@ class Film(Callback):
         return found
 
     def _figure(self, i: int) -> Any:
-        from matplotlib.ticker import MaxNLocator
-
         left, right = canvas.panels("animate_training", None, 2, 4.1 + self.view.legend_width / 2, 3.6)
         limits = min(map(np.min, self.heights)), max(map(np.max, self.heights))
         self.view.draw(left, self.plane, self.heights[i], limits=limits)
@@ -127,7 +125,7 @@ class Film(Callback):
         right.plot(self.epochs[: i + 1], self.losses[: i + 1], color=INK)
         right.plot(self.epochs[i], self.losses[i], "o", ms=8, color=ACCENT, mec=INK)
         canvas.logarithmic(right, np.array(self.losses))
-        right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        canvas.whole_numbers(right.xaxis)
         right.set_title(f"loss {self.losses[i]:.4g}", loc="left")
         right.set(xlabel="epoch", ylabel="loss")
         right.grid(alpha=0.3)

@@ -72,6 +72,13 @@ def room(ax: Any, inches: float) -> int:
     return max(1, int(ax.get_window_extent().width / ax.figure.dpi / inches))
 
 
+def whole_numbers(axis: Any, most: int = 10) -> None:
+    """Ticks of an axis of things that are counted: no epoch 2.5, no half row."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
+
+
 def logarithmic(ax: Any, values: Array, always: bool = False) -> None:
     """A logarithmic y axis where the values ask for it: all positive, and more than a factor of 10 apart.
 

@@ -14,6 +14,10 @@ from backprop.plots import canvas
 from backprop.training import Epoch, History
 
 MOST_MARKERS = 30
+STYLES: dict[str, dict[str, Any]] = {  # told apart without color
+    "training": {"color": INK, "linestyle": "-", "marker": "o", "markersize": 4, "markerfacecolor": INK},
+    "validation": {"color": INK, "linestyle": "--", "marker": "s", "markersize": 4, "markerfacecolor": "white"},
+}
 
 
 def learning_curves(history: History | Sequence[Epoch], metric: str = "loss", *, ax: Any = None) -> Any:
@@ -33,16 +37,15 @@ def learning_curves(history: History | Sequence[Epoch], metric: str = "loss", *,
     who = "learning_curves"
     found = _columns(who, _checked(who, history), metric)
     ax = canvas.axes(who, ax, 6.0, 3.8)
-    styles = {"training": _style("-", "o", INK), "validation": _style("--", "s", "white")}
     for name, (epochs, values) in found.items():
-        ax.plot(epochs, values, label=name, markevery=-(-len(epochs) // MOST_MARKERS), **styles[name])
+        ax.plot(epochs, values, label=name, markevery=-(-len(epochs) // MOST_MARKERS), **STYLES[name])
     if metric == "loss" and "validation" in found:
         epochs, values = found["validation"]
         best = int(np.nanargmin(values))
         label = f"lowest, epoch {epochs[best]:g}"
         ax.plot(epochs[best], values[best], "o", ms=11, mfc="none", mec=ACCENT, mew=2, label=label)
     canvas.logarithmic(ax, np.concatenate([values for _, values in found.values()]))
-    _whole_epochs(ax)
+    canvas.whole_numbers(ax.xaxis)
     ax.set(xlabel="epoch", ylabel=metric)
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, fontsize="small")
@@ -73,8 +76,8 @@ def batch_size_tradeoff(histories: Mapping[int, History], metric: str = "loss", 
     reached = [{name: values[-1] for name, (_, values) in _columns(who, run, metric).items()} for run in runs]
     left, right = canvas.panels(who, ax, 2, 4.5, 3.6)
     speeds = np.array([np.median(run["examples_per_second"]) for run in runs])
-    left.plot(sizes, speeds, **_style("-", "o", INK))
-    for name, style in {"training": _style("-", "o", INK), "validation": _style("--", "s", "white")}.items():
+    left.plot(sizes, speeds, **STYLES["training"])
+    for name, style in STYLES.items():
         if any(name in each for each in reached):
             right.plot(sizes, [each.get(name, np.nan) for each in reached], label=name, **style)
     epochs = {len(run) for run in runs}
@@ -116,17 +119,6 @@ def _columns(who: str, history: History, metric: str) -> dict[str, tuple[Array, 
     if not found:
         raise ValueError(checks.message(who, f"a finite {metric} in at least one epoch", "none"))
     return found
-
-
-def _style(line: str, marker: str, face: str) -> dict[str, Any]:
-    return {"color": INK, "linestyle": line, "marker": marker, "markersize": 4, "markerfacecolor": face}
-
-
-def _whole_epochs(ax: Any) -> None:
-    """No epoch 2.5 on the axis."""
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _batch_sizes(ax: Any, sizes: list[int]) -> None:

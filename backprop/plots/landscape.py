@@ -62,7 +62,8 @@ def loss_line(
     canvas.logarithmic(ax, L)
     ax.set(xlabel="t", ylabel="loss at φ + t d")
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False) if ax.get_legend_handles_labels()[0] else None
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False)
     return ax
 
 

@@ -41,7 +41,8 @@ def weights(net: Layer, pattern: str = "*", *, ax: Any = None) -> Any:
         image = each.imshow(matrix, cmap=canvas.SIGNED, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
         each.figure.colorbar(image, ax=each)
         each.set(title=f"{name} {matrix.shape}", xlabel="input", ylabel="output")
-        _whole_numbers(each)
+        for axis in (each.xaxis, each.yaxis):
+            canvas.whole_numbers(axis, most=5)
     return ax
 
 
@@ -116,11 +117,3 @@ def _labels(who: str, name: str, values: Any) -> Array:
             checks.message(who, f"{name} with shape (N,), one label per example", f"shape {array.shape}", advice)
         )
     return array
-
-
-def _whole_numbers(ax: Any) -> None:
-    """No half rows or columns on the axes."""
-    from matplotlib.ticker import MaxNLocator
-
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))

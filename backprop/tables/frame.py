@@ -71,7 +71,7 @@ class Frame:
             got = " ".join(str(error).partition("got:")[2].split())
             raise ValueError(checks.message(who, "column names without duplicates", got or str(error))) from None
         except TypeError:
-            raise _no_frame(who, frame) from None
+            raise no_frame(who, frame) from None
         for name in names:
             if not isinstance(name, str):
                 advice = "Name the columns with text: frame.columns = [...]."
@@ -90,7 +90,8 @@ class Frame:
         return read(self.who, name, self._frame[name], self.first_row)
 
 
-def _no_frame(who: str, frame: Any) -> TypeError:
+def no_frame(who: str, frame: Any) -> TypeError:
+    """The error of what is no frame in memory."""
     nw = narwhals()
     if isinstance(nw.from_native(frame, pass_through=True), nw.LazyFrame):
         got, advice = "a lazy frame", "Pass frame.collect()."

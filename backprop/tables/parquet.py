@@ -85,6 +85,11 @@ class ParquetRows:
             X[first - start : last - start] = self._piece(p)[first - p * size : last - p * size]
         return X
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        """Refuse to become one array by accident, as in an estimator of scikit-learn's kind."""
+        advice = "Train with bp.Trainer, which reads it in pieces; rows[:] is all of it in memory."
+        raise TypeError(checks.message(self._who, "a use of slices of it", "one of the whole as an array", advice))
+
     def __repr__(self) -> str:
         return f"<{self._who}: {self.shape[0]:,} × {self.shape[1]} {self.dtype}, {self.chunks[0]:,} rows a piece>"
 

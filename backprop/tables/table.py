@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -10,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from backprop import checks, container
+from backprop.atomic import PathLike
 from backprop.checks import Array
-from backprop.container import PathLike
 from backprop.tables.columns import (
     STATE,
     Categories,
@@ -203,7 +202,7 @@ class Table:
         try:
             return cls.from_state(state)
         except ValueError as error:
-            raise container.FileFormatError(f"{os.fspath(path)}: {error}") from error
+            raise container.refusal(path, "a table", error) from error
 
     @classmethod
     def of(cls, columns: Sequence[Column], answers: Target | None = None, **settings: Any) -> Self:

@@ -128,10 +128,16 @@ class Advisor:
 
 
 def outside() -> int:
-    """The stack level, for the caller of this, of the first frame that is not of this package."""
+    """The stack level, for the caller of this, of the first frame that is neither of this package nor of scikit-learn.
+
+    Scikit-learn stands between: as a pipeline, and around each `fit` of an estimator.
+    """
     package = str(Path(__file__).parents[1]) + os.sep
     level, frame = 0, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(package)
+        or frame.f_globals.get("__name__", "").partition(".")[0] == "sklearn"
+    ):
         level, frame = level + 1, frame.f_back
     return level + 1
 

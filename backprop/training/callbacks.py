@@ -42,9 +42,8 @@ class Callback:
     ...         print(record.epoch, record.loss)
     """
 
-    outermost: ClassVar[bool] = (
-        False  # sees an epoch when the others have seen it, and the end before they change the weights
-    )
+    # Whether it sees an epoch when the others have seen it, and the end before they change the weights.
+    outermost: ClassVar[bool] = False
 
     def start(self, trainer: Training) -> None:
         """Before the first epoch of a `fit`. An error here means that nothing is trained."""

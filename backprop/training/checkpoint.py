@@ -16,6 +16,7 @@ import dataclasses
 import inspect
 import math
 import os
+import reprlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
@@ -25,9 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from backprop import checks, container
-from backprop.architecture import build, describe, tensors, with_classes
+from backprop.architecture import build, describe, require_finite, tensors, with_classes
 from backprop.checks import Array
-from backprop.container import FileFormatError
 from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
@@ -126,12 +126,23 @@ def from_json(value: Any) -> Any:
 
 
 def remember(thing: Optimizer | Schedule, found: Mapping[str, Any]) -> None:
-    """Put back what `memory` found."""
+    """Put back what `memory` found. Raises ValueError for what is of another kind than it has."""
     for name, value in found.items():
-        if isinstance(value, dict):
-            remember(vars(thing)[name], value)
+        before = vars(thing).get(name)
+        if isinstance(value, dict) and isinstance(before, Schedule):
+            remember(before, value)
         elif name in vars(thing):
-            setattr(thing, name, from_json(value))
+            value = from_json(value)
+            if not isinstance(value, NUMBERS) or (None not in (before, value) and kind_of(before) != kind_of(value)):
+                raise ValueError(checks.message(repr(thing), f"{name} like {before!r}", reprlib.repr(value)))
+            setattr(thing, name, value)
+    if isinstance(thing, Optimizer):
+        checks.integer(repr(thing), "t", thing.t, least=0)
+
+
+def kind_of(value: Any) -> str:
+    """Number, or the class."""
+    return "number" if type(value) in (int, float) else type(value).__name__
 
 
 def generators(layer: Layer, path: str = "") -> Iterator[tuple[str, np.random.Generator]]:
@@ -204,17 +215,18 @@ def resume(
         loss = part(name, "loss", about["loss"], loss, known)
         optimizer = part(name, "optimizer", about["optimizer"], optimizer, known)
         check_arrays(net, optimizer, found)
+        require_finite("Trainer.resume", {each: found[each] for each in tensors(net)})
         constraints = {pattern: build(each, known) for pattern, each in about["constraints"].items()}
         trainer = kind(net, loss, optimizer, **about["settings"], constraints=constraints)
-        there = dict(about["machine"])
+        there = {str(each): str(version)[:200] for each, version in about["machine"].items()}
         put(trainer, about, found)
     except Missing as error:
         raise TypeError(str(error)) from None
-    except Exception as error:  # a constructor of one's own may raise anything
-        text, got = f"{name}: {error}", f"{type(error).__name__}: {error}"
-        raise FileFormatError(text if ": expected " in text else checks.message(name, "a checkpoint", got)) from error
+    except Exception as error:
+        raise container.refusal(path, "a checkpoint", error) from error
     if checks.boolean("Trainer.resume", "other_data", other_data):
-        trainer.epochs_done, trainer._data = trainer.epochs_done, None
+        trainer._data = None
+        trainer._begin_anew()
     check_machine(name, there, machine(trainer))
     return trainer
 
@@ -255,9 +267,12 @@ def check_arrays(net: Sequential, optimizer: Optimizer, found: Mapping[str, Arra
 def put(trainer: Trainer, about: Mapping[str, Any], found: Mapping[str, Array]) -> None:
     """Write what the file holds to a new trainer."""
     net, optimizer = trainer.net, trainer.optimizer
-    trainer._descent.position = Position(**about["position"])
+    trainer._descent.position = position_of(**about["position"])
+    for name in ("data", "notes"):
+        if not isinstance(about[name], dict | None):
+            raise ValueError(checks.message("Trainer.resume", f"{name} by name", reprlib.repr(about[name])))
     trainer._data, trainer._begun_with = about["data"], (trainer.batch_size, trainer.seed)
-    trainer.notes = about["notes"]
+    trainer.notes = about["notes"] or {}
     for i, (name, numbers) in enumerate(about["callbacks"]):
         start = f"{CALLBACKS}{i}."
         state = {key[len(start) :]: array for key, array in found.items() if key.startswith(start)}
@@ -269,6 +284,13 @@ def put(trainer: Trainer, about: Mapping[str, Any], found: Mapping[str, Array]) 
     optimizer.state = {name[len(STATE) :]: array for name, array in found.items() if name.startswith(STATE)}
     for name, array in tensors(net).items():
         array[...] = found[name]
+
+
+def position_of(epoch: int, batch: int, **numbers: float) -> Position:
+    """A position of numbers that training can go on from."""
+    who = "position"
+    epoch, batch = (checks.integer(who, name, n, least=0) for name, n in (("epoch", epoch), ("batch", batch)))
+    return Position(epoch, batch, **{name: checks.number(who, name, value) for name, value in numbers.items()})
 
 
 def go_on(trainer: Trainer) -> None:

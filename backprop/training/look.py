@@ -120,10 +120,8 @@ def watched(net: Sequential, passed: list[Passed]) -> Iterator[Sequential]:
         yield twin
     finally:
         for layer in leaves.values():
-            del (
-                layer.forward,
-                layer.backward,
-            )  # else each would hold itself, and its caches would wait for the collector
+            # Else each would hold itself, and its caches would wait for the collector.
+            del layer.forward, layer.backward
 
 
 def inside(layer: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:

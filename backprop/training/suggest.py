@@ -22,9 +22,7 @@ from backprop.training.data import Examples
 from backprop.training.trainer import Trainer
 
 LARGEST = 4096  # by default; also the most examples the noise is measured on
-STANDSTILL = (
-    1e-12  # a learning rate that leaves the weights where they are, so that all sizes are timed at the same ones
-)
+STANDSTILL = 1e-12  # a learning rate that leaves the weights where they are: all sizes are timed at the same ones
 
 
 @dataclass(frozen=True, slots=True)

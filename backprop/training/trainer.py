@@ -237,8 +237,12 @@ class Trainer:
         settings, before = (self.batch_size, self.seed), self._data
         other = isinstance(before, Examples) and self.position[1] and before.fingerprint() != examples.fingerprint()
         if other or settings != self._begun_with:
-            self.epochs_done = self.epochs_done
+            self._begin_anew()
         self._data, self._begun_with, self._waiting = examples, settings, []
+
+    def _begin_anew(self) -> None:
+        """Forget what was done of the next epoch."""
+        self._descent.position = Position(self.epochs_done)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that training needs to go on with the same bits to one file, whole or not at all.

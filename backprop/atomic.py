@@ -1,0 +1,139 @@
+"""Files that are put in place whole or not at all, however their writing ends."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+if sys.platform != "win32":
+    import fcntl
+
+PathLike = str | os.PathLike[str]
+
+
+def write_atomically(path: PathLike, *pieces: bytes | memoryview) -> None:
+    """Write the pieces to a file beside `path`, make it durable, and put it in place in one move.
+
+    A link is followed. A file keeps the permissions it had; a new one has those of any new file. What earlier writers of the
+    same path left behind when they were killed is removed, but never a file that somebody is writing.
+
+    Raises OSError; the file that was there before is then still there, and nothing else.
+    """
+    with naming(path):
+        target = Path(os.path.realpath(path))
+        existed = target.exists()
+        if existed and not target.is_file():
+            raise OSError(errno.EISDIR if target.is_dir() else errno.EINVAL, "Not a regular file", str(path))
+        remove_strays(target)
+        file, part = _create(target)
+        before = _beside(target)
+        try:
+            with file:
+                _write(file.fileno(), pieces)
+                if existed:
+                    with suppress(OSError):  # of a file system without permissions, or without links
+                        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
+                        os.link(target, before)
+                if sys.platform == "win32":
+                    file.close()  # only then it can be moved there; elsewhere the lock stays until it has been
+                os.replace(part, target)
+            _make_durable(target, existed, before)
+        finally:
+            for left in (part, before):
+                left.unlink(missing_ok=True)
+
+
+def _create(target: Path) -> tuple[BinaryIO, Path]:
+    """A new file beside the target, locked: whoever looks for strays sees that its writer is alive."""
+    while True:
+        part = _beside(target)
+        file = open(part, "xb", buffering=0)  # noqa: SIM115
+        if sys.platform != "win32":
+            with suppress(OSError):  # of a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink == 0:  # taken for a stray before it was locked
+                file.close()
+                continue
+        return file, part
+
+
+def _write(file: int, pieces: Iterable[bytes | memoryview]) -> None:
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            left = left[os.write(file, left) :]
+    os.fsync(file)
+
+
+def _make_durable(target: Path, existed: bool, before: Path) -> None:
+    """Bring the new name to the disk; if that fails, bring the old file back, as for every other error."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # said by file systems that do not do this
+                raise
+        finally:
+            os.close(folder)
+    except BaseException:
+        if before.exists():
+            os.replace(before, target)
+        elif not existed:
+            target.unlink()
+        raise
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{_stem(target)}.{secrets.token_hex(4)}.part")
+
+
+def _stem(target: Path) -> str:
+    """The target's name, or a digest of it where a longer one might be too long."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) < 200 else hashlib.sha256(name).hexdigest()
+
+
+def remove_strays(path: PathLike) -> None:
+    """Remove what killed writers of this path left behind, as far as that is possible. A living one holds a lock."""
+    target = Path(os.path.realpath(path))
+    found: list[str] = []
+    stray = re.compile(re.escape(f".{_stem(target)}.") + r"[0-9a-f]{8}\.part")
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        found = [
+            entry.path for entry in entries if stray.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+        ]
+    for part in found:
+        with suppress(OSError):
+            _remove_unless_locked(part)
+
+
+def _remove_unless_locked(part: str) -> None:
+    if sys.platform == "win32":
+        os.unlink(part)  # refused there while it is open
+        return
+    with open(part, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(part)
+
+
+@contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    """Let every OSError name the path that the caller knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename == os.fspath(path) and error.filename2 is None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error

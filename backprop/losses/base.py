@@ -1,0 +1,177 @@
+"""Losses: how far the outputs f (K, N) are from the targets y, one example per column.
+
+    L      = Σ_n w_n ℓ_n / Σ_n w_n      reduction="mean"        or Σ_n w_n ℓ_n      reduction="sum"
+    ∂L/∂f  = w_n / Σ w · ∂ℓ_n/∂f_n
+
+Each class gives ℓ_n and, right below, ∂ℓ_n/∂f_n; `Loss` does the weights, the checks and the reduction, so the gradient
+is the gradient of exactly the number that `forward` returns. Without sample weights w_n = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.memory import Recycling, shallow
+
+
+class Loss(Recycling, ABC):
+    """Subclass it with `ell` and `dell_df`; `ell` keeps on self what `dell_df` needs.
+
+    Raises ValueError for an unknown reduction; `forward` raises TypeError or ValueError for targets that do not fit.
+
+    >>> import numpy as np, backprop as bp
+    >>> class Cubic(bp.Loss):
+    ...     def ell(self, f, y):
+    ...         self.d = f - y
+    ...         return (self.d**3).sum(axis=0)
+    ...     def dell_df(self):
+    ...         return 3 * self.d**2
+    >>> loss = Cubic()
+    >>> loss.forward(np.array([[2.0, 1.0]]), np.array([[0.0, 0.0]])), loss.backward()
+    (4.5, array([[6. , 1.5]]))
+    """
+
+    outputs_per_target: int = 1
+    measures: ClassVar[tuple[str, ...]] = ()  # the names `metrics` returns
+    takes_labels: ClassVar[bool] = False  # y may be labels (N,) whatever the number of outputs
+    equations: ClassVar[tuple[str, str]] = ("ℓ = loss[f, y]", "∂ℓ/∂f")
+
+    def __init__(self, reduction: str = "mean") -> None:
+        self.reduction = checks.choice(type(self).__name__, "reduction", reduction, ["mean", "sum"])
+
+    reduction: str = "mean"
+    divisor: float = 0.0  # of the last forward pass: N, Σ w, or 1; 0 before it
+    _weights: Array | None = None
+    _shape: tuple[int, ...] = ()
+
+    @abstractmethod
+    def ell(self, f: Array, y: Array) -> Array:
+        """ℓ_n (N,) for outputs f (K, N) and targets y, (K, N) or labels (N,)."""
+
+    @abstractmethod
+    def dell_df(self) -> Array:
+        """∂ℓ_n/∂f_n (K, N) of the last `ell`."""
+
+    def forward(self, f: Array, y: Array, sample_weight: Array | None = None) -> float:
+        """L of outputs f (K, N) and targets y: labels (N,) or (K, N). Caches what `backward` needs.
+
+        A vector f (K,) is one example with K outputs; pass f[None] for N examples with one output each.
+        """
+        columns = self._columns("forward", f)
+        y = self.targets(y, columns.shape, single=np.ndim(f) < 2)
+        if sample_weight is not None:
+            sample_weight = checks.weights(f"{self!r}.forward", sample_weight, columns.shape[1])
+        L = self.value(columns, y, sample_weight)
+        self._shape = np.shape(f)
+        return L
+
+    def backward(self) -> Array:
+        """dL_df in the shape of f: the gradient of the last `forward`. Raises RuntimeError before it."""
+        dL_df = self.slope()
+        if dL_df.shape != (self._shape[0], math.prod(self._shape[1:])):
+            expected = f"∂ℓ/∂f with the shape of f, {self._shape}"
+            raise ValueError(checks.message(f"{self!r}.backward", expected, f"shape {dL_df.shape}"))
+        return dL_df.reshape(self._shape)
+
+    def per_example(self, f: Array, y: Array) -> Array:
+        """ℓ_n (N,), without weights; a pending `backward` is not disturbed."""
+        columns = self._columns("per_example", f)
+        return shallow(self).ell(columns, self.targets(y, columns.shape, single=np.ndim(f) < 2))
+
+    def _columns(self, method: str, f: object) -> Array:
+        """Outputs (K, N) of a floating or complex type; a vector (K,) is one example."""
+        array = checks.floating(f"{self!r}.{method}", "f", f)
+        if array.ndim not in (1, 2) or not array.size:
+            raise ValueError(
+                checks.message(f"{self!r}.{method}", "f with shape (K, N) or (K,)", f"shape {array.shape}")
+            )
+        return array.reshape(len(array), -1)
+
+    def value(self, f: Array, y: Array, w: Array | None) -> float:
+        """L of checked columns."""
+        total: float = self.total(f, y, w).item()
+        return total / self.divisor
+
+    def total(self, f: Array, y: Array, w: Array | None, divisor: float | None = None) -> Array:
+        """Σ_n w_n ℓ_n, an array (1,), from checked columns; L is this over `divisor`. A shard passes that of its whole batch."""
+        ell = self.ell(f, y)
+        if divisor is None:
+            divisor = 1.0 if self.reduction == "sum" or w is not None else float(ell.shape[0])
+            if w is not None and self.reduction == "mean":
+                w = w / w.sum(dtype=float)
+        if w is not None:
+            w = w.astype(ell.real.dtype, copy=False)
+            ell = ell * w
+        self._weights, self.divisor = w, divisor
+        return np.add.reduce(ell, axis=0, keepdims=True, out=self.empty("total", (1,), ell.dtype))
+
+    def slope(self) -> Array:
+        """dL_df (K, N) of the last `total`."""
+        if not self.divisor:
+            raise checks.too_early(self)
+        share = 1 / self.divisor if self._weights is None else self._weights * (1 / self.divisor)
+        dell_df = self.dell_df()
+        return np.multiply(dell_df, share, out=self.empty("dL_df", dell_df.shape, dell_df.dtype))
+
+    def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
+        """Checked targets for outputs of `shape` (K, N): here as many rows as there are outputs.
+
+        (N,) stands for (1, N) where there is one target per example; nothing is broadcast.
+        """
+        K, N = shape[0] // self.outputs_per_target, shape[1]
+        y = checks.numeric(f"{self!r}", "y", y)
+        expected = f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else "")
+        fits = y.shape == (K, N) or (K == 1 and y.shape == (N,)) or (single and y.size == K and y.ndim < 2)
+        if not fits or shape[0] % self.outputs_per_target:
+            advice = "Pass y.T." if y.shape == (N, K) else ""
+            if self.outputs_per_target > 1 and not advice:
+                advice = f"Each target takes {self.outputs_per_target} outputs."
+            got = f"shape {y.shape} for outputs of shape {shape}"
+            raise ValueError(checks.message(repr(self), expected, got, advice))
+        checks.finite(f"{self!r}", "y", y.T if y.ndim == 2 else y)
+        self.check_values(y)
+        return y.reshape(K, N)
+
+    def from_rows(self, who: str, y: object, K: int, N: int) -> Array:
+        """Targets as a person has them, rows (N,) or (N, K), checked and turned into the columns of `targets`."""
+        y = checks.numeric(who, "y", y)
+        width = K // self.outputs_per_target
+        shapes: list[tuple[int, ...]] = [(N,)] if self.takes_labels or width == 1 else []
+        shapes += [(N, width)] if width > 1 or not self.takes_labels else []
+        if y.shape not in shapes:
+            advice = "y takes one row per row of X."
+            if y.T.shape in shapes:
+                advice = "Pass y.T."
+            elif y.shape == (N, 1) and (N,) in shapes:
+                advice = "Pass y.ravel()."
+            elif y.ndim and len(y) == N:
+                advice = f"The network has {K} outputs; {self!r} takes {self.outputs_per_target} per target."
+            expected = f"y with shape {' or '.join(map(str, shapes))} for {N} rows of X and {K} outputs"
+            raise ValueError(checks.message(who, expected, f"shape {y.shape}", advice))
+        checks.finite(who, "y", y)
+        return self.targets(y.T, (K, N))
+
+    def check_values(self, y: Array) -> None:
+        """Refuse target values that mean nothing to this loss; most take any number."""
+
+    def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
+        """Measures a person reads beside the loss; {} if there are none."""
+        return {}
+
+    def replica(self) -> Self:
+        """The same loss for the trainer, with caches and recycled arrays of its own."""
+        return self.recycled()
+
+    @property
+    def label(self) -> str:
+        """Name of this loss in errors."""
+        return repr(self)
+
+    def __repr__(self) -> str:
+        return checks.call(self)

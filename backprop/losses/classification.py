@@ -1,0 +1,124 @@
+"""Losses of classes: cross-entropy with the softmax or the sigmoid inside, where no exponent can overflow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.elementwise import positive_part, sigmoid, softplus_tail
+from backprop.losses.base import Loss
+
+
+class CrossEntropy(Loss):
+    """Negative log-probability of the right class; the softmax is inside.
+
+        p_k    = e^{f_k} / Σ_j e^{f_j}
+        ℓ      = log Σ_j e^{f_j} − Σ_k y_k f_k        y one-hot; for a label y: log Σ_j e^{f_j} − f_y
+        ∂ℓ/∂f  = p − y
+
+    y is labels (N,) in 0 … K−1, or one-hot columns (K, N), or probabilities that sum to 1. All exponents are ≤ 0 after
+    the largest f of each example is subtracted, so logits of ±10⁴ neither overflow nor lose the answer.
+    Source: Bridle (1990), "Probabilistic interpretation of feedforward classification network outputs".
+
+    >>> import numpy as np, backprop as bp
+    >>> loss = bp.CrossEntropy()
+    >>> round(loss.forward(np.zeros((2, 1)), np.array([1])), 4), loss.backward().T
+    (0.6931, array([[ 0.5, -0.5]]))
+    """
+
+    replays = True
+    takes_labels = True
+    measures = ("accuracy",)
+    equations = ("ℓ = log Σⱼ exp(fⱼ) − f_y", "∂ℓ/∂f = softmax(f) − onehot(y)")
+
+    def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
+        """Labels (N,) as whole numbers 0 … K−1, or columns (K, N) of probabilities."""
+        K, N = shape
+        y = checks.numeric(repr(self), "y", y)
+        if single and y.shape == (K,) and (K > 1 or y.dtype.kind == "f"):
+            y = y.reshape(K, 1)
+        elif y.shape == (N,) or (single and y.shape == ()):
+            return checks.labels(repr(self), y.reshape(N), K)
+        if y.shape != (K, N):
+            advice = "Pass y.T." if y.shape == (N, K) else "Pass y.ravel()." if y.shape == (N, 1) else ""
+            expected = f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})"
+            raise ValueError(checks.message(repr(self), expected, f"shape {y.shape}", advice))
+        checks.finite(repr(self), "y", y.T)
+        checks.values_between(repr(self), "y", y, 0, 1)
+        off = np.abs(y.sum(axis=0, dtype=float) - 1) > 1e-5
+        if off.any():
+            got = f"a sum of {y[:, np.argmax(off)].sum():g} for example {np.argmax(off)}"
+            raise ValueError(checks.message(repr(self), "one-hot columns that sum to 1", got))
+        return y
+
+    def ell(self, f: Array, y: Array) -> Array:
+        """Return log Σ e^z − Σ y z with z = f − max f."""
+        K, N = f.shape
+        largest = np.maximum.reduce(f.real, axis=0, out=self.empty("largest", (N,), f.real.dtype))
+        z = np.subtract(f, largest, out=self.empty("z", f.shape, f.dtype))
+        self._p = np.exp(z, out=self.empty("p", f.shape, f.dtype))
+        total = np.add.reduce(self._p, axis=0, out=self.empty("normalizer", (N,), f.dtype))
+        np.divide(self._p, total, out=self._p)
+        self._y = self.empty("y", f.shape, f.real.dtype)
+        if y.ndim == 1:
+            np.equal(np.arange(K)[:, None], y, out=self._y, casting="unsafe")
+        else:
+            np.copyto(self._y, y, casting="unsafe")
+        np.multiply(z, self._y, out=z)
+        right = np.add.reduce(z, axis=0, out=self.empty("right", (N,), f.dtype))
+        np.log(total, out=total)
+        return np.subtract(total, right, out=total)
+
+    def dell_df(self) -> Array:
+        """Return p − y."""
+        return np.subtract(self._p, self._y, out=self.empty("slope", self._p.shape, self._p.dtype))
+
+    def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
+        """Share of examples whose largest output is the right class."""
+        right = y if y.ndim == 1 else np.argmax(y, axis=0)
+        return {"accuracy": float(np.average(np.argmax(f, axis=0) == right, weights=w))}
+
+
+class BinaryCrossEntropy(Loss):
+    """Negative log-probability of yes/no answers; the sigmoid is inside. One output per question (multi-label).
+
+        p      = σ(f)
+        ℓ      = Σ_k log(1 + e^{f_k}) − y_k f_k
+        ∂ℓ/∂f  = σ(f) − y
+
+    y is 0 or 1 (or a probability between), (K, N); (N,) for one output.
+    Source: Cox (1958), "The regression analysis of binary sequences".
+
+    >>> import numpy as np, backprop as bp
+    >>> loss = bp.BinaryCrossEntropy()
+    >>> loss.forward(np.array([[1e4, -1e4]]), np.array([1, 0])), loss.backward()
+    (0.0, array([[0., 0.]]))
+    """
+
+    replays = True
+    measures = ("accuracy",)
+    equations = ("ℓ = Σₖ log(1 + exp(f)) − y f", "∂ℓ/∂f = σ(f) − y")
+
+    def check_values(self, y: Array) -> None:
+        """Probabilities."""
+        checks.values_between(repr(self), "y", y, 0, 1)
+
+    def ell(self, f: Array, y: Array) -> Array:
+        """max(f, 0) − y f + log(1 + e^−|f|), in which no two large numbers cancel to a wrong one."""
+        self._f, self._y = f, y.astype(f.real.dtype, copy=False)
+        scratch, entry = self.empty("scratch", f.shape, f.dtype), self.empty("entry", f.shape, f.dtype)
+        tail = softplus_tail(f, positive_part(f, entry), self.empty("tail", f.shape, f.dtype))
+        np.subtract(entry, np.multiply(self._y, f, out=scratch), out=entry)
+        np.add(entry, tail, out=entry)
+        return np.add.reduce(entry, axis=0)
+
+    def dell_df(self) -> Array:
+        """σ(f) − y."""
+        f = self._f
+        p = sigmoid(f, self.empty("p", f.shape, f.dtype), self.empty("scratch", f.shape, f.dtype))
+        return np.subtract(p, self._y, out=p)
+
+    def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
+        """Share of right answers at probability ½."""
+        return {"accuracy": float(np.average(((f > 0) == (y > 0.5)).mean(axis=0), weights=w))}

@@ -1,0 +1,76 @@
+"""Losses of distributions: the outputs are the parameters of one, the loss is the negative log-likelihood of the target."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.losses.base import Loss
+
+
+class Poisson(Loss):
+    """Counts with mean eᶠ, up to log y!, which does not depend on f.
+
+        ℓ      = Σ_k (e^{f_k} − y_k f_k)
+        ∂ℓ/∂f  = eᶠ − y
+
+    f is the logarithm of the expected count. Raises ValueError for negative y.
+    Source: Nelder and Wedderburn (1972), "Generalized linear models".
+
+    >>> import numpy as np, backprop as bp
+    >>> bp.Poisson().forward(np.array([[0.0]]), np.array([2.0]))
+    1.0
+    """
+
+    replays = True
+    equations = ("ℓ = Σₖ exp(f) − y f", "∂ℓ/∂f = exp(f) − y")
+
+    def check_values(self, y: Array) -> None:
+        """Counts are ≥ 0."""
+        checks.values_between(repr(self), "y", y, 0, math.inf)
+
+    def ell(self, f: Array, y: Array) -> Array:
+        """Σ_k (eᶠ − y f)."""
+        y = y.astype(f.real.dtype, copy=False)
+        self._y, self._exp = y, np.exp(f)
+        return np.add.reduce(self._exp - y * f, axis=0)
+
+    def dell_df(self) -> Array:
+        """eᶠ − y."""
+        return self._exp - self._y
+
+
+class GaussianNLL(Loss):
+    """Negative log-likelihood of a normal distribution whose mean and variance are both outputs.
+
+        ℓ      = Σ_k ½ (s_k + (y_k − μ_k)² e^{−s_k} + log 2π),   variance σ² = eˢ
+        ∂ℓ/∂μ  = (μ − y) e^{−s}
+        ∂ℓ/∂s  = ½ (1 − (y − μ)² e^{−s})
+
+    For K targets f has 2K rows: K means μ, then K log-variances s. The logarithm lets a network output any number.
+    Source: Nix and Weigend (1994), "Estimating the mean and variance of the target probability distribution".
+
+    >>> import numpy as np, backprop as bp
+    >>> round(bp.GaussianNLL().forward(np.array([[0.0], [0.0]]), np.array([0.0])), 4)
+    0.9189
+    """
+
+    replays = True
+    outputs_per_target = 2
+    equations = ("ℓ = Σₖ ½(s + (y − μ)² e⁻ˢ + log 2π)", "∂ℓ/∂μ = (μ − y)e⁻ˢ, ∂ℓ/∂s = ½(1 − (y − μ)²e⁻ˢ)")
+
+    def ell(self, f: Array, y: Array) -> Array:
+        """½ (s + z² + log 2π), z² = (y − μ)² e^{−s}."""
+        mean, s = f[: len(y)], f[len(y) :]
+        difference = np.subtract(mean, y, dtype=f.dtype)
+        precision = np.exp(-s)
+        self._dmean = difference * precision
+        self._z2 = self._dmean * difference
+        return np.add.reduce(0.5 * (s + self._z2 + math.log(2 * math.pi)), axis=0)
+
+    def dell_df(self) -> Array:
+        """Rows for μ, then rows for s."""
+        return np.concatenate([self._dmean, 0.5 * (1 - self._z2)])
