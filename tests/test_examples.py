@@ -57,7 +57,7 @@ def test_is_in_the_gallery_with_its_picture(path):
     gallery = (docs / "gallery.md").read_text(encoding="utf-8")
     assert f"](../examples/{path.name})" in gallery
     assert f"](gallery/{path.stem}.png)" in gallery
-    assert (docs / "gallery" / f"{path.stem}.png").stat().st_size > 5_000
+    assert (docs / "gallery" / f"{path.stem}.png").stat().st_size > 2_000
 
 
 def test_there_is_one_for_each_thing_promised():

@@ -279,7 +279,8 @@ class TestActivations:
         assert_allclose(dL_dh, [slope(x) for x in h], rtol=1e-14, atol=1e-15)
 
     def test_are_all_in_the_table(self):
-        elementwise = {"ReLU", "Identity"} | {c.__name__ for c in bp.Activation.__subclasses__()}
+        ours = [c for c in bp.Activation.__subclasses__() if c.__module__.startswith("backprop.")]
+        elementwise = {"ReLU", "Identity"} | {c.__name__ for c in ours}
         assert elementwise == {type(layer).__name__ for layer, _, _ in ACTIVATIONS.values()}
 
 
