@@ -101,6 +101,10 @@ class Reading:
         binary = [field.name for field in frame.schema if pa.types.is_binary(field.type)]
         if binary:
             raise refusal("the file", "text in UTF-8", f"other bytes in columns {binary}")
+        for name, column in zip(frame.column_names, frame.columns, strict=True):
+            if name not in texts and _is_grouped(column):
+                advice = f"Remove the separators of thousands, or say --categories {name}."
+                raise refusal(f"column {name!r}", "numbers", f"{column.drop_null()[0].as_py()!r}", advice)
         return frame.rename_columns([f"x{j}" for j in range(frame.num_columns)]) if self.no_header else frame
 
 
@@ -127,6 +131,18 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_grouped(column: Any) -> bool:
+    """Whether these are numbers such as 1,234.5, which would pass for words."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
+    if not pa.types.is_string(column.type) or column.null_count == len(column):
+        return False
+    grouped = compute.match_substring_regex(column, r"^-?\d{1,3}(,\d{3})*(\.\d+)?$")
+    commas = compute.match_substring(column, ",")
+    return bool(compute.all(grouped).as_py() and compute.any(commas).as_py())
 
 
 def _parquet(file: BinaryIO) -> Any:
