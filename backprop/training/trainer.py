@@ -19,7 +19,7 @@ from backprop.training import checkpoint
 from backprop.training.advice import Advisor
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
-from backprop.training.descent import Descent, Position
+from backprop.training.descent import Descent, Position, interrupts
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metric, check_metrics, measure
 from backprop.training.watch import check_callbacks, check_verbose, validation_examples, watching
@@ -181,9 +181,12 @@ class Trainer:
             with watching(self, callbacks, verbose, np.shape(X)[0] * epochs, "example", "epoch") as watch:
                 self._progress = watch.bar.update
                 checkpoint.go_on(self)
-                for record in records:
-                    if watch.note(record):
-                        break
+                with interrupts() as interrupted:  # also between epochs, so that no record is lost
+                    for record in records:
+                        if watch.note(record):
+                            break
+                        if interrupted:
+                            raise KeyboardInterrupt
         finally:
             self._progress, self._callbacks = before, ()
         return watch.history
