@@ -28,9 +28,11 @@ from backprop.optimizers import SGD
 from backprop.sequential import Sequential
 from backprop.tables import Table
 from backprop.training import Callback, Epoch, Trainer, minimize
+from backprop.training.descent import interrupts
 from backprop.training.watch import running
 
 FLOATS = (np.float64, np.float32)
+UNFINISHED = "Training stopped after max_iter={} epochs, before it converged."
 HOLD_OUT = "Change validation_fraction, or give validation_data."
 
 
@@ -226,15 +228,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         records = trainer.epochs(rows, trained, epochs, sample_weight=w, validation_data=validation)
         self.n_iter_, over = 0, not incremental
         try:
-            with running(trainer, self._callbacks()):
+            with running(trainer, self._callbacks()), interrupts() as interrupted:
                 for stop in self._watched(records, trainer, tasks, weight, n, held_out):
+                    if interrupted:
+                        raise KeyboardInterrupt
                     if stop or ((self.early_stopping or not incremental) and self._stalled()):
                         over = over or not stop
                         break
                 else:
                     if not incremental:
-                        text = f"Training stopped after max_iter={self.max_iter} epochs, before it converged."
-                        warn(text, ConvergenceWarning)
+                        warn(UNFINISHED.format(self.max_iter), ConvergenceWarning)
         except KeyboardInterrupt:
             warn("Training interrupted by user.", UserWarning)
         except FloatingPointError as error:
@@ -242,15 +245,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         finally:
             course.epochs = trainer.epochs_done
         build.take_over(self.network_, net)
-        if self.early_stopping and over:
-            self._restore_best(incremental)
+        self._restore_best(incremental, over)
         tasks.close()
         return self
 
-    def _restore_best(self, incremental: bool) -> None:
+    def _restore_best(self, incremental: bool, over: bool) -> None:
         """Take the best φ; a `partial_fit` starts from there and waits anew, a `fit` goes on from where it was."""
         course, phi = self._course, self.network_.phi
-        if course.best is None:
+        if course.best is None or not (self.early_stopping and over):
             return
         if incremental:
             course.waited = 0
