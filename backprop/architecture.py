@@ -23,6 +23,7 @@ import numpy as np
 from backprop import checks, constraints, initializers, layers, losses, optimizers, schedules
 from backprop.checks import Array
 from backprop.layers import BatchNorm, Layer, LayerNorm, Linear
+from backprop.layers.nesting import adopt
 from backprop.layers.normalization import FrozenBatchNorm
 
 TORCH_NAMES = {"omega": "weight", "gamma": "weight", "beta": "bias", "running_variance": "running_var"}
@@ -249,7 +250,7 @@ class _Builder:
             self.fill(made, prefix)
         if hasattr(made, "phi") and self.dtypes:
             if not children:  # it has made its layers itself, and they have other arrays now
-                made.bind(np.empty(made.size, max(self.dtypes)))
+                made._bind(np.empty(made.size, max(self.dtypes)))
             if self.dtypes != {made.phi.dtype}:
                 raise _error(f"parameters of {made.phi.dtype}", sorted(dtype.name for dtype in self.dtypes))
         return made
@@ -312,7 +313,7 @@ class _Builder:
         names = torch_names(f"{prefix}{own}" for own in (*layer.parameters, *layer.buffers))
         for own, array in list(layer.parameters.items()):
             name = names[f"{prefix}{own}"]
-            layer.adopt(own, self.find(name, array.shape))
+            adopt(layer, own, self.find(name, array.shape))
             self.dtypes.add(self.arrays.pop(name).dtype)
         for own, buffer in layer.buffers.items():
             name = names[f"{prefix}{own}"]

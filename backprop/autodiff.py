@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.elementwise import positive_part, sigmoid
 
 __all__ = ["Value"]
 
@@ -179,20 +178,29 @@ class Value:
         return _node("cos", f, (self, lambda dL_df: -dL_df * np.sin(a)))
 
     def tanh(self) -> Value:
-        """Hyperbolic tangent: f = tanh a, ∂f/∂a = 1 − f²."""
-        f = np.tanh(self.data)
-        return _node("tanh", f, (self, lambda dL_df: dL_df * (1 - f * f)))
+        """Hyperbolic tangent: f = tanh a, ∂f/∂a = 1/cosh² a, which is 1 − f² and keeps its digits where f is almost ±1."""
+        a = self.data
+        f = np.tanh(a)
+
+        def through(dL_df: Array) -> Array:
+            below = _below(a)
+            e = np.exp(below + below)  # e^−2|a|, so that 1/cosh² = 4e / (1 + e)²
+            return dL_df * (4 * e / (1 + e) ** 2)
+
+        return _node("tanh", f, (self, through))
 
     def relu(self) -> Value:
         """Rectified linear unit: f = max(a, 0), ∂f/∂a = 𝕀[a > 0]; the slope at 0 is 0, as in the layer `ReLU`."""
         a = self.data
-        f = positive_part(a, np.empty_like(a))
+        f = np.where(a.real <= 0, 0, a)
         return _node("relu", f, (self, lambda dL_df: np.where(a.real > 0, dL_df, 0)))
 
     def sigmoid(self) -> Value:
-        """Logistic function: f = 1 / (1 + e⁻ᵃ), ∂f/∂a = f (1 − f). No exponential overflows."""
-        f = sigmoid(self.data, np.empty_like(self.data), np.empty_like(self.data))
-        return _node("sigmoid", f, (self, lambda dL_df: dL_df * f * (1 - f)))
+        """Logistic function: f = σ(a) = 1 / (1 + e⁻ᵃ), ∂f/∂a = σ(a) σ(−a). No exponential overflows."""
+        a = self.data
+        e = np.exp(_below(a))
+        f = np.where(a.real < 0, e, 1) / (1 + e)
+        return _node("sigmoid", f, (self, lambda dL_df: dL_df * (e / (1 + e) ** 2)))
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Value:
         """Sum of all entries, or along `axis`: each entry gets the gradient of the sum it went into.
@@ -367,6 +375,11 @@ def _node(operation: str, f: Array, *links: tuple[Value, Derivative]) -> Value:
     node.parents = tuple([parent for parent, _ in links])
     node._derivatives = tuple([derivative for _, derivative in links])
     return node
+
+
+def _below(a: Array) -> Array:
+    """−|a|, the side chosen by the real part."""
+    return np.where(a.real < 0, a, -a)
 
 
 def _lift(value: Value, operation: str, other: Operand) -> Value:

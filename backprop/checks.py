@@ -18,6 +18,10 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
+class StandIn:
+    """What the engine passes through plain code in the place of an array, to see what is computed."""
+
+
 def message(who: object, expected: str, got: str, advice: str = "") -> str:
     """Text of a four-part error.
 
@@ -304,6 +308,12 @@ def instance(who: object, name: str, value: object, kind: type) -> None:
         raise TypeError(message(who, f"{name}: a {kind.__name__}", repr(value), advice))
 
 
+def kind_of(who: object, name: str, value: Any, kind: type) -> Any:
+    """The value, if it is an instance of this class."""
+    instance(who, name, value, kind)
+    return value
+
+
 def layer(who: object, value: object, kind: type) -> Any:
     """A layer instance; a class given by mistake is told to add parentheses."""
     if not isinstance(value, kind):
@@ -343,9 +353,49 @@ def values_between(who: object, name: str, array: Array, low: float, high: float
         raise ValueError(message(who, expected, f"{array[where]} for example {where[-1]}"))
 
 
-def backward_result(layer: Any, result: object) -> tuple[Array, dict[str, Array]]:
-    """What a layer's `backward` returned: (dL_dh, gradients). Raises TypeError for anything else."""
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
-        return result
-    expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
-    raise TypeError(message(f"{layer.label}.backward", expected, f"a {type(result).__name__}"))
+def forward_result(layer: Any, f: Any, h: Array) -> Array:
+    """What a layer's `forward` returned for h (D, N): (D_out, N). Raises TypeError or ValueError for anything else."""
+    N = h.shape[1] if h.ndim == 2 else 1
+    if len(getattr(f, "shape", ())) != 2 or f.shape[1] != N:
+        got = f"shape {np.shape(f)}" if hasattr(f, "shape") else f"a {type(f).__name__}"
+        advice = "An example is a column: keep axis 1."
+        raise (ValueError if hasattr(f, "shape") else TypeError)(
+            message(f"{layer.label}.forward", f"f with {N} columns for {N} examples", got, advice)
+        )
+    return f
+
+
+def backward_result(layer: Any, result: Any) -> tuple[Array, dict[str, Array]]:
+    """What a layer's `backward` returned: (dL_dh, gradients), one gradient per parameter. Raises TypeError or ValueError."""
+    who = f"{layer.label}.backward"
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
+        raise TypeError(message(who, expected, f"a {type(result).__name__}"))
+    parameters, gradients = layer.parameters, result[1]
+    if gradients.keys() != parameters.keys():
+        expected, advice = f"gradients named {list(parameters)}", "Return one gradient per parameter."
+        raise ValueError(message(who, expected, f"{list(gradients)}", advice))
+    for name, parameter in parameters.items():
+        got = np.shape(gradients[name])
+        if got != parameter.shape:
+            advice = "It is transposed." if got == parameter.shape[::-1] and len(got) == 2 else ""
+            if len(parameter.shape) == 1:
+                advice = "Sum over the wrong axis? One β serves all examples: sum over them, axis=1."
+            expected = f"gradient {name!r} with shape {parameter.shape}"
+            raise ValueError(message(who, expected, f"shape {got}", advice))
+    return result
+
+
+def same_keys(who: object, expected: Mapping[str, Any], value: Any) -> list[str]:
+    """The names of the arrays to assign, all of which must be there. Raises ValueError."""
+    if not isinstance(value, Mapping) or value.keys() != expected.keys():
+        got = f"{list(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+        raise ValueError(message(who, f"a dict of {list(expected)}", got))
+    return list(expected)
+
+
+def nothing(who: object, result: object) -> None:
+    """Refuse a rule that returns something: it moves what it was given, in place."""
+    if result is not None:
+        advice = "Write phi -= …, state[...] = …, in place; what is returned would be lost."
+        raise TypeError(message(who, "None", f"a {type(result).__name__}", advice))

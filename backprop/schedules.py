@@ -33,6 +33,16 @@ class Schedule(ABC):
     def observe(self, loss: float) -> None:  # noqa: B027
         """Called after each epoch with its (validation) loss; most schedules do not listen."""
 
+    def serve(self, owner: object) -> None:
+        """Be the schedule of one optimizer. Raises ValueError where one that listens serves another already."""
+        listens, own = type(self).observe is not Schedule.observe, vars(self)
+        if listens and own.setdefault("_serves", owner) is not owner:
+            advice = "It remembers losses: give each optimizer a schedule of its own."
+            raise ValueError(checks.message(repr(self), "one optimizer", "a second one", advice))
+        for inner in own.values():
+            if isinstance(inner, Schedule):
+                inner.serve(owner)
+
     def __repr__(self) -> str:
         return checks.call(self)
 

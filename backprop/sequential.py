@@ -1,18 +1,18 @@
-"""Layers one after another, with all parameters in one vector φ."""
+"""Layers one after another, with all parameters in one vector φ: a network as a person holds it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 
 from backprop import architecture, checks, container
 from backprop.atomic import PathLike
-from backprop.blas import Landing
 from backprop.checks import Array
-from backprop.layers import Composite, Gradients, Layer, Residual
+from backprop.layers import Gradients, Layer, Residual
+from backprop.layers.composition import Chain
+from backprop.layers.nesting import chain, leaves, place, reseed, views, write
 
 BLOCK_BYTES = 1 << 22  # predict works on about this much of X at a time, so that activations stay in cache
 
@@ -25,7 +25,7 @@ class FlatGradients(dict[str, Array]):
         self.dL_dphi = dL_dphi
 
 
-class Sequential(Composite):
+class Sequential(Chain):
     """Composition f = f_K[… f_1[f_0[h]]], itself a layer.
 
         forward:   h_{k+1} = layer_k.forward(h_k)
@@ -35,9 +35,9 @@ class Sequential(Composite):
     "0.omega", …. With `seed` all weights are drawn anew from one generator; without, the layers keep their values.
     `dtype` is "float32" or "float64".
 
-    With `checkpoint=k` the training pass stores only every k-th activation and computes the others again in `backward`,
-    segment by segment: the same bits, in training memory for K/k + k activations instead of K (least at k = √K), one more forward
-    pass. In a network of your own hands k more are kept, so that `backward` may be called twice.
+    With `checkpoint=k` the trainer keeps only every k-th activation and computes the others again on the way back, segment by
+    segment: memory for K/k + k activations instead of K (least at k = √K), for one more forward pass. Of networks inside
+    networks the outermost k counts.
     Source: Chen, Xu, Zhang and Guestrin (2016), "Training deep nets with sublinear memory cost", arXiv:1604.06174.
 
     Raises ValueError for no layers, for widths that cannot chain, and for a layer that is used twice; TypeError for what
@@ -51,184 +51,128 @@ class Sequential(Composite):
     (['0.beta', '0.omega', '2.beta', '2.omega'], (13,))
     """
 
-    replays = True
+    traced = True
     equations = ("f = layer_K[… layer_0[h]]", "∂L/∂h: the layers' backward in reverse order")
 
     def __init__(
         self, *layers: Layer, seed: int | None = None, dtype: Any = "float32", checkpoint: int | None = None
     ) -> None:
         if not layers:
-            raise ValueError(
-                checks.message("Sequential", "at least one layer", "none", "Write Sequential(Linear(64, 10)).")
-            )
+            advice = "Write Sequential(Linear(64, 10))."
+            raise ValueError(checks.message("Sequential", "at least one layer", "none", advice))
         self.layers = {str(i): checks.layer("Sequential", layer, Layer) for i, layer in enumerate(layers)}
         kind = checks.dtype("Sequential", dtype)
-        self.checkpoint = (
-            None if checkpoint is None else checks.integer("Sequential", "checkpoint", checkpoint, least=2)
-        )
+        self.checkpoint = checkpoint
         generator = None if seed is None else checks.generator("Sequential", seed)
-        self._stored: list[tuple[Array, list[Layer]]] = []  # of each segment: its input, and its layers as they were
-        self._chain_widths()
+        first = next((layer for layer in layers if not (layer.in_features is None and layer.keeps_width)), layers[-1])
+        self.in_features = first.in_features
+        self.out_features = self.chain(self.in_features)
         self._claim()
         if generator is not None:
             self.initialize(generator)
-        self.bind(np.empty(self.size, kind))
-        self._predict = f"{self.label}.predict"  # its name in errors
-        widest = max(16, self.in_features or 1, *(layer.out_features or 1 for layer in self.leaves()))
-        self._rows_per_block = max(1, BLOCK_BYTES // (widest * kind.itemsize))
+        self._bind(np.empty(self.size, kind))
 
-    def _chain_widths(self) -> None:
-        for layer in self.layers.values():
-            self.in_features = layer.in_features
-            if not (self.in_features is None and layer.keeps_width):
-                break
-        self.out_features = self.chain(self.in_features)
-
-    @property
-    def keeps_width(self) -> bool:  # type: ignore[override]
-        """Whether every layer does."""
-        return all(layer.keeps_width for layer in self.layers.values())
-
-    def chain(self, width: int | None) -> int | None:
-        """Rows of f for an h of `width` rows. Raises ValueError if two neighbors do not fit."""
-        for layer in self.layers.values():
-            width = layer.chain(width)
-        return width
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "checkpoint" and value is not None:
+            value = checks.integer("Sequential", "checkpoint", value, least=2)
+        super().__setattr__(name, value)
 
     def _claim(self) -> None:
         """Take the layers into this network, each once: a layer in two networks would leave the φ of the first."""
-        leaves = list(self.leaves())
-        if len({id(leaf) for leaf in leaves}) < len(leaves):
-            raise ValueError(
-                checks.message("Sequential", "each layer once", "the same layer object twice", "Use layer.copy().")
-            )
+        inside = list(leaves(self))
+        if len({id(leaf) for leaf in inside}) < len(inside):
+            advice = "Use layer.copy()."
+            raise ValueError(checks.message("Sequential", "each layer once", "the same layer object twice", advice))
         free = list(self.layers.values())
         for layer in free:  # grows while it runs
-            if layer._owned:
-                raise ValueError(
-                    checks.message("Sequential", "layers of no other network", layer.label, "Use layer.copy().")
-                )
+            if vars(layer)["_owned"]:
+                expected, advice = "layers of no other network", "Use layer.copy()."
+                raise ValueError(checks.message("Sequential", expected, layer.label, advice))
             if not isinstance(layer, Sequential):
                 free.extend(layer.children.values())
         for layer in free:
-            layer._owned = True
+            vars(layer)["_owned"] = True
 
-    def bind(self, phi: Array) -> None:
+    @property
+    def phi(self) -> Array:
+        """φ (P,): all parameters, one vector. Assigning copies into it."""
+        return vars(self)["_phi"]  # type: ignore[no-any-return]
+
+    @phi.setter
+    def phi(self, value: Any) -> None:
+        write(f"{self.label}.phi", self.phi, value)
+
+    def _bind(self, phi: Array) -> None:
         """Move the parameters into `phi` (P,), which becomes the network's φ."""
-        super().bind(phi)
-        self.phi = phi
+        parts = views(self, phi)
+        for name, array in self.parameters.items():
+            parts[name][...] = array
+        self._seat(phi)
 
-    def release(self) -> None:
-        """Belong to no larger network any more; the layers stay in this one."""
-        self._owned = False
+    def _seat(self, phi: Array) -> None:
+        """Have `phi`, which holds the parameters already, as φ."""
+        start = 0
+        for leaf in leaves(self):
+            part = phi[start : start + leaf.size]
+            place(leaf, views(leaf, part))
+            start += leaf.size
+        self._pass_on(self, phi)
+
+    def _pass_on(self, layer: Layer, phi: Array) -> None:
+        """Tell the networks inside their part of φ."""
+        if isinstance(layer, Sequential):
+            vars(layer)["_phi"] = phi
+        start = 0
+        for child in layer.children.values():
+            size = child.size
+            self._pass_on(child, phi[start : start + size])
+            start += size
+
+    def in_dtype(self, dtype: Any) -> Self:
+        """A copy whose φ is of another type: float32, float64, or complex for the complex step."""
+        twin = self.copy()
+        twin._bind(np.empty(self.size, dtype))
+        return twin
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
+        return views(self, flat)
+
+    def reseed(self, *key: int) -> None:
+        """Start the randomness of the next forward pass, such as the masks of Dropout, from `key`."""
+        for i, layer in enumerate(self.layers.values()):
+            reseed(layer, *key, i)
 
     def frozen(self) -> Self:
-        """The network as `predict` computes it, an independent copy with the same φ."""
+        """The network as `predict` computes it, an independent copy: Dropout is the identity, BatchNorm an affine map."""
         twin = super().frozen()
         for layer in twin.layers.values():
-            layer._owned = True
-        twin.bind(twin.phi)
+            vars(layer)["_owned"] = True
+        twin._bind(np.empty(twin.size, self.phi.dtype))
         return twin
-
-    def replica(self) -> Self:
-        """Replicas of the layers that recycle as much as they can.
-
-        An activation may write over an input that nobody reads again. With checkpoints, only one segment is alive at a time, so
-        the layers at the same place of each segment share their arrays.
-        """
-        twin = super().replica()
-        for segment in twin._segments():
-            layers = [twin.layers[key] for key in segment]
-            for before, layer in pairwise(layers):
-                layer._may_overwrite_h = not before.reuses_output
-        if self._arrays is None:
-            for segment in twin._segments()[1:]:
-                for first, key in zip(twin._segments()[0], segment, strict=False):
-                    twin.layers[key].share_arrays(twin.layers[first])
-        return twin
-
-    def leave_out_the_data(self) -> None:
-        """Of a replica: nobody asks for ∂L/∂X, so the first layer may leave it out, but the child of a Residual may not."""
-        first: Layer = self
-        while isinstance(first, Sequential):
-            first = first[0]
-        first._wants_dL_dh = bool(first.children)
-
-    def _segments(self) -> list[list[str]]:
-        """The keys of the layers between two stored activations; without checkpoints, all of them."""
-        keys = list(self.layers)
-        k = self.checkpoint or len(keys)
-        return [keys[start : start + k] for start in range(0, len(keys), k)]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
-        self.__dict__.update(state)
-        self.bind(self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
+        vars(self).update(state)
+        self._seat(self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
 
-    def forward(self, h: Array) -> Array:
-        """Training pass: h (D,) or (D, N), one example per column, to f (K,) or (K, N)."""
-        h = checks.columns(self, "forward", h)
-        *earlier, last = self._segments()
-        self._stored = []
-        for segment in earlier:
-            self._stored.append((h, [self.layers[key].snapshot() for key in segment]))
-            for key in segment:
-                h = self.layers[key].twin().forward(h)  # the twin's caches go with it
-            if self._arrays is not None:  # where arrays are recycled, this one must not be
-                out = self.empty(f"checkpoint before {segment[-1]}", h.shape, h.dtype)
-                h = np.positive(h, out=out)
-        for key in last:
-            h = self.layers[key].forward(h)
-        return h
-
-    def infer(self, h: Array) -> Array:
-        """Inference pass, without caches."""
-        h = checks.columns(self, "infer", h)
-        for layer in self.layers.values():
-            h = layer.infer(h)
-        return h
-
-    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_dh and all gradients, as views of one flat vector (`gradients.dL_dphi`)."""
-        if self._landings:
-            return self._backward_children(dL_df)
-        dL_dphi = np.empty(self.size, np.result_type(self.phi, dL_df))
-        self.land_in({name: Landing(view) for name, view in self.views(dL_dphi).items()})
-        try:
-            dL_dh, gradients = self._backward_children(dL_df)
-        finally:
-            self.land_in({})
-        return dL_dh, FlatGradients(gradients, dL_dphi)
-
-    def _backward_children(self, dL_df: Array) -> tuple[Array, Gradients]:
-        by_layer = []
-        *earlier, last = self._segments()
-        for key in reversed(last):
-            dL_df, gradients = self.backward_child(key, dL_df)
-            by_layer.append(gradients)
-        if len(self._stored) < len(earlier):
-            raise checks.too_early(self)
-        for segment, (h, saved) in zip(reversed(earlier), reversed(self._stored), strict=True):
-            layers = [layer.snapshot() for layer in saved]
-            for layer in layers:
-                h = layer.forward(h)
-            for key, layer in zip(reversed(segment), reversed(layers), strict=True):
-                dL_df, gradients = self.backward_child(key, dL_df, layer)
-                by_layer.append(gradients)
-        return dL_df, {name: g for gradients in reversed(by_layer) for name, g in gradients.items()}
+    def _handed_out(self, gradients: Gradients) -> Gradients:
+        """The gradients as views of one vector."""
+        dL_dphi = np.concatenate([np.zeros(0, self.phi.dtype), *(gradient.ravel() for gradient in gradients.values())])
+        return FlatGradients(views(self, dL_dphi), dL_dphi)
 
     def predict(self, X: Any, out: Array | None = None) -> Array:
         """Outputs (N, K) for rows X (N, D), computed block by block; written to `out` if given.
 
-        X may be an array, a memory map, or anything with `shape`, `dtype` and slices. Nothing is cached, so several threads may
+        X may be an array, a memory map, or anything with `shape`, `dtype` and slices. Nothing is kept, so several threads may
         predict at once. Raises TypeError or ValueError for X or `out` that do not fit.
 
         >>> import numpy as np, backprop as bp
         >>> bp.Sequential(bp.Exp()).predict(np.zeros((1, 3)))
         array([[1., 1., 1.]], dtype=float32)
         """
-        X = checks.rows(self._predict, X, self.in_features)
-        n, block = X.shape[0], self._rows_per_block
+        X = checks.rows(f"{self.label}.predict", X, self.in_features)
+        n, block = X.shape[0], rows_per_block(self)
         if n <= block and out is None:
             return self._infer_rows(X, 0, n).T
         for start in range(0, n, block):
@@ -239,7 +183,7 @@ class Sequential(Composite):
 
     def _infer_rows(self, X: Any, start: int, end: int) -> Array:
         X, dtype = np.asarray(X[start:end]), self.phi.dtype
-        checks.finite(self._predict, "X", X, start, dtype)
+        checks.finite(f"{self.label}.predict", "X", X, start, dtype)
         return self.infer(X.T if X.dtype == dtype else X.T.astype(dtype))
 
     def _checked_out(self, out: Array | None, shape: tuple[int, int]) -> Array:
@@ -247,7 +191,7 @@ class Sequential(Composite):
             return np.empty(shape, self.phi.dtype)
         if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype.kind != "f":
             got = f"shape {out.shape} of {out.dtype}" if isinstance(out, np.ndarray) else repr(out)
-            raise ValueError(checks.message(self._predict, f"out with shape {shape} of floats", got))
+            raise ValueError(checks.message(f"{self.label}.predict", f"out with shape {shape} of floats", got))
         return out
 
     def save(self, path: PathLike, *, table: Any = None) -> None:
@@ -315,7 +259,7 @@ class Sequential(Composite):
         lines = [f"{'':4}{'layer':<34}{'f':>8}{'parameters':>13}"]
         width = self.in_features
         for key, layer in self.layers.items():
-            width = layer.chain(width)
+            width = chain(layer, width)
             name = _short(layer)
             lines.append(f"{key:<4}{name:<34}{width or '?':>8}{layer.size:>13,}")
         lines.append(f"{'':4}{'φ':<34}{'':>8}{self.size:>13,}  {self.phi.nbytes / 1024:,.1f} KiB {self.phi.dtype}")
@@ -330,3 +274,9 @@ def _short(layer: Layer) -> str:
         return f"Residual({_short(layer.layers['layer'])})"
     text = repr(layer)
     return text if len(text) <= 32 else text[:31] + "…"
+
+
+def rows_per_block(net: Sequential) -> int:
+    """Rows whose activations in the widest layer fill a block."""
+    widest = max(16, net.in_features or 1, *(layer.out_features or 1 for layer in leaves(net)))
+    return max(1, BLOCK_BYTES // (widest * net.phi.itemsize))

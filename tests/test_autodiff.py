@@ -210,7 +210,12 @@ class TestRules:
 
     def test_let_nan_through(self):
         assert np.isnan(Value([np.nan, 1.0]).maximum([1.0, np.nan]).data).all()
-        assert np.isnan(Value(np.nan).relu().data)
+        for operation in (Value.relu, Value.sigmoid, Value.tanh, Value.exp, Value.log):
+            a = Value([np.nan, 1.0])
+            f = operation(a)
+            f.sum().backward()
+            assert np.isnan(f.data).tolist() == [True, False]
+            assert np.isnan(a.grad[0]) or operation is Value.relu
         assert Value(np.inf).exp().data == np.inf
 
     def test_of_sigmoid_are_stable(self):
@@ -219,6 +224,19 @@ class TestRules:
         f.sum().backward()
         assert_array_equal(f.data, [0, 1])
         assert_array_equal(a.grad, [0, 0])
+
+    @pytest.mark.parametrize("dtype", ["float64", "complex128"])
+    def test_of_what_saturates_keep_their_digits(self, dtype):
+        """And have their limits; more points are in tests/test_numbers.py."""
+        for operation, values, slopes in [
+            (Value.sigmoid, [0, 1, 1], [0, math.exp(-40), 0]),
+            (Value.tanh, [-1, 1, 1], [0, 4 * math.exp(-80), 0]),
+        ]:
+            a = Value(np.array([-np.inf, 40, np.inf], dtype))
+            f = operation(a)
+            f.sum().backward()
+            assert_allclose(f.data, values, rtol=1e-15)
+            assert_allclose(a.grad, slopes, rtol=1e-14)
 
 
 @st.composite

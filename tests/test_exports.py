@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from numpy.testing import assert_array_equal
 from tables import LAYERS, SEED, network, spread
+from test_numbers import ACTIVATIONS, DTYPES, ULPS, assert_numbers, expected, points
 
 import backprop as bp
 from backprop.formats import c_header, numpy_file, onnx_file, verify
@@ -151,6 +152,36 @@ class TestEveryLayer:
         assert export(net, tmp_path / file, X=X).rows == 100 + len(X)
         f = net.predict(X)
         assert (np.abs(run(tmp_path / file, X) - f) <= TOLERANCE * np.maximum(1, np.abs(f))).all()
+
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+    @pytest.mark.parametrize(
+        ("target", "dtype"),
+        [
+            *(("numpy", "float32"), ("numpy", "float64"), ("onnx", "float32")),
+            pytest.param("c", "float32", marks=needs_a_compiler),
+        ],
+    )
+    def test_activations_at_the_edges(self, target, dtype, tmp_path):
+        """The table of tests/test_numbers.py. A file refuses an infinite x, so it is the sum of two that are not."""
+        export, file, run = TARGETS[target]
+        branches = [row.make() for row in ACTIVATIONS.values()]
+        net = bp.Sequential(bp.Linear(2, 1, bias=False), bp.FanOut(*branches), dtype=dtype)
+        net.phi[...] = 1
+        h, most = points(dtype), np.finfo(dtype).max
+        X = np.where(np.isinf(h), np.sign(h) * most, [h, np.zeros_like(h)]).T
+        export(net, tmp_path / file)
+        # onnxruntime has a sigmoid of its own, which is 0 below −18: right to the rounding of 1, no more.
+        slack = ULPS * np.finfo(dtype).eps if target == "onnx" else 0
+        for name, found in zip(ACTIVATIONS, run(tmp_path / file, X).T, strict=True):
+            f, tolerance = expected(name, "value", dtype)
+            assert_numbers(found, f, tolerance + slack, h)
+
+    @every_target
+    def test_layer_norm_of_numbers_that_are_all_alike(self, target, tmp_path):
+        export, file, run = TARGETS[target]
+        for n in (3, 7):
+            export(bp.Sequential(bp.LayerNorm(n)), tmp_path / file)
+            assert not run(tmp_path / file, np.full((2, n), 1e6 + 0.3, np.float32)).any()
 
     @every_target
     @pytest.mark.parametrize("name", sorted(OWN))
@@ -347,6 +378,25 @@ class TestBadInput:
             bp.to_c(small(), tmp_path / name)
         assert bp.to_c(small(), tmp_path / name, name="net").path == str(tmp_path / name)
 
+    @pytest.mark.parametrize("name", ["math.h", "stdio.h", "Math.h", "string.H", "features.h"])
+    def test_files_called_like_a_header_of_c(self, name, tmp_path):
+        with pytest.raises(
+            ValueError, match=rf"to_c: expected a file .*, got '{name}'\. .* call it net_{name.lower()}"
+        ):
+            bp.to_c(small(), tmp_path / name, name="net")
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("name", ["numpy.py", "base64.py", "random.py", "backprop.py"])
+    def test_files_called_like_a_module(self, name, tmp_path):
+        """NumPy beside a file called numpy.py is that file, also for the file itself; and NumPy imports random."""
+        stem = name.removesuffix(".py")
+        with pytest.raises(
+            ValueError, match=rf"to_numpy: expected a file .*, got '{name}'\. .* call it {stem}_net\.py"
+        ):
+            bp.to_numpy(small(), tmp_path / name)
+        assert os.listdir(tmp_path) == []
+        bp.to_numpy(small(), tmp_path / f"{stem}_net.py")
+
     @pytest.mark.parametrize("name", ["", "a;b", 'x"', "é", "a\n"])
     def test_names_given(self, name, tmp_path):
         with pytest.raises(ValueError, match="a name for C"):
@@ -419,7 +469,11 @@ class TestONNX:
         bp.to_onnx(net, tmp_path / "net.onnx")
         model = onnx.load(tmp_path / "net.onnx")
         onnx.checker.check_model(model, full_check=True)
-        assert [node.op_type for node in model.graph.node] == ["Gemm", "Relu", "Gemm", "Sigmoid", "Mul", "Gemm"]
+        assert [node.op_type for node in model.graph.node] == [
+            *("Gemm", "Relu", "Gemm"),
+            *("Constant", "Max", "Sigmoid", "Mul"),
+            "Gemm",
+        ]
         shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input]
         assert shapes == [["N", 3]]
         assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["X", "f"]
@@ -508,6 +562,20 @@ class TestTorch:
         assert_array_equal(twin.predict(X), net.predict(X))
         assert repr(twin) == repr(net)
         assert bp.to_torch(twin).state_dict().keys() == module.state_dict().keys()
+
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_activations_at_the_edges(self, name, dtype):
+        net, h = bp.Sequential(ACTIVATIONS[name].make(), dtype=dtype), points(dtype)
+        found = self.run(bp.to_torch(net, X=np.ones((1, 1))), h[:, None], dtype)[:, 0]
+        f, tolerance = expected(name, "value", dtype)
+        if name == "GELU":  # PyTorch's is 0.5 h (1 + erf), right to the rounding of 1
+            tolerance = tolerance + ULPS * np.finfo(dtype).eps
+        if name in ("GELU", "SiLU", "LeakyReLU(0)"):  # PyTorch has nan at −∞, for GELU also at ∞
+            finite = np.isfinite(h)
+            h, found, f, tolerance = h[finite], found[finite], f[finite], tolerance[finite]
+        assert_numbers(found, f, tolerance, h)
 
     @pytest.mark.parametrize("name", sorted(OWN))
     def test_what_cannot_be_exported_is_named(self, name):

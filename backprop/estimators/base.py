@@ -16,13 +16,14 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from backprop import checks
 from backprop.atomic import PathLike
-from backprop.blas import norm
 from backprop.checks import Array
 from backprop.estimators import build, data, files, parameters, scoring
 from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
 from backprop.estimators.data import Standardization
 from backprop.estimators.hooks import CallbackSupportMixin, EpochTasks, warn, with_callbacks
+from backprop.functions import norm
 from backprop.layers import Linear
+from backprop.layers.nesting import leaves
 from backprop.losses import Loss
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential
@@ -440,7 +441,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     @property
     def _linears(self) -> list[Linear]:
         check_is_fitted(self, "network_")
-        return [layer for layer in self.network_.leaves() if isinstance(layer, Linear)]
+        return [layer for layer in leaves(self.network_) if isinstance(layer, Linear)]
 
     @property
     def coefs_(self) -> list[Array]:

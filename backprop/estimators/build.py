@@ -69,17 +69,16 @@ class HalfSquares(LeastSquares):
     (2.0, array([[2.]]))
     """
 
-    replays = True
+    traced = True
     equations = ("ℓ = ½ Σₖ (f − y)²", "∂ℓ/∂f = f − y")
 
     def entry(self, d: Array) -> Array:
         """½ d²."""
-        squares = super().entry(d)
-        return np.multiply(squares, 0.5, out=squares)
+        return 0.5 * (d * d)
 
     def entry_slope(self, d: Array) -> Array:
         """Return d."""
-        return np.positive(d, out=self.empty("slope", d.shape, d.dtype))
+        return d
 
 
 def widths(hidden_layer_sizes: Any) -> list[int]:
@@ -144,9 +143,7 @@ def network(units: Sequence[int], activation: Any, dropout: Any, random: Any, dt
 
 def in_dtype(net: Sequential, dtype: Any) -> Sequential:
     """A copy of a network whose φ has another dtype."""
-    twin = net.copy()
-    twin.bind(np.empty(net.size, dtype))
-    return twin
+    return net.in_dtype(dtype)
 
 
 def take_over(net: Sequential, trained: Sequential) -> None:
@@ -161,7 +158,7 @@ def take_over(net: Sequential, trained: Sequential) -> None:
 def regression_loss(loss: Any, quantiles: Sequence[float], delta: float) -> Loss:
     """The loss of a name, or a copy of a loss of one's own."""
     if isinstance(loss, Loss):
-        return loss.replica()
+        return copy.copy(loss)
     made: dict[str, Callable[[], Loss]] = {
         "squared_error": HalfSquares,
         "poisson": Poisson,

@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.elementwise import sigmoid
 from backprop.estimators import build, data
 from backprop.estimators.base import HOLD_OUT, BaseMLP
 from backprop.estimators.course import unchanged_if_refused
 from backprop.estimators.data import Standardization
 from backprop.estimators.hooks import with_callbacks
+from backprop.functions import sigmoid
 from backprop.losses import GaussianNLL, Loss, Pinball, Poisson
 
 
@@ -182,7 +182,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             p = np.exp(f - f.max(axis=1, keepdims=True))
             p /= p.sum(axis=1, keepdims=True)
         else:
-            p = sigmoid(f, np.empty_like(f), np.empty_like(f))
+            p = sigmoid(f)
             p = np.hstack([1 - p, p]) if f.shape[1] == 1 else p
         return p.astype(self.network_.phi.dtype, copy=False)
 

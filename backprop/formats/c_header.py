@@ -19,14 +19,14 @@ from backprop.formats.plan import Plan, Step
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential
 
-# Of one entry h; number: that of the step.
+# Of one entry h; number: that of the step. Below −200 and −20 SiLU and GELU are 0 in float32, and −∞ · 0 is no number.
 FORMULAS = {
     "Identity": "{h}",
     "ReLU": "{h} < 0 ? 0 : {h}",
     "LeakyReLU": "{h} < 0 ? {number} * {h} : {h}",
     "ELU": "{h} < 0 ? {number} * expm1f({h}) : {h}",
-    "SiLU": "{h} / (1 + expf(-{h}))",
-    "GELU": "0.5f * {h} * erfcf(-0.70710678f * {h})",
+    "SiLU": "{h} < -200 ? 0 : {h} / (1 + expf(-{h}))",
+    "GELU": "{h} < -20 ? 0 : 0.5f * {h} * erfcf(-0.70710678f * {h})",
     "Softplus": "({h} < 0 ? 0 : {h}) + log1pf(expf(-fabsf({h})))",
     "Sigmoid": "1 / (1 + expf(-{h}))",
     "Tanh": "tanhf({h})",
@@ -95,6 +95,12 @@ int main(int count, char **arguments)
 
 FLAGS = ("-std=c99", "-O2")
 
+# Beside a program's own files, a header of one of these names is taken for the one of C; glibc's include features.h.
+HEADERS_OF_C = """
+    assert complex ctype errno features fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic
+    stdbit stdbool stdckdint stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype
+"""
+
 
 def to_c(net: Sequential, path: str | os.PathLike[str], *, name: str | None = None, X: Any = None) -> ExportReport:
     """Write the network as a C99 header with `NAME_predict(x, f)` for one row and `NAME_predict_rows(n, X, f)` for n.
@@ -103,7 +109,8 @@ def to_c(net: Sequential, path: str | os.PathLike[str], *, name: str | None = No
     without its ending, unless given. Before anything is written, the header is compiled, run on generated rows and on those
     of `X`, and compared with `net.predict`; where there is no C compiler, the report says so.
 
-    Raises ValueError for a name that is no identifier in C, else the errors of `to_numpy`.
+    Raises ValueError for a name that is no identifier in C and for a file that is called like a header of C, `math.h`; else
+    the errors of `to_numpy`.
 
     >>> import tempfile, pathlib, backprop as bp
     >>> net = bp.Sequential(bp.Linear(4, 8), bp.Tanh(), bp.Linear(8, 2), seed=0)
@@ -111,12 +118,20 @@ def to_c(net: Sequential, path: str | os.PathLike[str], *, name: str | None = No
     >>> "tiny_predict_rows" in pathlib.Path(report.path).read_text()
     True
     """
+    _not_a_header_of_c(Path(path).name)
     name = _identifier(Path(path).stem if name is None else name)
     plan = Plan("to_c", net, X, "float32")
     source = _source(plan, name)
     report = _compared(plan, source, name, path)
     write_atomically(path, source.encode())
     return report
+
+
+def _not_a_header_of_c(file: str) -> None:
+    stem, ending = os.path.splitext(file.lower())  # not every file system tells Math.h from math.h
+    if ending == ".h" and stem in HEADERS_OF_C.split():
+        advice = f"Programs would include it for <{file.lower()}>; call it net_{file.lower()}."
+        raise ValueError(checks.message("to_c", "a file that is not called like a header of C", repr(file), advice))
 
 
 def _identifier(name: object) -> str:
@@ -206,13 +221,14 @@ def _lines(step: Step, inputs: list[str], out: str, plan: Plan, name: str) -> li
         parts = zip(inputs, widths, starts, strict=True)
         return [f"for (int i = 0; i < {width}; i++) {out}[{start} + i] = {place}[i];" for place, width, start in parts]
     if step.kind == "LayerNorm":
-        normalized = f"({h}[i] - mean) / sigma * {name}_gamma_{key}[i] + {name}_beta_{key}[i]"
+        z = f"({h}[i] - first - mean)"  # counted from the first, numbers that are all alike are exactly 0
+        normalized = f"{z} / sigma * {name}_gamma_{key}[i] + {name}_beta_{key}[i]"
         return [
             "{",
-            "    float mean = 0, sigma = 0;",
-            f"    {each} mean += {h}[i];",
+            f"    float first = {h}[0], mean = 0, sigma = 0;",
+            f"    {each} mean += {h}[i] - first;",
             f"    mean /= {D};",
-            f"    {each} sigma += ({h}[i] - mean) * ({h}[i] - mean);",
+            f"    {each} sigma += {z} * {z};",
             f"    sigma = sqrtf(sigma / {D} + {_number(step.number)});",
             f"    {each} {out}[i] = {normalized};",
             "}",

@@ -5,24 +5,26 @@ from __future__ import annotations
 import base64
 import os
 import runpy
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from backprop import checks
 from backprop.atomic import write_atomically
 from backprop.checks import Array
 from backprop.formats.plan import Plan, Step
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential
 
-# Of an input h; what NumPy lacks is in FUNCTIONS.
+# Of an input h; what NumPy lacks is in FUNCTIONS. Below −800 and −40 SiLU and GELU are 0, and −∞ · 0 is no number.
 FORMULAS = {
     "Identity": "{h}",
     "ReLU": "np.maximum({h}, 0)",
     "LeakyReLU": "np.where({h} > 0, {h}, {number!r} * {h})",
     "ELU": "np.where({h} > 0, {h}, {number!r} * np.expm1(np.minimum({h}, 0)))",
-    "SiLU": "{h} * sigmoid({h})",
-    "GELU": "{h} * normal_distribution({h})",
+    "SiLU": "np.maximum({h}, -800) * sigmoid({h})",
+    "GELU": "np.maximum({h}, -40) * normal_distribution({h})",
     "Softplus": "np.maximum({h}, 0) + np.log1p(np.exp(-np.abs({h})))",
     "Sigmoid": "sigmoid({h})",
     "Tanh": "np.tanh({h})",
@@ -48,7 +50,8 @@ def normal_distribution(h):
 ''',
     "standardize": '''
 def standardize(h, eps):
-    """Each row with mean 0 and variance 1."""
+    """Each row with mean 0 and variance 1; counted from its first number, numbers that are all alike are exactly 0."""
+    h = h - h[:, :1]
     h = h - h.mean(axis=1, keepdims=True)
     return h / np.sqrt((h * h).mean(axis=1, keepdims=True) + h.dtype.type(eps))
 ''',
@@ -102,9 +105,10 @@ def to_numpy(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) ->
     `python model.py data.csv`. Before anything is written, the file is run and compared with `net.predict` on generated rows
     and on those of `X`.
 
-    Raises TypeError for a layer that no exporter knows, such as `Elementwise`; ValueError for weights that are not finite, and
-    for a network of unknown width without X; RuntimeError if the outputs differ; OSError. The file that was there before is
-    then still whole.
+    Raises TypeError for a layer that no exporter knows, such as `Elementwise`; ValueError for weights that are not finite, for
+    a network of unknown width without X, and for a file called like a module of Python, like NumPy or this library, which
+    programs beside it would import in their place; RuntimeError if the outputs differ; OSError. The file that was there
+    before is then still whole.
 
     >>> import tempfile, pathlib, backprop as bp
     >>> net = bp.Sequential(bp.Linear(4, 8), bp.Tanh(), bp.Linear(8, 2), seed=0)
@@ -112,6 +116,7 @@ def to_numpy(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) ->
     >>> report.rows, report.largest_difference < 1e-6
     (100, True)
     """
+    _shadows_nothing(Path(path).name)
     plan = Plan("to_numpy", net, X, None)
     source = _source(plan).encode()
     with TemporaryDirectory() as folder:
@@ -121,6 +126,13 @@ def to_numpy(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) ->
         report = compare(plan, predict, path, "NumPy")
     write_atomically(path, source)
     return report
+
+
+def _shadows_nothing(file: str) -> None:
+    stem, ending = os.path.splitext(file)
+    if ending == ".py" and (stem in sys.stdlib_module_names or stem in ("numpy", "backprop")):
+        advice = f"Programs beside it would import it for {stem}; call it {stem}_net.py."
+        raise ValueError(checks.message("to_numpy", "a file that is not called like a module", repr(file), advice))
 
 
 def _source(plan: Plan) -> str:

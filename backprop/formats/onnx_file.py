@@ -23,7 +23,6 @@ NODES: dict[str, tuple[str, str | None]] = {
     "ReLU": ("Relu", None),
     "LeakyReLU": ("LeakyRelu", "alpha"),
     "ELU": ("Elu", "alpha"),
-    "GELU": ("Gelu", None),
     "Softplus": ("Softplus", None),
     "Sigmoid": ("Sigmoid", None),
     "Tanh": ("Tanh", None),
@@ -32,6 +31,9 @@ NODES: dict[str, tuple[str, str | None]] = {
     "Exp": ("Exp", None),
     "Add": ("Sum", None),
 }
+
+# Below these SiLU and GELU are 0 in float32. Of −∞ runtimes would make −∞ · 0, which is no number.
+LEAST = {"SiLU": -200.0, "GELU": -20.0}
 
 
 def to_onnx(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) -> ExportReport:
@@ -93,8 +95,15 @@ def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
         return [node("Gemm", [*inputs, own["omega"], *([own["beta"]] if "beta" in own else [])], [name], transB=1)]
     if step.kind == "Concatenate":
         return [node("Concat", inputs, [name], axis=1)]
-    if step.kind == "SiLU":
-        return [node("Sigmoid", inputs, [f"{name}.sigmoid"]), node("Mul", [*inputs, f"{name}.sigmoid"], [name])]
+    if step.kind in LEAST:
+        h = f"{name}.limited"
+        limit = [
+            node("Constant", [], [f"{name}.least"], value_float=LEAST[step.kind]),
+            node("Max", [*inputs, f"{name}.least"], [h]),
+        ]
+        if step.kind == "GELU":
+            return [*limit, node("Gelu", [h], [name])]
+        return [*limit, node("Sigmoid", [h], [f"{name}.sigmoid"]), node("Mul", [h, f"{name}.sigmoid"], [name])]
     if step.kind == "LayerNorm":
         return [node("LayerNormalization", [*inputs, own["gamma"], own["beta"]], [name], axis=-1, epsilon=step.number)]
     if step.kind == "BatchNorm":

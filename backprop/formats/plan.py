@@ -47,7 +47,7 @@ class Step:
     Add             sum of the inputs
     Concatenate     the inputs one below the other
     Identity        h
-    an activation   by the name of its class; number: negative_slope of LeakyReLU, alpha of ELU
+    an activation   by the name of its class; number: negative_slope of LeakyReLU, alpha of ELU. LeakyReLU(0) is a ReLU
     """
 
     kind: str
@@ -119,7 +119,9 @@ class Plan:
             return self._add("LayerNorm", (h,), width, key, layer, layer.eps)
         if kind in ACTIVATIONS:
             setting = ACTIVATIONS[kind]
-            return self._add(kind.__name__, (h,), width, key, layer, getattr(layer, setting) if setting else 0.0)
+            number = float(getattr(layer, setting)) if setting else 0.0
+            name = "ReLU" if kind is LeakyReLU and number == 0 else kind.__name__  # 0 · −∞ is no number
+            return self._add(name, (h,), width, key, layer, number)
         raise unknown(self.who, layer, key)
 
     def _join(self, layer: Layer, h: int, values: list[int], key: str) -> int:

@@ -33,6 +33,7 @@ from backprop.layers import (
     Softplus,
     Tanh,
 )
+from backprop.layers.nesting import frozen
 from backprop.layers.normalization import FrozenBatchNorm
 from backprop.sequential import Sequential
 
@@ -165,8 +166,8 @@ def _module(layer: Layer, key: str) -> Any:
             return _modules().FanOut(children, layer.join)
         return (nn.Sequential if kind is Sequential else _modules().Residual)(*children)
     module = _leaf(layer)
-    if module is None and type(frozen := layer.frozen()) is not kind:  # a layer of one's own that says what it computes
-        return _module(frozen, key)
+    if module is None and type(still := frozen(layer)) is not kind:  # a layer of one's own that says what it computes
+        return _module(still, key)
     if module is None:
         raise unknown("to_torch", layer, key)
     if arrays := _arrays(layer):

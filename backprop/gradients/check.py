@@ -22,6 +22,7 @@ from backprop.gradients.numeric import Point
 from backprop.gradients.problem import Problem, Projection
 from backprop.gradients.report import GradientReport, Tensor
 from backprop.layers import Identity, Layer
+from backprop.layers.nesting import reseed
 from backprop.losses import Loss
 
 MOST_ENTRIES = 5000  # checked one by one if `max_entries` is not given …
@@ -121,10 +122,10 @@ def _measure(problem: Problem, max_entries: int | None, seed: int, inputs: str) 
         fresh = problem.fresh()
         net = fresh.net
         h: Array = problem.h.astype(dtype)
-        net.bind(net.phi.astype(dtype))
+        net._bind(np.empty(net.size, dtype))
 
         def evaluate() -> complex:
-            net.reseed(0)
+            reseed(net, 0)
             return fresh.loss.forward(net.forward(h.copy()), problem.y, problem.w)
 
         return Point({**net.parameters, inputs: h.T}, evaluate)

@@ -20,9 +20,10 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients.problem import Problem
-from backprop.gradients.tangents import Tangents
+from backprop.gradients.tangents import products
 from backprop.layers import Layer
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, LeastSquares, Loss, Poisson
+from backprop.losses.base import slope, total
 from backprop.sequential import Sequential
 
 # Negative log-likelihoods whose ∂²ℓ/∂f² does not depend on y, so that its expectation is itself.
@@ -37,10 +38,10 @@ class Curvature:
     Prepared once for many products. Rows X (N, D), targets y (N,) or (N, K); vectors v (P,) in the order of `net.phi`. `net` is
     copied; `at(phi)` moves the copy. `dtype` None computes in the type of the network, "float64" or "float32" in that one.
 
-        (φ + iεv) → f + iε J v → L + iε ∂L/∂φ v → ∂L/∂φ + iε H v
+        (φ, v) → f, J v → L, ∂L/∂φ v → ∂L/∂φ, H v
 
-    The layers' own passes carry tangents as imaginary parts (see docs/curvature.md): exact to rounding, at the cost of one to
-    three gradients. Raises TypeError or ValueError for what does not fit, ValueError for a layer or a loss of one's own that does
+    The list of the layers' operations is made longer by its tangents (see docs/curvature.md): exact to rounding, at the cost of one
+    to three gradients. Raises TypeError or ValueError for what does not fit, ValueError for a layer or a loss of one's own that does
     not take complex numbers, RuntimeError for a forward pass that is random and cannot be repeated.
     Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
 
@@ -62,7 +63,7 @@ class Curvature:
         if not np.array_equal(problem.forward(), problem.forward(), equal_nan=True):
             advice = "Draw from a generator that `reseed(*key)` sets."
             raise RuntimeError(checks.message(problem.who, "the same outputs twice", "two different ones", advice))
-        self._problem, self._tangents = problem, Tangents(problem)
+        self._problem, self._products = problem, products(problem)
         self._f: Array | None = None  # of the real pass at this φ, whose caches serve any number of backward passes
 
     @property
@@ -81,22 +82,21 @@ class Curvature:
     def value(self) -> float:
         """L."""
         f, problem = self._outputs(), self._problem
-        return problem.loss.value(f, problem.y, problem.w)
+        return float(total(problem.loss, f, problem.y, problem.shares(f)))
 
     def gradient(self) -> Array:
         """∂L/∂φ (P,)."""
         self.value()
-        return self._pull_back(self._problem.loss.slope())
+        _, gradients = self._problem.net.backward(slope(self._problem.loss))
+        return gradients.dL_dphi  # type: ignore[attr-defined,no-any-return]
 
     def hessian_product(self, v: Any) -> Array:
         """H v (P,). Raises TypeError or ValueError for a v that is not P finite real numbers."""
-        tangents = self._tangents
-        f = tangents.forward(self._vector("hessian_product", "v", v))
-        return tangents.backward(tangents.slope(f))
+        return self._products.hessian(self._vector("hessian_product", "v", v))
 
     def gauss_newton_product(self, v: Any) -> Array:
         """G v (P,). Positive semidefinite where ℓ is convex in f, which all losses here but GaussianNLL are."""
-        return self._gauss_newton(self._vector("gauss_newton_product", "v", v))
+        return self._products.gauss_newton(self._vector("gauss_newton_product", "v", v))
 
     def fisher_product(self, v: Any, *, empirical: bool = False) -> Array:
         """F v (P,), positive semidefinite. `empirical` takes the targets at hand in place of those the model expects.
@@ -106,45 +106,20 @@ class Curvature:
         """
         v = self._vector("fisher_product", "v", v)
         if checks.boolean("fisher_product", "empirical", empirical):
-            return self._empirical_fisher(v)
+            return self._products.empirical_fisher(v)
         loss = self._problem.loss
         if type(loss) is GaussianNLL:
-            return self._gaussian_fisher(v)
+            return self._products.gaussian_fisher(v)
         if type(loss) in CANONICAL:
-            return self._gauss_newton(v)
+            return self._products.gauss_newton(v)
         names = ", ".join(kind.__name__ for kind in (*CANONICAL, GaussianNLL))
         advice = "Pass empirical=True, or use gauss_newton_product."
         raise ValueError(checks.message("fisher_product", f"a likelihood, one of {names}", loss.label, advice))
-
-    def _gauss_newton(self, v: Array) -> Array:
-        tangents = self._tangents
-        return self._pull_back(tangents.tangent(tangents.slope(tangents.forward(v))) * tangents.scale)
-
-    def _gaussian_fisher(self, v: Array) -> Array:
-        # ∂²ℓ/∂f² is of second degree in y, so two points, one standard deviation to either side, average to its expectation.
-        tangents = self._tangents
-        f = tangents.forward(v)
-        mean, s = np.split(f.real, 2)
-        both = [tangents.tangent(tangents.slope(f, mean + side * np.exp(s / 2))) for side in (-1, 1)]
-        return self._pull_back((both[0] + both[1]) * (tangents.scale / 2))
-
-    def _empirical_fisher(self, v: Array) -> Array:
-        tangents, loss = self._tangents, self._problem.loss
-        df = tangents.tangent(tangents.forward(v))
-        self.value()
-        along = np.add.reduce(loss.dell_df() * df, axis=0)  # g_nᵀ v, from which no g_n need be formed
-        return self._pull_back(loss.slope() * along * tangents.scale)
 
     def _outputs(self) -> Array:
         if self._f is None:
             self._f = self._problem.forward()
         return self._f
-
-    def _pull_back(self, u: Array) -> Array:
-        """Jᵀ u (P,) for u (K, N)."""
-        self._outputs()
-        _, gradients = self._problem.net.backward(u)
-        return gradients.dL_dphi  # type: ignore[attr-defined]
 
     def _vector(self, method: str, name: str, v: Any) -> Array:
         """A finite real vector (P,)."""
@@ -285,8 +260,7 @@ def _lanczos(who: str, curvature: Curvature, k: int, start: Array) -> Array:
 
 
 def _strip(net: Sequential) -> None:
-    """Make a copy keep all activations, and leave out ∂L/∂X, for which nobody asks."""
-    net.leave_out_the_data()
+    """Make a copy keep all activations."""
     layers: list[Layer] = [net]
     for layer in layers:  # grows while it runs
         layers.extend(layer.children.values())

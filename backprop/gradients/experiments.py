@@ -14,7 +14,8 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients.problem import Problem, Projection
-from backprop.layers import Gradients, Layer
+from backprop.layers import Gradients, Layer, boundary
+from backprop.layers.nesting import reseed
 from backprop.sequential import Sequential
 
 LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often
@@ -41,8 +42,8 @@ def repeatable(problem: Problem) -> float:
 def _writer(problem: Problem) -> str:
     for name, layer, h in parts(problem):
         given = h.copy()
-        layer.reseed(0)
-        layer.forward(given)
+        reseed(layer, 0)
+        boundary.forward(layer, given)
         if not np.array_equal(given, h):
             return f": {name}"
     return ""
@@ -54,10 +55,10 @@ def _unsteady(problem: Problem, before: Array, after: Array) -> tuple[str, str]:
             advice = "Forward must not change parameters: state changed between forward and backward."
             return f"a forward pass that changes parameter {name} ({place(problem.net, name)})", advice
     for name, layer, h in parts(problem):
-        layer.reseed(0)
-        first = layer.forward(h.copy())
-        layer.reseed(0)
-        if not np.array_equal(first, layer.forward(h.copy())):
+        reseed(layer, 0)
+        first = boundary.forward(layer, h.copy())
+        reseed(layer, 0)
+        if not np.array_equal(first, boundary.forward(layer, h.copy())):
             advice = "If it is random, draw from a generator that `reseed(*key)` sets; else forward must not change its state."
             return f"two different ones: {name} gives another f for the same h", advice
     return "two different ones", "Draw from a generator that `reseed(*key)` sets."
@@ -82,11 +83,11 @@ def analytic(problem: Problem, inputs: str) -> tuple[dict[str, Array], list[str]
 def _gradients_twice(fresh: Problem, inputs: str) -> tuple[dict[str, Array], dict[str, Array], bool]:
     """What two backward passes after one forward return, and whether they changed φ; an `infer` must not matter."""
     fresh.value()
-    fresh.net.infer(fresh.decoy())
+    boundary.infer(fresh.net, fresh.decoy())
     phi = fresh.net.phi.copy()
     answers = []
     for _ in range(2):
-        dL_dh, gradients = fresh.net.backward(fresh.loss.backward())
+        dL_dh, gradients = boundary.backward(fresh.net, fresh.loss.backward())
         if np.shape(dL_dh) != fresh.h.shape:
             expected = f"∂L/∂h with the shape of h, {fresh.h.shape}"
             raise ValueError(checks.message(f"{fresh.net[0].label}.backward", expected, f"shape {np.shape(dL_dh)}"))
@@ -100,9 +101,9 @@ def _run_a_decoy(fresh: Problem) -> None:
     if fresh.n > 1:
         fewer = fresh.without_the_last()
         fewer.loss.forward(fewer.forward(), fewer.y, fewer.w)
-    fresh.net.reseed(0)
+    reseed(fresh.net, 0)
     w = None if fresh.w is None else fresh.w[::-1]
-    fresh.loss.forward(fresh.net.forward(fresh.decoy()), fresh.y[..., ::-1], w)
+    fresh.loss.forward(boundary.forward(fresh.net, fresh.decoy()), fresh.y[..., ::-1], w)
 
 
 def natural_sizes(problem: Problem, inputs: str) -> dict[str, float]:
@@ -115,7 +116,9 @@ def natural_sizes(problem: Problem, inputs: str) -> dict[str, float]:
     fresh, generator = problem.fresh(), np.random.default_rng(0)
     f = fresh.forward()
     size = max(1.0, float(np.max(np.abs(f)))) / (problem.n if problem.loss.reduction == "mean" else 1)
-    found = _named(fresh.net.backward(size * Projection().weights(f.shape)), inputs) | {"L": np.array(size * problem.n)}
+    found = _named(boundary.backward(fresh.net, size * Projection().weights(f.shape)), inputs) | {
+        "L": np.array(size * problem.n)
+    }
     natural = {name: _largest(g) for name, g in found.items()}
     here = _named(fresh.gradient()[1:], inputs)
     for _ in range(SHAKES):
@@ -147,14 +150,14 @@ def _other_passes(alone: Problem) -> Iterator[str]:
     def answer(before: bool = False, between: bool = False, backwards: int = 1) -> Array:
         net = alone.net.copy()
         if before:
-            net.reseed(0)
-            net.forward(alone.decoy())
-        net.reseed(0)
-        c = alone.loss.weights(net.forward(alone.h.copy()).shape)  # type: ignore[attr-defined]
+            reseed(net, 0)
+            boundary.forward(net, alone.decoy())
+        reseed(net, 0)
+        c = alone.loss.weights(boundary.forward(net, alone.h.copy()).shape)  # type: ignore[attr-defined]
         if between:
-            net.infer(alone.decoy())
+            boundary.infer(net, alone.decoy())
         for _ in range(backwards):
-            dL_dh, gradients = net.backward(c.copy())
+            dL_dh, gradients = boundary.backward(net, c.copy())
         return np.concatenate([np.ravel(array) for array in (dL_dh, *gradients.values())])
 
     plain = answer()
@@ -170,12 +173,12 @@ def _overwritten(alone: Problem) -> Iterator[str]:
     """Arrays that a pass only reads, and writes to."""
     net, h = alone.net.copy(), alone.h.copy()
     phi = net.phi.copy()
-    net.reseed(0)
-    c = alone.loss.weights(net.forward(h).shape)  # type: ignore[attr-defined]
+    reseed(net, 0)
+    c = alone.loss.weights(boundary.forward(net, h).shape)  # type: ignore[attr-defined]
     if not np.array_equal(h, alone.h):
         yield "state changed between forward and backward: forward writes over its input, which the layer before it may need."
     given = c.copy()
-    net.backward(given)
+    boundary.backward(net, given)
     if not np.array_equal(given, c):
         yield "backward writes over the ∂L/∂f that it is given, which other branches may need."
     if not np.array_equal(phi, net.phi):
@@ -200,9 +203,9 @@ def ignores_the_last_forward(alone: Problem) -> bool:
     answers = []
     for h in (alone.h, alone.decoy()):
         net = alone.net.copy()
-        net.reseed(0)
-        c = alone.loss.weights(net.forward(h.copy()).shape)  # type: ignore[attr-defined]
-        answers.append(net.backward(c)[0])
+        reseed(net, 0)
+        c = alone.loss.weights(boundary.forward(net, h.copy()).shape)  # type: ignore[attr-defined]
+        answers.append(boundary.backward(net, c)[0])
     return bool(np.array_equal(answers[0], answers[1]))
 
 
@@ -212,7 +215,7 @@ def parts(problem: Problem) -> Iterator[tuple[str, Layer, Array]]:
 
 
 def _inside(net: Layer, h: Array, path: str) -> Iterator[tuple[str, Layer, Array]]:
-    net.reseed(0)
+    reseed(net, 0)
     for key, layer in net.children.items():
         pristine = layer.copy()
         name = f"layer {path}{key}, {layer.label}"
@@ -221,7 +224,7 @@ def _inside(net: Layer, h: Array, path: str) -> Iterator[tuple[str, Layer, Array
         if type(layer) is not Sequential:
             yield name, pristine, h.copy()
         if isinstance(net, Sequential):
-            h = layer.forward(h.copy())
+            h = boundary.forward(layer, h.copy())
 
 
 def every_layer_fits(problem: Problem) -> None:

@@ -120,7 +120,7 @@ def explain(net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Arra
     checks.finite("explain", "X", X)
     w = None if sample_weight is None else checks.weights("explain", sample_weight, len(X))
     net, loss = net.copy(), copy.deepcopy(loss)
-    net.bind(net.phi.astype(np.float64))
+    net._bind(np.empty(net.size))
     layers = list(_named(net))
     x = X.T.astype(np.float64)
     forward, f = _forward(layers, x)
@@ -217,8 +217,6 @@ def _backward(layers: list[_Named], dL_df: Array) -> Iterator[Step]:
     """The backward pass: dL_dh, gradients = layer.backward(dL_df), from the last layer to the first."""
     for named in reversed(layers):
         dL_df, gradients = named.layer.backward(dL_df)  # this layer's ∂L/∂h is ∂L/∂f of the one before it
-        if not named.layer.children:
-            gradients = named.layer.take(gradients)
         arrays = {named.h: dL_df} | {named.parameter(name): array for name, array in gradients.items()}
         equations = {f"∂L/∂{name}": named.gradient(name) for name in arrays}
         yield _step(named.title, {f"∂L/∂{name}": array for name, array in arrays.items()}, equations)

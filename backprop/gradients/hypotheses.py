@@ -13,7 +13,8 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.gradients.report import Tensor
-from backprop.layers import Composite, Layer
+from backprop.layers import Composite, Layer, boundary
+from backprop.layers.nesting import reseed
 
 LEFT_OVER = 1e-6  # share of a difference that a hypothesis may leave unexplained
 
@@ -108,10 +109,10 @@ class Known:
         """∂f/∂h of an elementwise layer, entry by entry, from forward alone."""
         step = 1e-6
         twin = self.layer.copy()
-        twin.reseed(0)
-        plus = twin.forward(h + step)
-        twin.reseed(0)
-        return (plus - twin.forward(h - step)) / (2 * step)
+        reseed(twin, 0)
+        plus = boundary.forward(twin, h + step)
+        reseed(twin, 0)
+        return (plus - boundary.forward(twin, h - step)) / (2 * step)
 
 
 def candidates(case: Case, known: Known) -> list[str]:
@@ -217,17 +218,17 @@ def _branches(known: Known) -> Iterator[tuple[str, Array]]:
     if not isinstance(known.layer, Composite):
         return
     twin = known.layer.copy()
-    twin.reseed(0)
-    twin.forward(known.h.copy())
+    reseed(twin, 0)
+    boundary.forward(twin, known.h.copy())
     if known.h.shape == known.f.shape:
         yield "the branch that passes h on (the shortcut)", known.c
     start = 0
     for key, child in twin.children.items():
-        rows = len(child.infer(known.h))
+        rows = len(boundary.infer(child, known.h))
         whole = rows == len(known.f)
         c = known.c if whole else known.c[start : start + rows]
         start += 0 if whole else rows
-        yield f"the branch {key}, {child.label}", child.backward(c.copy())[0]
+        yield f"the branch {key}, {child.label}", boundary.backward(child, c.copy())[0]
 
 
 def _normalization_terms(known: Known) -> Iterator[tuple[str, Array]]:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing
 from backprop.checks import Array
-from backprop.gradients.per_example import Apart, PerExample, Unasked, foreign
+from backprop.gradients.per_example import Apart, is_library
 from backprop.gradients.problem import Problem, independent
 from backprop.layers import Layer
+from backprop.layers.nesting import frozen as frozen_layer
+from backprop.layers.nesting import views
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 
@@ -42,7 +43,7 @@ def input_gradient(net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = 
     """
     who = "input_gradient"
     checks.instance(who, "net", net, Layer)
-    problem = Problem(who, net.frozen(), loss, X, y, sample_weight)
+    problem = Problem(who, frozen_layer(net), loss, X, y, sample_weight)
     _check_frozen(who, problem.net, problem.h)
     _, dL_dh, _ = problem.gradient()
     return np.ascontiguousarray(dL_dh.T)
@@ -69,34 +70,36 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
     who = "jacobian"
     checks.instance(who, "net", net, Layer)
     checks.choice(who, "wrt", wrt, ["inputs", "phi"])
-    frozen = independent(net.frozen())
+    frozen = independent(frozen_layer(net))
     X = np.asarray(checks.rows(who, X, net.in_features))
     checks.finite(who, "X", X, dtype=frozen.phi.dtype)
     h = np.array(X.T, dtype=frozen.phi.dtype)
     _check_frozen(who, frozen, h)
-    for layer in _within(frozen):
-        if isinstance(layer, Sequential):
-            layer.checkpoint = None  # in a replica, only the first backward after a forward is right with checkpoints
-    run = Apart(who, frozen, data=wrt == "inputs").net
-    f = run.forward(h).copy()
-    J = np.empty((len(X), len(f), len(h) if wrt == "inputs" else run.size), f.dtype)
-    landings: dict[str, Landing] = {name: Unasked(parameter) for name, parameter in run.parameters.items()}
-    dL_df = np.zeros_like(f)
-    for k in range(len(f)):
-        if wrt == "phi":
-            landings = {name: PerExample(rows) for name, rows in run.views(J[:, k]).items()}
-        run.land_in(landings)
+    n, K = len(X), len(frozen.infer(h[:, :1]))
+    J = np.empty((n, K, len(h) if wrt == "inputs" else frozen.size), h.dtype)
+    run = Apart(who, frozen, None, ((K,), h.dtype), len(h))
+    bound, _ = run.bind(n)
+    bound.sources["X"][...] = X
+    dL_df = bound.sources["y"]
+    dL_df[...] = 0
+    for call in bound.first:
+        call()
+    for k in range(K):
         dL_df[k] = 1
-        dL_dh, _ = run.backward(dL_df)
+        for call in bound.rest:
+            call()
         dL_df[k] = 0
         if wrt == "inputs":
-            J[:, k] = dL_dh.T
+            J[:, k] = bound.results[-1].T
+        else:
+            for name, rows in views(frozen, J[:, k]).items():
+                run.factors(n)[name].write(rows)
     return J
 
 
 def _check_frozen(who: str, net: Sequential, h: Array) -> None:
     """Refuse a frozen network that does not compute the prediction: only a layer of one's own can be wrong about itself."""
-    if not any(map(foreign, _within(net))):
+    if all(map(is_library, _within(net))):
         return
     f, tolerance = net.forward(h), np.sqrt(np.finfo(net.phi.dtype).eps)
     if not np.allclose(net.infer(h), f, tolerance, tolerance, equal_nan=True):

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing
-from backprop.checks import Array
-from backprop.gradients.per_example import Apart, SquaredNorms
+from backprop.gradients.per_example import apart
 from backprop.gradients.problem import Problem
 from backprop.layers import Layer
+from backprop.layers.nesting import views
 from backprop.losses import Loss
 
 
@@ -66,30 +65,13 @@ def noise_scale(who: str, net: Layer, loss: Loss, X: Any, y: Any) -> NoiseScale:
     if N < 2:
         raise ValueError(checks.message(who, "at least 2 examples", f"{N}", "One example has no spread."))
     squares, total = np.zeros(N, problem.dtype), np.zeros(problem.net.size, problem.dtype)
-    run = Apart(who, problem.net)
-    sums = {name: Summed(view) for name, view in run.net.views(total).items()}
-    for block in run.blocks(N):
-        run.backward(problem, block, {k: SquaredNorms(squares=squares[block], then=to) for k, to in sums.items()})
+    sums = views(problem.net, total)
+    for block, factors in apart(problem).blocks(problem):
+        for name, factor in factors.items():
+            squares[block] += factor.squares()
+            sums[name] += factor.total().reshape(sums[name].shape)
     mean_square, square_mean = (float(part.sum(dtype=float)) for part in (squares / N, np.square(total / N)))
     # Never negative but for rounding, where the examples are all alike.
     trace = max((mean_square - square_mean) * N / (N - 1), 0.0)
     squared_norm = square_mean - trace / N
     return NoiseScale(trace / squared_norm if squared_norm > 0 else math.inf, trace, squared_norm, N)
-
-
-class Summed(Landing):
-    """Adds a gradient to the target, by NumPy alone: its BLAS and SciPy's hinder each other on several threads."""
-
-    def outer(self, dL_df: Array, h: Array) -> Array:
-        """Add dL_df hᵀ."""
-        return self.add(dL_df @ h.T)
-
-    def sum(self, dL_df: Array) -> Array:
-        """Add the sum over examples."""
-        return self.add(dL_df.sum(axis=1))
-
-    def add(self, gradient: Array) -> Array:
-        """Add a finished gradient."""
-        target: Array = self.target  # type: ignore[assignment]
-        target += gradient
-        return target

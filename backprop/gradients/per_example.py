@@ -1,32 +1,35 @@
 """What each example says about φ: a gradient of its own, or the norm of it alone.
 
-A backward pass adds the examples up in one place only: where a gradient lands. ∂L/∂Ω = Σ_n ∂ℓ_n/∂f_n h_nᵀ is a sum because the
-product of the two matrices is, and a layer hands both of them to its landing. The landings of this file do not add:
+A backward pass adds the examples up in one place only, the last operation of each gradient: ∂L/∂Ω = Σ_n ∂ℓ_n/∂f_n h_nᵀ is a sum because
+the product of the two matrices is, ∂L/∂β because it says so. Read off the list of operations before that last one, the same
+numbers are each example's own:
 
-    PerExample      G_n ← ∂ℓ_n/∂f_n h_nᵀ                         into row n of a matrix (N, P)
-    SquaredNorms    |∂ℓ_n/∂f_n h_nᵀ|² = |∂ℓ_n/∂f_n|² |h_n|²      no gradient is formed
-    Unasked         nothing
+    G_n    ∂ℓ_n/∂f_n h_nᵀ                        row n of a matrix (N, P)
+    norms  |∂ℓ_n/∂f_n h_nᵀ|² = |∂ℓ_n/∂f_n|² |h_n|²      no gradient is formed
 
-So the layers that run are the ones that train. A layer of one's own returns gradients that are already sums; it is run on one
-example at a time.
+So the layers that run are the ones that train. With a layer of one's own, whose gradients are sums already, each example is a
+batch of one.
 Source: Goodfellow (2015), "Efficient per-example gradient computations", arXiv:1510.01799.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing
 from backprop.checks import Array
+from backprop.engine.plan import Plan, make, summed
+from backprop.engine.play import Bound, part_at
+from backprop.engine.step import remembered
+from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
-from backprop.layers import Composite, Gradients, Layer
+from backprop.layers import Gradients, Layer, boundary
+from backprop.layers.nesting import leaves, reseed, views
 from backprop.losses import Loss
-from backprop.sequential import Sequential
+from backprop.sequential import Sequential, rows_per_block
 
 # Entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all.
 LARGE = 8192
@@ -54,10 +57,9 @@ def per_example_gradients(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
     """
     problem = Problem("per_example_gradients", net, loss, X, y, shared=True)
     G = np.empty((problem.n, problem.net.size), problem.dtype)
-    run = Apart(problem.who, problem.net)
-    for block in run.blocks(problem.n):
-        rows = run.net.views(G[block])
-        run.backward(problem, block, {name: PerExample(view) for name, view in rows.items()})
+    for block, factors in apart(problem).blocks(problem):
+        for name, rows in views(problem.net, G[block]).items():
+            factors[name].write(rows)
     return G
 
 
@@ -79,133 +81,137 @@ def per_example_gradient_norms(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
     """
     problem = Problem("per_example_gradient_norms", net, loss, X, y, shared=True)
     squares = np.zeros(problem.n, problem.dtype)
-    run = Apart(problem.who, problem.net)
-    unasked = {name: Unasked(parameter) for name, parameter in run.net.parameters.items()}
-    for block in run.blocks(problem.n):
-        run.backward(problem, block, {k: SquaredNorms(squares=squares[block], then=to) for k, to in unasked.items()})
+    for block, factors in apart(problem).blocks(problem):
+        for factor in factors.values():
+            squares[block] += factor.squares()
     return np.sqrt(squares, out=squares)
 
 
-class Unasked(Landing):
-    """A gradient that nobody asks for. The target, an array of the parameter's shape, is only handed back."""
+class Factors:
+    """The gradient of one parameter before the examples are added up: the factors of a product, A (D_out, N) and B (N, D_in); the
+    terms of a sum, A (D, N); or, of a layer of one's own, the gradients themselves, A (N, *shape).
+    """
 
-    def outer(self, dL_df: Array, h: Array) -> Array:
-        """Leave the product out."""
-        return self.target  # type: ignore[return-value]
+    def __init__(self, A: Array, B: Array | None = None, *, formed: bool = False) -> None:
+        self.A, self.B, self.formed = A, B, formed
 
-    def sum(self, dL_df: Array) -> Array:
-        """Leave the sum out."""
-        return self.target  # type: ignore[return-value]
-
-    def add(self, gradient: Array) -> Array:
-        """Take what `outer` and `sum` handed back."""
-        return gradient
-
-    def add_one(self, n: int, gradient: Array) -> None:
-        """Take the finished gradient of example n, from a layer of one's own."""
-
-
-class PerExample(Unasked):
-    """The gradients of all examples, next to each other: the target is (N, *shape)."""
-
-    def outer(self, dL_df: Array, h: Array) -> Array:
-        """Write ∂ℓ_n/∂f_n h_nᵀ for each n."""
-        rows: Array = self.target  # type: ignore[assignment]
+    def write(self, rows: Array) -> None:
+        """Write the gradient of each example to rows (N, *shape)."""
+        if self.B is None:
+            rows[...] = self.A if self.formed else self.A.T.reshape(rows.shape)
+            return
         # Examples side by side in memory: the inner loop then runs along h_n and along G_n, 3 times faster.
-        dL_df, h = (np.ascontiguousarray(columns.T, rows.dtype) for columns in (dL_df, h))
+        dL_df, h = np.ascontiguousarray(self.A.T, rows.dtype), np.ascontiguousarray(self.B, rows.dtype)
         if rows[0].size < LARGE:
             np.multiply(dL_df[:, :, None], h[:, None, :], out=rows)
         else:
             for dL_df_n, h_n, row in zip(dL_df[:, :, None], h[:, None, :], rows, strict=True):
                 np.dot(dL_df_n, h_n, out=row)
-        return rows[0]
 
-    def sum(self, dL_df: Array) -> Array:
-        """Write each column of dL_df (D, N)."""
-        rows: Array = self.target  # type: ignore[assignment]
-        rows[...] = dL_df.T
-        return rows[0]
+    def squares(self) -> Array:
+        """The squared norm of each example's gradient (N,)."""
+        if self.formed:
+            flat = self.A.reshape(len(self.A), -1)
+            return np.einsum("nd,nd->n", flat, flat)
+        of_A = np.einsum("dn,dn->n", self.A, self.A)
+        return of_A if self.B is None else of_A * np.einsum("nd,nd->n", self.B, self.B)
 
-    def add_one(self, n: int, gradient: Array) -> None:
-        """Write the gradient of example n."""
-        self.target[n] = gradient  # type: ignore[index]
-
-
-@dataclass(eq=False)
-class SquaredNorms(Landing):
-    """Adds the squared norm of each example's gradient to `squares` (N,); their sum goes on to the landing `then`."""
-
-    squares: Array = field(kw_only=True)
-    then: Landing = field(kw_only=True)
-
-    def outer(self, dL_df: Array, h: Array) -> Array:
-        """Add |∂ℓ_n/∂f_n|² |h_n|²."""
-        self.squares += _squares(dL_df) * _squares(h)
-        return self.then.outer(dL_df, h)
-
-    def sum(self, dL_df: Array) -> Array:
-        """Add the squared length of each column."""
-        self.squares += _squares(dL_df)
-        return self.then.sum(dL_df)
-
-    def add(self, gradient: Array) -> Array:
-        """Take what `outer` and `sum` handed back."""
-        return gradient
-
-    def add_one(self, n: int, gradient: Array) -> None:
-        """Add the squared norm of the gradient of example n."""
-        self.squares[n] += np.vdot(gradient, gradient)
-        self.then.add(gradient)
-
-
-def _squares(columns: Array) -> Array:
-    """|column|² of each column (D, N); no array of squares on the way."""
-    return np.einsum("dn,dn->n", columns, columns)
+    def total(self) -> Array:
+        """The sum over examples."""
+        if self.formed:
+            return self.A.sum(axis=0)
+        return self.A.sum(axis=1) if self.B is None else self.A @ self.B
 
 
 class Apart:
-    """A replica of a network for landings that see each example apart; without `data`, ∂L/∂X is left out.
+    """Both passes over blocks of examples up to where they are added up, played once for each block.
 
-    Raises ValueError if the network couples examples.
+    Without `loss` the way back begins with any ∂L/∂f, in `dL_df`. Raises ValueError if the network couples examples.
     """
 
-    def __init__(self, who: str, net: Sequential, *, data: bool = False) -> None:
+    def __init__(self, who: str, net: Sequential, loss: Loss | None, y: tuple[tuple[int, ...], Any], D: int) -> None:
         if net.couples_examples:
-            layer = next((leaf for leaf in net.leaves() if leaf.couples_examples), net)
+            layer = next((leaf for leaf in leaves(net) if leaf.couples_examples), net)
             expected = "layers that treat each example on its own"
             advice = "Pass net.frozen(), which computes what predict does."
             raise ValueError(checks.message(who, expected, layer.label, advice))
-        replica, self._rows = net.replica(), net._rows_per_block
-        if not data:
-            replica.leave_out_the_data()
-        self.net = _replaced(replica, net, who)
+        self.who, self.net, self.loss, self.y, self.D = who, net, loss, y, D
+        self.bound: dict[int, tuple[Bound, Any]] = {}
+        self.singles: dict[str, OneByOne] = {}
 
-    def blocks(self, n: int) -> Iterator[slice]:
-        """Stretches of n examples whose activations stay in cache."""
-        return (slice(start, min(start + self._rows, n)) for start in range(0, n, self._rows))
+    def blocks(self, problem: Problem) -> Iterator[tuple[slice, dict[str, Factors]]]:
+        """Stretches of examples whose activations stay in cache, and the factors of their gradients by name."""
+        size = rows_per_block(self.net)
+        for start in range(0, problem.n, size):
+            block = slice(start, min(start + size, problem.n))
+            bound, _ = self.bind(block.stop - start)
+            bound.sources["X"][...] = problem.h[:, block].T
+            bound.sources["y"][...] = problem.y[..., block]
+            bound.generators.key = (start,)  # the first block has the mask of Problem.forward
+            with np.errstate(all="ignore"):
+                for call in bound.calls:
+                    call()
+            yield block, self.factors(block.stop - start)
 
-    def backward(self, problem: Problem, block: slice, landings: dict[str, Any]) -> None:
-        """Both passes over a block of examples, from ∂ℓ_n/∂f_n without weights and reduction."""
-        self.net.land_in(landings)
-        self.net.reseed(block.start)  # the first block has the mask of Problem.forward
-        f = self.net.forward(problem.h[:, block])
-        problem.loss.ell(f, problem.y[..., block])
-        self.net.backward(problem.loss.dell_df())
+    def bind(self, n: int) -> tuple[Bound, Any]:
+        """The passes over n examples, in memory of their own; results are the factors, ∂L/∂h last."""
+        if n not in self.bound:
+            plan, forms = self._plan(n)
+            arrays = {"X": np.empty((n, self.D), self.net.phi.dtype), "share": np.ones((), self.net.phi.dtype)}
+            arrays["y"] = np.empty((n, *self.y[0]), self.y[1]).T
+            arrays |= self.net.parameters | self.net.buffers
+            arrays |= {name: getattr(self._part(path), key) for path, key, name in kept_arrays(plan)}
+            self.bound[n] = Bound(plan, arrays, part=self._part), forms
+        return self.bound[n]
+
+    def factors(self, n: int) -> dict[str, Factors]:
+        """What the last play found, by parameter."""
+        bound, forms = self.bound[n]
+        results = iter(bound.results)
+        return {
+            name: Factors(next(results), formed=True) if count == 0 else Factors(*(next(results) for _ in range(count)))
+            for name, count in forms.items()
+        }
+
+    def _part(self, path: str) -> Any:
+        part = part_at(self.net, self.loss, path)
+        if isinstance(part, Layer) and not is_library(part):
+            return self.singles.setdefault(path, OneByOne(part, self.who))
+        return part
+
+    def _plan(self, n: int) -> Any:
+        """The plan for n examples, kept with others of the same structure, and how many factors each gradient has."""
+        y, dtype = ((*self.y[0], n), self.y[1]), self.net.phi.dtype
+
+        def planned() -> Any:
+            step = trace_step(self.net, self.loss, self.D, n, y, False, dtype, apart=True)
+            parts = {name: summed(op) for name, op in step.gradients.items()}
+            roots = [x for name, op in step.gradients.items() for x in parts[name] or (op,)]
+            calls = [op for op in step.trace.ops if op.kind == "call"]
+            results = [*roots, step.dL_dX]
+            plan = make(step.L, [], {}, effects=calls, turn=step.turn, results=results)
+            plan.generators, plan.settings = step.trace.places, step.trace.settings
+            return (plan, {name: len(part or ()) for name, part in parts.items()}), plan.settings, plan.is_opaque
+
+        return remembered(("apart", n, y, self.D, dtype), self.net, self.loss, None, planned)
 
 
-def foreign(layer: Layer) -> bool:
-    """Whether the passes of a layer, not counting those inside it, are somebody else's: ours land what they return."""
-    passes = (type(layer).forward, type(layer).backward)
-    return any(method.__module__.partition(".")[0] != __name__.partition(".")[0] for method in passes)
+def apart(problem: Problem) -> Apart:
+    """The passes of a problem, example by example."""
+    y = problem.y.shape[:-1], problem.y.dtype
+    return Apart(problem.who, problem.net, problem.loss, y, len(problem.h))
 
 
-def _replaced(replica: Layer, original: Layer, who: str) -> Layer:
-    """The replica with `OneByOne` in the place of each foreign layer."""
-    if foreign(original):
-        return OneByOne(original, who)
-    if isinstance(replica, Composite):
-        replica.layers = {key: _replaced(child, original.children[key], who) for key, child in replica.layers.items()}
-    return replica
+def is_library(part: object) -> bool:
+    """Whether the passes of a layer are the library's, in which examples are added up last."""
+    passes = (type(part).forward, type(part).backward)  # type: ignore[attr-defined]
+    return all(method.__module__.partition(".")[0] == __name__.partition(".")[0] for method in passes)
+
+
+def kept_arrays(plan: Plan) -> list[tuple[str, str, str]]:
+    """Arrays that layers keep as attributes: path, attribute, and the name they have in a plan."""
+    names = [name.rpartition(":") for name in plan.inputs if ":" in name]
+    return [(path, key, f"{path}:{key}") for path, _, key in names]
 
 
 class OneByOne(Layer):
@@ -216,26 +222,16 @@ class OneByOne(Layer):
 
     def __init__(self, layer: Layer, who: str) -> None:
         self.layer, self.who = layer.copy(), who
-        self.in_features, self.out_features = layer.in_features, layer.out_features
         self._singles: list[Layer] = []
-
-    @property
-    def parameters(self) -> Gradients:  # type: ignore[override]
-        """Those of the layer."""
-        return self.layer.parameters
-
-    def reseed(self, *key: int) -> None:
-        """Hand the key on."""
-        self.layer.reseed(*key)
 
     def forward(self, h: Array) -> Array:
         """Return the layer's f of the whole batch; keeps a twin with the caches of each column."""
-        f = np.asarray(self.layer.snapshot().forward(h))
-        self._singles = [self.layer.snapshot() for _ in range(h.shape[1])]
+        reseed(self.layer, 0)
+        f = boundary.forward(boundary.beside(self.layer), h)
+        self._singles = [boundary.beside(self.layer) for _ in range(h.shape[1])]
         tolerance = np.sqrt(np.finfo(f.dtype).eps)
         for n, single in enumerate(self._singles):
-            f_n = np.asarray(single.forward(h[:, n : n + 1]))
-            column = f[:, n : n + 1]
+            f_n, column = boundary.forward(single, h[:, n : n + 1]), f[:, n : n + 1]
             if f_n.shape != column.shape or not np.allclose(f_n, column, tolerance, tolerance, equal_nan=True):
                 expected = "layers that treat each example on its own"
                 got = f"{self.layer.label}, which gives example {n} another output in the batch than alone"
@@ -244,15 +240,8 @@ class OneByOne(Layer):
         return f
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_dh; the gradients of each column have gone to the landings."""
-        columns = []
-        for n, single in enumerate(self._singles):
-            dL_dh, gradients = checks.backward_result(single, single.backward(dL_df[:, n : n + 1]))
-            columns.append(dL_dh)
-            for name, gradient in single.take(gradients).items():
-                self._landings[name].add_one(n, gradient)  # type: ignore[attr-defined]
-        return np.concatenate(columns, axis=1), {}
-
-    def take(self, gradients: Gradients) -> Gradients:
-        """Nothing is left to land."""
-        return gradients
+        """Return dL_dh, and the gradients of all columns, each (N, *shape)."""
+        found = [boundary.backward(single, dL_df[:, n : n + 1]) for n, single in enumerate(self._singles)]
+        names = self.layer.parameters
+        gradients = {name: np.stack([own[name] for _, own in found]) for name in names}
+        return np.concatenate([dL_dh for dL_dh, _ in found], axis=1), gradients

@@ -10,8 +10,10 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients.numeric import sizes
-from backprop.layers import Identity, Layer
+from backprop.layers import Identity, Layer, boundary
+from backprop.layers.nesting import reseed
 from backprop.losses import Loss
+from backprop.losses.base import share
 from backprop.sequential import FlatGradients, Sequential
 
 
@@ -38,13 +40,12 @@ class Problem:
         checks.instance(who, "net", net, Layer)
         checks.instance(who, "loss", loss, Loss)
         self.who, self.net = who, net if shared and isinstance(net, Sequential) else independent(net, dtype)
-        self.loss = loss.replica()
-        self.loss._arrays = None
+        self.loss = copy.copy(loss)
         self.dtype = self.net.phi.dtype
         X = np.asarray(checks.rows(who, X, net.in_features))
         checks.finite(who, "X", X, dtype=self.dtype)
         self.h = np.array(X.T, dtype=self.dtype)
-        K = self.net.out_features or len(self.net.infer(self.h[:, :1]))
+        K = self.net.out_features or len(boundary.infer(self.net, self.h[:, :1]))
         self.y = self.loss.from_rows(who, y, K, self.n)
         checks.finite(who, "y", self.y.T, dtype=self.dtype)
         if self.y.dtype.kind == "f":
@@ -55,6 +56,10 @@ class Problem:
     def n(self) -> int:
         """Number of examples."""
         return int(self.h.shape[1])
+
+    def shares(self, f: Array) -> Any:
+        """What each example counts in L."""
+        return share(self.loss, f, self.w)
 
     def fresh(self) -> Problem:
         """The same problem with a network and a loss of its own, which know nothing of each other's passes."""
@@ -96,8 +101,8 @@ class Problem:
 
     def forward(self) -> Array:
         """Outputs f (K, N)."""
-        self.net.reseed(0)
-        return self.net.forward(self.h)
+        reseed(self.net, 0)
+        return boundary.forward(self.net, self.h)
 
     def value(self) -> float:
         """L; complex where φ or h is."""
@@ -106,15 +111,15 @@ class Problem:
     def gradient(self) -> tuple[float, Array, FlatGradients]:
         """L, ∂L/∂h (D, N), and the gradients of all parameters with `dL_dphi` (P,)."""
         L = self.value()
-        dL_dh, gradients = self.net.backward(self.loss.backward())
-        return L, dL_dh, gradients  # type: ignore[return-value]
+        dL_dh, gradients = boundary.backward(self.net, self.loss.backward())
+        return L, dL_dh, self.net._handed_out(gradients)  # type: ignore[return-value]
 
 
 def independent(net: Layer, dtype: Any = None) -> Sequential:
     """A copy of a network, or a network of a copy of this layer (in float64), with φ in `dtype`."""
     own = net.copy() if isinstance(net, Sequential) else Sequential(net.copy(), dtype="float64")
     if dtype is not None and own.phi.dtype != dtype:
-        own.bind(own.phi.astype(dtype))
+        own._bind(np.empty(own.size, dtype))
     return own
 
 

@@ -1,13 +1,11 @@
-"""Tangents: how f, the loss and its gradient change while φ moves along v, carried through the layers' own passes.
+"""Products with second derivatives: how f, the loss and its gradient change while φ moves along v.
 
-Each array holds value + iε·tangent, and complex arithmetic is the product rule, because ε² vanishes beside every number:
+The list of operations of both passes is made longer by its tangents (`engine.tangent`), planned and played:
 
-    (a + iεa') (b + iεb') = ab + iε (ab' + a'b)
+    (φ, v) → f, ∂f/∂φ v → L → ∂L/∂φ, H v
 
-The layers are complex-safe, so a forward and a backward pass of the network with φ + iεv give f + iε ∂f/∂φ v and ∂L/∂φ + iε H v,
-exact to rounding, and no layer states a second derivative. Two kinds of layers are replaced for speed alone: `TangentLinear`
-multiplies real matrices, `TangentActivation` evaluates real functions. `Complex` gives any other layer complex parameters.
-
+so no layer states a second derivative, and what is not needed for the product is not computed. With a layer or a loss of one's own,
+which is no list, the plain passes carry tangents as imaginary parts, φ + iεv, because ε² vanishes beside every number.
 Sources: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6; Squire and Trapp (1998), "Using
 complex variables to estimate derivatives of real functions", SIAM Review 40.
 """
@@ -15,21 +13,29 @@ complex variables to estimate derivatives of real functions", SIAM Review 40.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.elementwise import sigmoid
+from backprop.engine.plan import Land, make
+from backprop.engine.play import Bound, part_at
+from backprop.engine.step import remembered
+from backprop.engine.tangent import tangents
+from backprop.engine.trace import Op, Trace, Value
+from backprop.engine.twins import slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, sizes, takes_complex
+from backprop.gradients.per_example import kept_arrays
 from backprop.gradients.problem import Problem
-from backprop.layers import GELU, Activation, Composite, Cos, Layer, Linear, SiLU, Sin, Softplus
-from backprop.layers.base import Gradients
+from backprop.layers import Layer, boundary
+from backprop.layers.boundary import is_traced
+from backprop.layers.nesting import reseed, views
 from backprop.losses import Loss
-from backprop.memory import replays
+from backprop.losses.base import slope, total
+from backprop.sequential import Sequential
 
 # ε of each type. Powers of two, so that scaling rounds nothing; not smaller, so that neither ε times a tangent nor, in
 # float32, ε² leaves the range in which a processor is quick.
@@ -38,232 +44,263 @@ EPSILON = {np.dtype(np.float32): 2.0**-50, np.dtype(np.float64): 2.0**-100}
 Moved = Callable[[complex], list[complex]]
 
 
-class Tangents:
-    """A replica of a problem's network and loss that carries tangents. It shares φ with the network.
+def products(problem: Problem) -> Products:
+    """Products for a problem: on the list of its operations, or, with layers or a loss of one's own, by complex passes.
 
     Raises ValueError for a layer or a loss of one's own whose tangents are wrong.
     """
+    traced = is_traced(problem.loss) and all(map(is_traced, _inside(problem.net)))
+    return OnTheList(problem) if traced else ByComplexNumbers(problem)
+
+
+class Products:
+    """Products of a vector v (P,) with H, G and F at the φ that the problem's network has now."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, phi = problem, problem.net.phi
-        self.epsilon = EPSILON[phi.dtype]
-        self.v, self.scale, self.product = np.zeros_like(phi), 1.0, np.empty_like(phi)
-        self.net, self.loss = problem.net.replica(), problem.loss.replica()
-        self._carry(self.net, 0)
-        f = self._outputs().real
-        if not replays(self.loss) and not _confirmed(_moving_loss(problem, f)):
+        self.problem = problem
+
+    def hessian(self, v: Array) -> Array:
+        """H v."""
+        raise NotImplementedError
+
+    def gauss_newton(self, v: Array) -> Array:
+        """Jᵀ (∂²L/∂f²) J v."""
+        raise NotImplementedError
+
+    def gaussian_fisher(self, v: Array) -> Array:
+        """G v, its ∂²L/∂f² the mean over targets one standard deviation to either side of the mean.
+
+        ∂²ℓ/∂f² is of second degree in y, so two points average to its expectation.
+        """
+        raise NotImplementedError
+
+    def empirical_fisher(self, v: Array) -> Array:
+        """Σ_n s_n g_n g_nᵀ v; from g_nᵀ v = ∂ℓ_n/∂f_n J v no g_n need be formed."""
+        raise NotImplementedError
+
+
+class OnTheList(Products):
+    """Each product is a plan of its own, bound when it is first asked for."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.v, self.product = (np.zeros_like(problem.net.phi) for _ in range(2))
+        self.bound: dict[str, Bound] = {}
+
+    def hessian(self, v: Array) -> Array:
+        """H v."""
+        return self._play("hessian", v)
+
+    def gauss_newton(self, v: Array) -> Array:
+        """G v."""
+        return self._play("gauss_newton", v)
+
+    def gaussian_fisher(self, v: Array) -> Array:
+        """F v of GaussianNLL."""
+        return self._play("gaussian_fisher", v)
+
+    def empirical_fisher(self, v: Array) -> Array:
+        """F v for the targets at hand."""
+        return self._play("empirical_fisher", v)
+
+    def _play(self, kind: str, v: Array) -> Array:
+        if kind not in self.bound:
+            self.bound[kind] = self._bind(kind)
+        self.v[...] = v
+        with np.errstate(all="ignore"):
+            for call in self.bound[kind].calls:
+                call()
+        return self.product.copy()
+
+    def _bind(self, kind: str) -> Bound:
+        problem, net = self.problem, self.problem.net
+        shape = problem.h.shape, problem.y.shape, problem.y.dtype, problem.w is None, problem.dtype
+
+        def planned() -> Any:
+            plan = self._plan(kind)
+            return plan, plan.settings, False
+
+        plan = remembered((kind, shape), net, problem.loss, None, planned)
+        part = partial(part_at, net, problem.loss)
+        arrays = net.parameters | {name: buffer.copy() for name, buffer in net.buffers.items()}
+        arrays |= {
+            "X": np.ascontiguousarray(problem.h.T),
+            "y": problem.y,
+            "share": np.asarray(problem.shares(problem.h)),
+        }
+        arrays["share"] = arrays["share"].astype(problem.dtype)
+        for prefix, vector in (("v", self.v), ("product", self.product)):
+            arrays |= {f"{prefix} {name}": view for name, view in views(net, vector).items()}
+        arrays |= {name: getattr(part(path), key) for path, key, name in kept_arrays(plan)}
+        bound = Bound(plan, arrays, part=part)
+        bound.generators.key = (0,)  # as Problem.forward starts them
+        return bound
+
+    def _plan(self, kind: str) -> Any:
+        problem, trace = self.problem, Trace()
+        own, its = twin(problem.net, trace), twin(problem.loss, trace, "loss.")
+        h = trace.view(trace.input("X", problem.h.shape[::-1], problem.dtype), ("T",))
+        y = trace.input("y", problem.y.shape, problem.y.dtype)
+        share = trace.input("share", () if problem.w is None else (problem.n,), problem.dtype)
+        f: Any = boundary.forward(own, h)  # type: ignore[arg-type]
+        seeds = {}
+        for op in list(trace.ops):
+            if op.kind == "input" and op.function in problem.net.parameters:
+                seeds[op] = trace.input(f"v {op.function}", op.shape, op.dtype)
+        moved = getattr(self, f"_{kind}")(trace, own, its, f, y, share, seeds)
+        lands = []
+        for name, parameter in problem.net.parameters.items():
+            value = moved.get(name)
+            value = trace.constant(np.zeros(parameter.shape, problem.dtype)) if value is None else value
+            lands.append(Land(f"product {name}", parameter.shape, trace.now(value)))
+        plan = make(None, lands, {})
+        plan.generators, plan.settings = trace.places, trace.settings
+        return plan
+
+    @staticmethod
+    def _hessian(
+        trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: dict[Op, Value]
+    ) -> dict[str, Any]:
+        total_of(its, f, y, share)
+        _, gradients = boundary.backward(own, slope_of(its))  # type: ignore[arg-type]
+        ops = {name: trace.now(gradient) for name, gradient in gradients.items()}
+        moved = tangents(trace, ops.values(), seeds)
+        return {name: moved.get(op) for name, op in ops.items()}
+
+    @staticmethod
+    def _gauss_newton(trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: Any) -> dict[str, Any]:
+        return _pulled_back(own, _slope_along(trace, its, f, y, share, _along(trace, f, seeds)))
+
+    @staticmethod
+    def _gaussian_fisher(
+        trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: Any
+    ) -> dict[str, Any]:
+        K, df = f.shape[0] // 2, _along(trace, f, seeds)
+        deviation = np.exp(f[K:] / 2)
+        sides = [_slope_along(trace, its, f, f[:K] + side * deviation, share, df) for side in (-1, 1)]
+        return _pulled_back(own, (sides[0] + sides[1]) / 2)
+
+    @staticmethod
+    def _empirical_fisher(
+        trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: Any
+    ) -> dict[str, Any]:
+        df = _along(trace, f, seeds)
+        total_of(its, f, y, share)
+        return _pulled_back(own, slope_of(its) * (its.dell_df() * df).sum(axis=0))  # type: ignore[operator]
+
+
+def _along(trace: Trace, f: Value, seeds: dict[Op, Value]) -> Value:
+    """J v."""
+    op = trace.now(f)
+    return tangents(trace, [op], seeds).get(op) or trace.constant(np.zeros(op.shape, op.dtype))
+
+
+def _slope_along(trace: Trace, its: Any, f: Value, y: Any, share: Value, df: Value) -> Value:
+    """(∂²L/∂f²) df for targets y, which stay where they are."""
+    total_of(its, f, y, share)
+    dL_df = trace.now(slope_of(its))
+    moved = tangents(trace, [dL_df], {trace.now(f): df}, still=[trace.now(y)])
+    return moved.get(dL_df) or trace.constant(np.zeros(dL_df.shape, dL_df.dtype))
+
+
+def _pulled_back(own: Any, u: Value) -> dict[str, Any]:
+    """Jᵀ u by parameter."""
+    return boundary.backward(own, u)[1]  # type: ignore[arg-type]
+
+
+class ByComplexNumbers(Products):
+    """Complex passes of the plain layers: φ + iεv gives f + iε J v and ∂L/∂φ + iε H v. `v` counts in units of `scale`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.epsilon = EPSILON[problem.dtype]
+        self.net = problem.net.in_dtype(np.result_type(problem.dtype, np.complex64))
+        self.loss = copy.copy(problem.loss)
+        for layer, h in _own_layers(problem):
+            # Beside h, too: where several entries stand at a kink, as many zeros do, no difference confirms anything.
+            places = (h, h + BESIDE * _random(h.shape, 5) * sizes(h))
+            if not any(_confirmed(_moving_layer(layer, at)) for at in places):
+                raise _loses_tangents(layer.label, layer, "forward and backward")
+        f = problem.fresh().forward()
+        if not is_traced(problem.loss) and not _confirmed(_moving_loss(problem, f)):
             raise _loses_tangents(problem.who, problem.loss, "ell and dell_df")
 
-    def forward(self, v: Array) -> Array:
-        """Outputs f + iε f' (K, N) for a finite v (P,), which counts in units of `scale`: whatever its size, it does no harm."""
-        self.scale = 2.0 ** max(math.frexp(max(v.max(), -v.min()))[1] - 1, -1000)
-        np.multiply(v, 1 / self.scale, out=self.v, casting="unsafe")
-        return self._outputs()
-
-    def _outputs(self) -> Array:
-        self.net.reseed(0)
-        return self.net.forward(self.problem.h)
-
-    def slope(self, f: Array, y: Array | None = None) -> Array:
-        """∂L/∂f + iε (∂L/∂f)' (K, N) for targets y, by default those of the problem."""
-        self.loss.total(f, self.problem.y if y is None else y, self.problem.w)
-        return self.loss.slope()
-
-    def tangent(self, array: Array) -> Array:
-        """The tangent in an array, in units of `scale`."""
-        return array.imag * (1 / self.epsilon)
-
-    def backward(self, dL_df: Array) -> Array:
-        """(∂L/∂φ)' (P,) for ∂L/∂f + iε (∂L/∂f)'."""
-        self.net.backward(dL_df)
-        return self.product * self.scale
-
-    def _carry(self, layer: Layer, start: int) -> Layer:
-        """What stands in the place of a layer of the replica whose parameters begin at φ[start]."""
-        if isinstance(layer, Composite) and replays(layer):
-            for key, child in layer.layers.items():
-                size = child.size
-                layer.layers[key] = self._carry(child, start)
-                start += size
-            return layer
-        part = slice(start, start + layer.size)
-        phi, v, product = self.problem.net.phi[part], self.v[part], self.product[part]
-        if type(layer) is Linear:
-            return TangentLinear(layer, v, product)
-        if isinstance(layer, Activation) and replays(layer):
-            return TangentActivation(layer)
-        if replays(layer) and not layer.size:
-            return layer
-        return Complex(layer, phi, v, product)
-
-
-class TangentLinear(Layer):
-    """f = β + Ω h in real products. With real numbers for pairs, a complex (D, N) is a real (D, 2N), so one product serves both:
-
-        f       = β + Ω h
-        f'      = β' + Ω' h + Ω h'
-        ∂L/∂h'  = Ω'ᵀ ∂L/∂f + Ωᵀ ∂L/∂f'
-        ∂L/∂Ω'  = ∂L/∂f' hᵀ + ∂L/∂f h'ᵀ
-
-    where ' is the tangent, Ω' and β' the entries of v. A real h, such as the data, has no tangent.
-    """
-
-    def __init__(self, layer: Linear, v: Array, product: Array) -> None:
-        self.phi, self.v, self.product = layer.parameters, layer.views(v), layer.views(product)
-        self._wants_dL_dh = layer._wants_dL_dh
-        self.real, self.complex, self.epsilon = v.dtype, np.result_type(v, np.complex64), EPSILON[v.dtype]
-        self._arrays = {}
-
-    def forward(self, h: Array) -> Array:
-        """Return f with its tangent."""
-        omega, v = self.phi["omega"], self.v
-        f = self.empty("f", (len(omega), h.shape[1]), self.complex)
-        if h.dtype.kind == "c":
-            h = np.ascontiguousarray(h, self.complex)
-            np.dot(omega, pairs(h), out=pairs(f))
-            f.imag += self._product("tangent", v["omega"], self._value("h", h))
-        else:
-            f.real = self._product("value", omega, h, 1.0)
-            f.imag = self._product("tangent", v["omega"], h)
-        if "beta" in v:
-            f += (self.phi["beta"] + 1j * self.epsilon * v["beta"])[:, None]
-        self._h = h
-        return f
-
-    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_dh with its tangent; the tangents of the gradients go into H v."""
-        h, dL_dh = self._h, dL_df
-        dL_df = np.ascontiguousarray(dL_df, self.complex)
-        if self._wants_dL_dh:
-            dL_dh = self.empty("dL_dh", h.shape, self.complex)
-            np.dot(self.phi["omega"].T, pairs(dL_df), out=pairs(dL_dh))
-            dL_dh.imag += self._product("through", self.v["omega"].T, self._value("dL_df", dL_df))
-        tangent = self.empty("dL_df'", dL_df.shape, self.real)
-        np.multiply(dL_df.imag, 1 / self.epsilon, out=tangent)
-        if h.dtype.kind == "c":
-            turned = self.empty("turned", h.shape, self.complex)  # (h', h / ε) meets (∂L/∂f, ε ∂L/∂f')
-            np.multiply(h.imag, 1 / self.epsilon, out=turned.real)
-            np.multiply(h.real, 1 / self.epsilon, out=turned.imag)
-            np.dot(pairs(dL_df), pairs(turned).T, out=self.product["omega"])
-        else:
-            np.dot(tangent, h.T, out=self.product["omega"])
-        if "beta" in self.product:
-            np.add.reduce(tangent, axis=1, out=self.product["beta"])
-        return dL_dh, {}
-
-    def _value(self, name: str, array: Array) -> Array:
-        """The values in a complex array, one after another in memory, as BLAS likes them."""
-        return np.positive(array.real, out=self.empty(name, array.shape, self.real))
-
-    def _product(self, name: str, A: Array, B: Array, scale: float | None = None) -> Array:
-        """The product scale · A B, by default ε · A B."""
-        AB = np.dot(A, B, out=self.empty(name, (len(A), B.shape[1]), self.real))
-        return np.multiply(AB, self.epsilon, out=AB) if scale is None else AB
-
-
-def pairs(array: Array) -> Array:
-    """A complex (D, N) as the real (D, 2N) that it is in memory."""
-    return array.view(array.real.dtype)
-
-
-class TangentActivation(Layer):
-    """f = a[h] from real functions, which are evaluated again only if h is not that of the last pass.
-
-        f'      = a'[h] ⊙ h'
-        ∂L/∂h'  = a'[h] ⊙ ∂L/∂f' + a''[h] ⊙ h' ⊙ ∂L/∂f
-
-    The layer's own slope gives a', and on complex numbers a'': Im a'[h + iε] / ε. Where complex functions are slow,
-    `SECOND_SLOPES` has a'' in real ones.
-    """
-
-    def __init__(self, layer: Activation) -> None:
-        self.layer, self._arrays, self._value = layer, {}, np.empty(0)
-        layer._arrays = None  # what it returns is kept
-
-    def forward(self, h: Array) -> Array:
-        """Return f with its tangent."""
-        self._h = h
-        if not np.array_equal(h.real, self._value):
-            self._value = h.real.copy()
-            self._f = self.layer.value(self._value, np.empty_like(self._value))
-            self._slope = self.layer.slope(self._value, self._f)
-            self._second: Array | None = None  # a''[h], which a Jacobian-vector product does without
-        if h.dtype.kind == "f":
-            return self._f
-        f = self.empty("f", h.shape, h.dtype)
-        f.real = self._f
-        np.multiply(self._slope, h.imag, out=f.imag)
-        return f
-
-    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_dh with its tangent."""
-        dL_dh = self.empty("dL_dh", dL_df.shape, np.result_type(self._h, dL_df))
-        np.multiply(self._slope, dL_df, out=dL_dh)
-        if self._h.dtype.kind == "c":
-            if self._second is None:
-                second = SECOND_SLOPES.get(type(self.layer), self._by_complex_step)
-                self._second = second(self._value, self._f, self._slope)
-            dL_dh.imag += self._second * self._h.imag * dL_df.real
-        return dL_dh, {}
-
-    def _by_complex_step(self, h: Array, f: Array, slope: Array) -> Array:
-        epsilon = EPSILON[h.dtype]
-        return np.imag(self.layer.slope(h + 1j * epsilon, f + 1j * epsilon * slope)) * (1 / epsilon)
-
-
-def _second_slope_of_silu(h: Array, f: Array, slope: Array) -> Array:
-    s = sigmoid(h, np.empty_like(h), np.empty_like(h))
-    return s * (1 - s) * (2 + h * (1 - 2 * s))
-
-
-# a''[h] from h, f = a[h] and a'[h], for activations whose slope would need a complex exponential, sine or error function.
-SECOND_SLOPES: dict[type[Layer], Callable[[Array, Array, Array], Array]] = {
-    Sin: lambda h, f, slope: -f,
-    Cos: lambda h, f, slope: -f,
-    Softplus: lambda h, f, slope: slope * (1 - slope),
-    SiLU: _second_slope_of_silu,
-    GELU: lambda h, f, slope: (2 - h * h) * np.exp(-0.5 * h * h) * (2 * np.pi) ** -0.5,
-}
-
-
-class Complex(Layer):
-    """Any other layer, as it is, with the complex parameters φ + iεv. One of one's own is checked in its first pass."""
-
-    def __init__(self, layer: Layer, phi: Array, v: Array, product: Array) -> None:
-        self.original, self.phi, self.v, self.epsilon = layer, phi, v, EPSILON[v.dtype]
-        self.layer, self.product = layer.copy(), layer.views(product)
-        self.moved = phi.astype(np.result_type(phi, np.complex64))
-        self.layer.bind(self.moved)
-        self.checked = replays(layer)
-
-    def reseed(self, *key: int) -> None:
-        """Hand the key on."""
-        self.original.reseed(*key)
-        self.layer.reseed(*key)
-
-    def forward(self, h: Array) -> Array:
-        """Return the layer's f."""
-        # Beside h, too: where several entries stand at a kink, as many zeros do, no difference confirms anything.
-        if not self.checked:
-            places = (h.real, h.real + BESIDE * _random(h.shape, 5) * sizes(h.real))
-            if not any(_confirmed(_moving_layer(self.original, self.phi, at)) for at in places):
-                raise _loses_tangents(self.original.label, self.original, "forward and backward")
-            self.checked = True
-        self.moved.real = self.phi
-        np.multiply(self.v, self.epsilon, out=self.moved.imag)
-        f = np.array(self.layer.forward(h))
+    def _forward(self, v: Array) -> tuple[Array, float]:
+        """Outputs f + iε f' (K, N) for a finite v, in units that do no harm whatever its size."""
+        scale = 2.0 ** max(np.frexp(max(v.max(initial=0), -v.min(initial=0)))[1] - 1, -1000)
+        self.net.phi.real = self.problem.net.phi
+        self.net.phi.imag = v * (self.epsilon / scale)
+        reseed(self.net, 0)
+        f = boundary.forward(self.net, self.problem.h)
         # Products of two tangents leave some ε² beside a value of 0, and must not choose the side of a kink.
         f.real[np.abs(f.real) < self.epsilon**1.5] = 0
-        return f
+        return f, scale
 
-    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return the layer's dL_dh; the tangents of its gradients go into H v."""
-        dL_dh, gradients = checks.backward_result(self.layer, self.layer.backward(dL_df))
-        if not self.layer.children:
-            gradients = self.layer.take(gradients)
-        for name, gradient in gradients.items():
-            np.multiply(np.imag(gradient), 1 / self.epsilon, out=self.product[name])
-        return dL_dh, {}
+    def _slope(self, f: Array, y: Array | None = None) -> Array:
+        total(self.loss, f, self.problem.y if y is None else y, self.problem.shares(f))
+        return slope(self.loss)
+
+    def _pull_back(self, u: Array) -> Array:
+        """Jᵀ u."""
+        net = self.problem.net
+        self.problem.forward()
+        return net.backward(u)[1].dL_dphi  # type: ignore[attr-defined,no-any-return]
+
+    def _tangent(self, array: Array, scale: float) -> Array:
+        return array.imag * (scale / self.epsilon)
+
+    def hessian(self, v: Array) -> Array:
+        """H v."""
+        f, scale = self._forward(v)
+        _, gradients = boundary.backward(self.net, self._slope(f))
+        flat = [np.zeros(0, f.dtype), *(np.ravel(gradient) for gradient in gradients.values())]
+        return self._tangent(np.concatenate(flat), scale)
+
+    def gauss_newton(self, v: Array) -> Array:
+        """G v."""
+        f, scale = self._forward(v)
+        return self._pull_back(self._tangent(self._slope(f), scale))
+
+    def gaussian_fisher(self, v: Array) -> Array:
+        """F v of GaussianNLL."""
+        f, scale = self._forward(v)
+        mean, s = np.split(f.real, 2)
+        both = [self._tangent(self._slope(f, mean + side * np.exp(s / 2)), scale) for side in (-1, 1)]
+        return self._pull_back((both[0] + both[1]) / 2)
+
+    def empirical_fisher(self, v: Array) -> Array:
+        """F v for the targets at hand."""
+        f, scale = self._forward(v)
+        df, loss = self._tangent(f, scale), self.loss
+        dL_df = self._slope(f.real.copy())
+        return self._pull_back(dL_df * np.add.reduce(loss.dell_df() * df, axis=0))
+
+
+def _inside(layer: Layer) -> Iterator[Layer]:
+    yield layer
+    for child in layer.children.values():
+        yield from _inside(child)
+
+
+def _own_layers(problem: Problem) -> list[tuple[Layer, Array]]:
+    """Layers that are not traced, the outermost of them, with their inputs in a pass."""
+    found: list[tuple[Layer, Array]] = []
+    run = boundary.beside(problem.net)
+    waiting = [run]
+    for layer in waiting:  # grows while it runs
+        if is_traced(layer):
+            waiting.extend(layer.children.values())
+        else:
+            vars(layer)["forward"] = partial(_noting, layer, type(layer).forward, found)
+    reseed(run, 0)
+    boundary.forward(run, problem.h)
+    return found
+
+
+def _noting(layer: Layer, method: Any, found: list[tuple[Layer, Array]], h: Array) -> Array:
+    del vars(layer)["forward"]
+    found.append((layer.copy(), np.array(h, float)))
+    return boundary.forward(layer, h)
 
 
 def _confirmed(moved: Moved) -> bool:
@@ -278,17 +315,18 @@ def _confirmed(moved: Moved) -> bool:
     return all(agrees(i, 1.0) or agrees(i, 1e-3) for i in range(len(moved(0.0))))
 
 
-def _moving_layer(layer: Layer, phi: Array, h: Array) -> Moved:
+def _moving_layer(layer: Layer, h: Array) -> Moved:
     """What a layer returns, forward and backward, as a function of t, all of its inputs moving by t: a number for each array."""
+    phi = np.concatenate([np.zeros(0), *(parameter.ravel() for parameter in layer.parameters.values())])
 
     @cache
     def moved(t: complex) -> list[complex]:
-        twin, there = layer.copy(), np.empty(phi.size, type(t))
-        twin.bind(there)
-        there[...] = phi + t * _direction(phi, 0)
-        f = twin.forward(h + t * _direction(h, 1))
+        twin = Sequential(layer.copy(), dtype="float64").in_dtype(np.result_type(np.float64, type(t)))
+        twin.phi[...] = phi + t * _direction(phi, 0)
+        reseed(twin, 0)
+        f = boundary.forward(twin, h + t * _direction(h, 1))
         dL_df = _random(f.shape, 2) + t * _random(f.shape, 3)
-        dL_dh, gradients = checks.backward_result(twin, twin.backward(dL_df))
+        dL_dh, gradients = boundary.backward(twin, dL_df)
         return [complex(np.sum(_random(np.shape(a), 4) * a)) for a in (f, dL_dh, *gradients.values())]
 
     return moved
@@ -300,8 +338,8 @@ def _moving_loss(problem: Problem, f: Array) -> Moved:
     @cache
     def moved(t: complex) -> list[complex]:
         loss = copy.copy(problem.loss)
-        loss.total(f + t * _direction(f, 0), problem.y, problem.w)
-        return [complex(np.sum(_random(f.shape, 1) * loss.slope()))]
+        total(loss, f + t * _direction(f, 0), problem.y, problem.shares(f))
+        return [complex(np.sum(_random(f.shape, 1) * slope(loss)))]
 
     return moved
 

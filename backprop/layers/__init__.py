@@ -15,8 +15,8 @@ from backprop.layers.activations import (
     Softplus,
     Tanh,
 )
-from backprop.layers.base import Composite, Gradients, Layer
-from backprop.layers.composition import FanOut, Residual
+from backprop.layers.base import Gradients, Layer
+from backprop.layers.composition import Composite, FanOut, Residual
 from backprop.layers.dropout import Dropout
 from backprop.layers.elementwise import Elementwise
 from backprop.layers.linear import Linear

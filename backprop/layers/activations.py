@@ -5,7 +5,8 @@ Each class states its value and, two lines below, its slope; `Activation` does t
     f      = a[h]                 same shape as h
     ∂L/∂h  = a'[h] ⊙ ∂L/∂f        the Jacobian is diagonal, so it multiplies pointwise
 
-All of them are complex-safe: they treat h + iε as an analytic function would, and choose sides by the real part.
+All of them are complex-safe: they treat h + iε as an analytic function would, and choose sides by the real part. At ±inf they
+give the limit, and far out the slope is taken from h, where 1 − f has lost all its digits.
 """
 
 from __future__ import annotations
@@ -16,22 +17,26 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.elementwise import positive_part, sigmoid, softplus_tail
+from backprop.functions import FAR, minus_abs, negative_part, positive_part, sigmoid, softplus_tail, within
 from backprop.layers.base import Gradients, Layer
 
 
 class Activation(Layer):
-    """An elementwise layer; subclasses give `value` and `slope`."""
+    """An elementwise layer; subclasses give `value` and `slope`.
+
+    >>> import numpy as np
+    >>> class Bell(Activation):
+    ...     def value(self, h): return np.exp(-h * h)
+    ...     def slope(self, h, f): return -2 * h * f
+    >>> Bell().forward(np.array([0.0]))
+    array([1.])
+    """
 
     keeps_width = True
 
-    def __init__(self) -> None:
-        self._h: Array | None = None
-        self._f: Array | None = None
-
     @abstractmethod
-    def value(self, h: Array, f: Array) -> Array:
-        """Write a[h] to f and return it."""
+    def value(self, h: Array) -> Array:
+        """a[h]."""
 
     @abstractmethod
     def slope(self, h: Array, f: Array) -> Array:
@@ -39,36 +44,24 @@ class Activation(Layer):
 
     def forward(self, h: Array) -> Array:
         """Return f = a[h], entry by entry."""
-        self._h = h = checks.columns(self, "forward", h)
-        self._f = self.value(h, self.empty("f", h.shape, h.dtype))
-        return self._f
+        self.h, self.f = h, self.value(h)
+        return self.f
 
     def infer(self, h: Array) -> Array:
-        """Return f = a[h], without a cache."""
-        h = checks.columns(self, "infer", h)
-        return self.value(h, self.empty("f", h.shape, h.dtype))
+        """Return f = a[h], and keep nothing."""
+        return self.value(h)
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return a'[h] ⊙ dL_df and no gradients."""
-        h, f = self._h, self._f
-        if h is None or f is None:
-            raise checks.too_early(self)
-        dL_df = checks.gradient(self, dL_df, f.shape)
-        slope = self.slope(h, f)
-        return np.multiply(slope, dL_df, out=self.empty("dL_dh", f.shape, np.result_type(slope, dL_df))), {}
-
-    def scratch(self, like: Array, name: str = "scratch") -> Array:
-        """An array like `like` for a step on the way."""
-        return self.empty(name, like.shape, like.dtype)
+        return self.slope(self.h, self.f) * dL_df, {}
 
 
-class ReLU(Layer):
+class ReLU(Activation):
     """Rectified linear unit.
 
         f      = max(h, 0)
         ∂L/∂h  = 𝕀[h > 0] ⊙ ∂L/∂f       the slope at 0 is taken as 0
 
-    Backward reads the indicator off f, which is positive exactly where h is.
     Source: Nair and Hinton (2010), "Rectified linear units improve restricted Boltzmann machines".
 
     >>> import numpy as np, backprop as bp
@@ -76,34 +69,16 @@ class ReLU(Layer):
     array([0., 0., 2.])
     """
 
-    replays = True
-    keeps_width = True
+    traced = True
     equations = ("f = max(h, 0)", "∂L/∂h = 𝕀[h > 0] ⊙ ∂L/∂f")
 
-    def __init__(self) -> None:
-        self._f: Array | None = None
+    def value(self, h: Array) -> Array:
+        """max(h, 0)."""
+        return positive_part(h)
 
-    def forward(self, h: Array) -> Array:
-        """Return f = max(h, 0)."""
-        h = checks.columns(self, "forward", h)
-        # A replica may write over the h that a Linear made for nobody else: one array less through the cache.
-        f = h if self._may_overwrite_h else self.empty("f", h.shape, h.dtype)
-        self._f = positive_part(h, f)
-        return self._f
-
-    def infer(self, h: Array) -> Array:
-        """Return f = max(h, 0), without a cache."""
-        h = checks.columns(self, "infer", h)
-        return positive_part(h, self.empty("f", h.shape, h.dtype))
-
-    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return 𝕀[h > 0] ⊙ dL_df and no gradients."""
-        f = self._f
-        if f is None:
-            raise checks.too_early(self)
-        dL_df = checks.gradient(self, dL_df, f.shape)
-        indicator = np.greater(f.real, 0, out=self.empty("indicator", f.shape, np.bool_))
-        return np.multiply(dL_df, indicator, out=self.empty("dL_dh", f.shape, dL_df.dtype)), {}
+    def slope(self, h: Array, f: Array) -> Array:
+        """𝕀[h > 0], read off f, which is positive exactly where h is."""
+        return f.real > 0
 
 
 class LeakyReLU(Activation):
@@ -119,28 +94,27 @@ class LeakyReLU(Activation):
     array([-0.1,  2. ])
     """
 
-    replays = True
+    traced = True
     equations = ("f = h for h > 0, c·h otherwise", "∂L/∂h = (1 for h > 0, c otherwise) ⊙ ∂L/∂f")
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        super().__init__()
         self.negative_slope = checks.number("LeakyReLU", "negative_slope", negative_slope, least=0)
 
-    def value(self, h: Array, f: Array) -> Array:
-        """Slope times h."""
-        return np.multiply(self.slope(h, f), h, out=f)
+    def value(self, h: Array) -> Array:
+        """max(h, 0) + c min(h, 0)."""
+        f = positive_part(h)
+        return f + self.negative_slope * negative_part(h) if self.negative_slope else f  # 0 · −∞ is no number
 
     def slope(self, h: Array, f: Array) -> Array:
         """1 or the negative slope."""
-        below = np.multiply(h.real <= 0, self.negative_slope, out=self.scratch(h.real))
-        return np.add(below, h.real > 0, out=self.scratch(h.real, "slope"))
+        return self.negative_slope + (1 - self.negative_slope) * (h.real > 0).astype(h.real.dtype)
 
 
 class ELU(Activation):
     """Exponential linear unit.
 
         f      = h for h > 0, α(eʰ − 1) otherwise
-        a'[h]  = 1 for h > 0, f + α otherwise
+        a'[h]  = 1 for h > 0, α eʰ otherwise
 
     Source: Clevert, Unterthiner and Hochreiter (2016), "Fast and accurate deep network learning by ELUs".
 
@@ -149,33 +123,27 @@ class ELU(Activation):
     array([0., 2.])
     """
 
-    replays = True
-    equations = ("f = h for h > 0, α(eʰ − 1) otherwise", "∂L/∂h = (1 for h > 0, f + α otherwise) ⊙ ∂L/∂f")
+    traced = True
+    equations = ("f = h for h > 0, α(eʰ − 1) otherwise", "∂L/∂h = (1 for h > 0, α exp(h) otherwise) ⊙ ∂L/∂f")
 
     def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__()
         self.alpha = checks.number("ELU", "alpha", alpha, above=0)
 
-    def value(self, h: Array, f: Array) -> Array:
-        """H or α expm1(h); the exponential never sees a large positive h."""
-        positive_part(h, f)
-        below = np.subtract(h, f, out=self.scratch(h))
-        np.expm1(below, out=below)
-        np.multiply(below, self.alpha, out=below)
-        return np.add(f, below, out=f)
+    def value(self, h: Array) -> Array:
+        """max(h, 0) + α expm1(min(h, 0)): the exponential never sees a large positive h."""
+        return positive_part(h) + self.alpha * np.expm1(negative_part(h))
 
     def slope(self, h: Array, f: Array) -> Array:
-        """1 or f + α."""
-        slope = np.add(f, self.alpha, out=self.scratch(f, "slope"))
-        np.multiply(slope, h.real <= 0, out=slope)
-        return np.add(slope, h.real > 0, out=slope)
+        """1 or α eʰ, which f + α would lose to cancellation."""
+        below = np.exp(negative_part(h))
+        return below if self.alpha == 1 else below * (self.alpha + (1 - self.alpha) * (h.real > 0).astype(h.real.dtype))
 
 
 class Sigmoid(Activation):
     """Logistic function.
 
         f      = 1 / (1 + e⁻ʰ)
-        a'[h]  = f (1 − f)
+        a'[h]  = f (1 − f) = σ(h) σ(−h)
 
     Computed as e^min(h, 0) / (1 + e^−|h|), exact to the last digits on both sides.
 
@@ -184,48 +152,49 @@ class Sigmoid(Activation):
     array([0.5])
     """
 
-    replays = True
+    traced = True
     equations = ("f = 1 / (1 + exp(−h))", "∂L/∂h = f (1 − f) ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """e^min(h, 0) / (1 + e^−|h|)."""
-        return sigmoid(h, f, self.scratch(h))
+        return sigmoid(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """Return f (1 − f)."""
-        slope = np.subtract(1, f, out=self.scratch(f, "slope"))
-        return np.multiply(slope, f, out=slope)
+        """e^−|h| / (1 + e^−|h|)², which f (1 − f) would lose to cancellation."""
+        e = np.exp(minus_abs(h))
+        return e / ((1 + e) * (1 + e))
 
 
 class Tanh(Activation):
     """Hyperbolic tangent.
 
         f      = tanh(h)
-        a'[h]  = 1 − f²
+        a'[h]  = 1 − f² = 1 / cosh²(h)
 
     >>> import numpy as np, backprop as bp
     >>> bp.Tanh().forward(np.array([0.0]))
     array([0.])
     """
 
-    replays = True
+    traced = True
     equations = ("f = tanh(h)", "∂L/∂h = (1 − f²) ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """tanh(h)."""
-        return np.tanh(h, out=f)
+        return np.tanh(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """1 − f²."""
-        slope = np.multiply(f, f, out=self.scratch(f, "slope"))
-        return np.subtract(1, slope, out=slope)
+        """1 / cosh², which 1 − f² would lose to cancellation; 0 where cosh overflows."""
+        far = 0.99 * float(np.log(np.finfo(h.dtype).max))
+        root = 1 / np.cosh(within(h, -far, far))
+        return root * root
 
 
 class SiLU(Activation):
     """Sigmoid linear unit, also called swish.
 
         f      = h σ(h)
-        a'[h]  = σ(h) + f (1 − σ(h))
+        a'[h]  = σ(h) (1 + h σ(−h))
 
     Source: Elfwing, Uchibe and Doya (2018), "Sigmoid-weighted linear units for neural network function approximation".
 
@@ -234,19 +203,18 @@ class SiLU(Activation):
     array([0.])
     """
 
-    replays = True
-    equations = ("f = h σ(h)", "∂L/∂h = (σ(h) + f (1 − σ(h))) ⊙ ∂L/∂f")
+    traced = True
+    equations = ("f = h σ(h)", "∂L/∂h = σ(h) (1 + h σ(−h)) ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """Return h σ(h)."""
-        return np.multiply(h, sigmoid(h, self.scratch(h), self.scratch(h, "more")), out=f)
+        h = within(h, -FAR, np.inf)
+        return h * sigmoid(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """σ + f (1 − σ)."""
-        s = sigmoid(h, self.scratch(h), self.scratch(h, "more"))
-        slope = np.subtract(1, s, out=self.scratch(h, "slope"))
-        np.multiply(slope, f, out=slope)
-        return np.add(slope, s, out=slope)
+        """σ(h) (1 + h σ(−h))."""
+        h = within(h, -FAR, FAR)
+        return sigmoid(h) * (1 + h * sigmoid(-h))
 
 
 class GELU(Activation):
@@ -262,27 +230,22 @@ class GELU(Activation):
     array([0.])
     """
 
-    replays = True
+    traced = True
     equations = ("f = h Φ(h)", "∂L/∂h = (Φ(h) + h φ(h)) ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """Return h Φ(h)."""
-        return np.multiply(h, self._distribution(h), out=f)
+        from scipy.special import ndtr  # here, so that importing the package does not import SciPy
+
+        h = within(h, -FAR, np.inf)
+        return h * ndtr(h)
 
     def slope(self, h: Array, f: Array) -> Array:
         """Φ(h) + h φ(h)."""
-        slope = np.multiply(h, h, out=self.scratch(h, "slope"))
-        np.multiply(slope, -0.5, out=slope)
-        np.exp(slope, out=slope)
-        np.multiply(slope, h, out=slope)
-        np.multiply(slope, (2 * np.pi) ** -0.5, out=slope)
-        return np.add(slope, self._distribution(h), out=slope)
+        from scipy.special import ndtr
 
-    def _distribution(self, h: Array) -> Array:
-        from scipy.special import ndtr  # here, so that importing the package does not import SciPy
-
-        distribution: Array = ndtr(h, out=self.scratch(h))
-        return distribution
+        h = within(h, -FAR, FAR)
+        return ndtr(h) + h * np.exp(h * h * -0.5) * (2 * np.pi) ** -0.5
 
 
 class Softplus(Activation):
@@ -299,17 +262,16 @@ class Softplus(Activation):
     array([10000.])
     """
 
-    replays = True
+    traced = True
     equations = ("f = log(1 + exp(h))", "∂L/∂h = σ(h) ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """max(h, 0) + log1p(e^−|h|)."""
-        positive_part(h, f)
-        return np.add(f, softplus_tail(h, f, self.scratch(h)), out=f)
+        return positive_part(h) + softplus_tail(h)
 
     def slope(self, h: Array, f: Array) -> Array:
         """σ(h)."""
-        return sigmoid(h, self.scratch(h, "slope"), self.scratch(h))
+        return sigmoid(h)
 
 
 class Sin(Activation):
@@ -325,16 +287,16 @@ class Sin(Activation):
     array([0.])
     """
 
-    replays = True
+    traced = True
     equations = ("f = sin(h)", "∂L/∂h = cos(h) ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """sin(h)."""
-        return np.sin(h, out=f)
+        return np.sin(h)
 
     def slope(self, h: Array, f: Array) -> Array:
         """cos(h)."""
-        return np.cos(h, out=self.scratch(h, "slope"))
+        return np.cos(h)
 
 
 class Cos(Activation):
@@ -348,17 +310,16 @@ class Cos(Activation):
     array([1.])
     """
 
-    replays = True
+    traced = True
     equations = ("f = cos(h)", "∂L/∂h = −sin(h) ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """cos(h)."""
-        return np.cos(h, out=f)
+        return np.cos(h)
 
     def slope(self, h: Array, f: Array) -> Array:
         """−sin(h)."""
-        slope = np.sin(h, out=self.scratch(h, "slope"))
-        return np.negative(slope, out=slope)
+        return -np.sin(h)
 
 
 class Exp(Activation):
@@ -372,19 +333,19 @@ class Exp(Activation):
     array([1.])
     """
 
-    replays = True
+    traced = True
     equations = ("f = exp(h)", "∂L/∂h = f ⊙ ∂L/∂f")
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """exp(h)."""
-        return np.exp(h, out=f)
+        return np.exp(h)
 
     def slope(self, h: Array, f: Array) -> Array:
         """Return f itself."""
         return f
 
 
-class Identity(Layer):
+class Identity(Activation):
     """f = h: a place holder, and the branch of a fan-out that passes h on.
 
     >>> import numpy as np, backprop as bp
@@ -392,27 +353,17 @@ class Identity(Layer):
     array([3.])
     """
 
-    replays = True
-    keeps_width = True
+    traced = True
     equations = ("f = h", "∂L/∂h = ∂L/∂f")
 
-    def __init__(self) -> None:
-        self._shape: tuple[int, ...] | None = None
+    def value(self, h: Array) -> Array:
+        """Return h."""
+        return h
 
-    def forward(self, h: Array) -> Array:
-        """Return a copy of h: what a caller gets is the caller's own."""
-        f = self._same(checks.columns(self, "forward", h))
-        self._shape = f.shape
-        return f
-
-    def infer(self, h: Array) -> Array:
-        """Return a copy of h, without a cache."""
-        return self._same(checks.columns(self, "infer", h))
-
-    def _same(self, h: Array) -> Array:
-        return np.positive(h, out=self.empty("f", h.shape, h.dtype))
+    def slope(self, h: Array, f: Array) -> Array:
+        """1 everywhere."""
+        return np.ones_like(h)
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return dL_df and no gradients."""
-        dL_df = checks.gradient(self, dL_df, self._shape)
-        return np.positive(dL_df, out=self.empty("dL_dh", dL_df.shape, dL_df.dtype)), {}
+        return dL_df, {}

@@ -1,12 +1,102 @@
-"""Layers around layers: a residual connection, and a fan-out to several branches."""
+"""Layers made of layers: one after another, around one, and side by side."""
 
 from __future__ import annotations
+
+from typing import Self
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.layers.base import Composite, Gradients, Layer
+from backprop.layers import Gradients, Layer
+from backprop.layers.base import Arrays
+from backprop.layers.boundary import backward, forward, infer
+from backprop.layers.nesting import chain, frozen
+
+
+class Composite(Layer):
+    """A layer made of layers. Subclasses fill `self.layers`, a dict of key -> layer in the order of φ.
+
+    In one of one's own: `self.layers[key].forward(h)`, and `self.backward_child(key, dL_df)`, which names the gradients.
+    """
+
+    layers: dict[str, Layer]
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one, by key."""
+        return self.layers
+
+    @property
+    def parameters(self) -> dict[str, Array]:  # type: ignore[override]
+        """Parameters of all children, named "key.name"."""
+        return self._named("parameters")
+
+    @property
+    def buffers(self) -> dict[str, Array]:  # type: ignore[override]
+        """Buffers of all children, named "key.name"."""
+        return self._named("buffers")
+
+    def _named(self, kind: str) -> Arrays:
+        found = {
+            f"{k}.{name}": array for k, child in self.layers.items() for name, array in getattr(child, kind).items()
+        }
+        return Arrays(found, placed=True)
+
+    @property
+    def couples_examples(self) -> bool:  # type: ignore[override]
+        """Whether a layer inside couples the examples of a batch."""
+        return any(child.couples_examples for child in self.layers.values())
+
+    def backward_child(self, key: str, dL_df: Array) -> tuple[Array, Gradients]:
+        """∂L/∂h of one child, and its gradients, named "key.name"."""
+        dL_dh, gradients = backward(self.layers[key], dL_df)
+        return dL_dh, {f"{key}.{name}": gradient for name, gradient in gradients.items()}
+
+    def frozen(self) -> Self:
+        """A copy with frozen children."""
+        twin = self.copy()
+        twin.layers = {key: frozen(child) for key, child in self.layers.items()}
+        return twin
+
+
+class Chain(Composite):
+    """Layers one after another; what `Sequential` computes.
+
+    f      = f_K[… f_1[f_0[h]]]
+    ∂L/∂h  = the layers' backward, from the last to the first
+    """
+
+    def forward(self, h: Array) -> Array:
+        """h_{k+1} = f_k[h_k]."""
+        for layer in self.layers.values():
+            h = forward(layer, h)
+        return h
+
+    def infer(self, h: Array) -> Array:
+        """The same in inference."""
+        for layer in self.layers.values():
+            h = infer(layer, h)
+        return h
+
+    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
+        """∂L/∂h_k from ∂L/∂h_{k+1}, and the gradients of all layers in the order of φ."""
+        gradients: Gradients = {}
+        for key in reversed(self.layers):
+            dL_df, own = self.backward_child(key, dL_df)
+            gradients = own | gradients
+        return dL_df, gradients
+
+    @property
+    def keeps_width(self) -> bool:  # type: ignore[override]
+        """Whether every layer does."""
+        return all(layer.keeps_width for layer in self.layers.values())
+
+    def chain(self, width: int | None) -> int | None:
+        """Rows of f for an h of `width` rows. Raises ValueError if two neighbors do not fit."""
+        for layer in self.layers.values():
+            width = chain(layer, width)
+        return width
 
 
 class Residual(Composite):
@@ -23,49 +113,41 @@ class Residual(Composite):
     array([2., 4.])
     """
 
-    replays = True
+    traced = True
     keeps_width = True
-    reuses_output = False
     equations = ("f = h + g[h]", "∂L/∂h = ∂L/∂f + (∂g/∂h)ᵀ ∂L/∂f")
 
     def __init__(self, layer: Layer) -> None:
         self.layers = {"layer": checks.layer("Residual", layer, Layer)}
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.chain(self.in_features)
-        self._shape: tuple[int, ...] | None = None
 
     def chain(self, width: int | None) -> int | None:
         """The width of h, which g must keep."""
-        out = self.layers["layer"].chain(width)
+        out = chain(self.layers["layer"], width)
         if width is not None and out is not None and out != width:
-            raise ValueError(
-                checks.message(self.label, f"a layer that returns {width} features", f"{out}", "h + g[h] needs it.")
-            )
+            expected, advice = f"a layer that returns {width} features", "h + g[h] needs it."
+            raise ValueError(checks.message(self.label, expected, f"{out}", advice))
         return width if width is not None else out
 
     def forward(self, h: Array) -> Array:
         """Return h + g[h]."""
-        h = checks.columns(self, "forward", h)
-        f = self._add(h, self.layers["layer"].forward(h))
-        self._shape = f.shape
-        return f
+        return self.add(h, forward(self.layers["layer"], h))
 
     def infer(self, h: Array) -> Array:
-        """Return h + g[h], without a cache."""
-        h = checks.columns(self, "infer", h)
-        return self._add(h, self.layers["layer"].infer(h))
+        """Return h + g[h], and keep nothing."""
+        return self.add(h, infer(self.layers["layer"], h))
 
-    def _add(self, h: Array, g: Array) -> Array:
-        if np.shape(h) != g.shape:
-            raise ValueError(checks.message(f"{self.label}", f"g[h] with shape {np.shape(h)}", f"shape {g.shape}"))
-        return np.add(h, g, out=self.empty("f", g.shape, np.result_type(h, g)))
+    def add(self, h: Array, g: Array) -> Array:
+        """h + g[h]; nothing is broadcast."""
+        if h.shape != g.shape:
+            raise ValueError(checks.message(self.label, f"g[h] with shape {h.shape}", f"shape {g.shape}"))
+        return h + g
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return dL_df + the layer's dL_dh, and the layer's gradients."""
-        dL_df = checks.gradient(self, dL_df, self._shape)
         through, gradients = self.backward_child("layer", dL_df)
-        out = self.empty("dL_dh", through.shape, np.result_type(through, dL_df))
-        return np.add(dL_df, through, out=out), gradients
+        return dL_df + through, gradients
 
     def __repr__(self) -> str:
         return f"Residual({self.layers['layer'].label})"
@@ -84,7 +166,7 @@ class FanOut(Composite):
     array([0., 1.])
     """
 
-    replays = True
+    traced = True
     equations = ("f = join of f_b[h] over branches b", "∂L/∂h = Σ_b (∂f_b/∂h)ᵀ ∂L/∂f_b")
 
     def __init__(self, *branches: Layer, join: str = "concatenate") -> None:
@@ -94,8 +176,6 @@ class FanOut(Composite):
         self.join = checks.choice("FanOut", "join", join, ["concatenate", "sum"])
         self.in_features = next((b.in_features for b in branches if b.in_features is not None), None)
         self.out_features = self.chain(self.in_features)
-        self._rows: list[int] = []
-        self._shape: tuple[int, ...] | None = None
 
     @property
     def keeps_width(self) -> bool:  # type: ignore[override]
@@ -104,7 +184,7 @@ class FanOut(Composite):
 
     def chain(self, width: int | None) -> int | None:
         """Width of the joined output."""
-        widths = [branch.chain(width) for branch in self.layers.values()]
+        widths = [chain(branch, width) for branch in self.layers.values()]
         known = [w for w in widths if w is not None]
         if self.join == "concatenate":
             return sum(known) if len(known) == len(widths) else None
@@ -114,39 +194,35 @@ class FanOut(Composite):
 
     def forward(self, h: Array) -> Array:
         """Return the joined outputs of all branches."""
-        h = checks.columns(self, "forward", h)
-        outputs = [branch.forward(h) for branch in self.layers.values()]
-        f = self._joined(outputs)
-        self._rows, self._shape = [len(output) for output in outputs], f.shape
-        return f
+        outputs = [forward(branch, h) for branch in self.layers.values()]
+        self.rows = tuple(len(output) for output in outputs)
+        return self.joined(outputs)
 
     def infer(self, h: Array) -> Array:
-        """Return the joined outputs, without a cache."""
-        h = checks.columns(self, "infer", h)
-        return self._joined([branch.infer(h) for branch in self.layers.values()])
+        """Return the joined outputs, and keep nothing."""
+        return self.joined([infer(branch, h) for branch in self.layers.values()])
 
-    def _joined(self, outputs: list[Array]) -> Array:
+    def joined(self, outputs: list[Array]) -> Array:
+        """[f_1; f_2; …] or their sum; nothing is broadcast."""
         if self.join == "concatenate":
             return np.concatenate(outputs)
         total = outputs[0]
         for output in outputs[1:]:
             if output.shape != total.shape:
-                raise ValueError(checks.message(f"{self.label}", f"branches of shape {total.shape}", f"{output.shape}"))
+                raise ValueError(checks.message(self.label, f"branches of shape {total.shape}", f"{output.shape}"))
             total = total + output
         return total
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return the sum of the branches' dL_dh, and all gradients."""
-        dL_df = checks.gradient(self, dL_df, self._shape)
-        dL_dh: Array | None = None
-        gradients: Gradients = {}
-        start = 0
-        for key, own in zip(self.layers, self._rows, strict=True):
-            through, of_branch = self.backward_child(key, dL_df[start : start + own])
-            start += own if self.join == "concatenate" else 0
-            dL_dh = through if dL_dh is None else dL_dh + through
-            gradients |= of_branch
-        return dL_dh, gradients  # type: ignore[return-value]
+        total, gradients, start = None, Gradients(), 0
+        for key, rows in zip(self.layers, self.rows, strict=True):
+            part = dL_df[start : start + rows] if self.join == "concatenate" else dL_df
+            start += rows
+            through, own = self.backward_child(key, part)
+            total = through if total is None else total + through
+            gradients |= own
+        return total, gradients  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return f"FanOut({', '.join(branch.label for branch in self.layers.values())}, join={self.join!r})"

@@ -35,20 +35,18 @@ class Elementwise(Activation):
     equations = ("f = a[h]", "∂L/∂h = a'[h] ⊙ ∂L/∂f")
 
     def __init__(self, function: Callable[[Value], Value]) -> None:
-        super().__init__()
         if not callable(function):
             raise TypeError(checks.message("Elementwise", "a function of a Value", repr(function)))
         self.function = function
         self._tested: set[tuple[int, ...]] = set()  # shapes
 
-    def value(self, h: Array, f: Array) -> Array:
+    def value(self, h: Array) -> Array:
         """Data of function(Value(h))."""
         v, result = self._graph(h)
         if h.shape not in self._tested:
             self._test(v, result)
             self._tested.add(h.shape)
-        np.copyto(f, result.data)
-        return f
+        return result.data.astype(h.dtype, copy=False)
 
     def slope(self, h: Array, f: Array) -> Array:
         """Gradient of the sum of function(Value(h))."""

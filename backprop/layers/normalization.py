@@ -18,12 +18,13 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.layers.base import Gradients, Layer
+from backprop.functions import column
+from backprop.layers import Gradients, Layer
+from backprop.layers.nesting import place
 
 
 class _Normalization(Layer):
     axis: ClassVar[int]
-    reuses_output = False
     equations = (
         "f = β + γ ⊙ z, z = (h − mean) / σ",
         "∂L/∂h = (γ ⊙ ∂L/∂f − mean − z ⊙ mean[z ⊙ ·]) / σ",
@@ -36,58 +37,38 @@ class _Normalization(Layer):
         self.eps = checks.number(type(self).__name__, "eps", eps, above=0)
         self.parameters["beta"] = np.zeros(features, np.float32)
         self.parameters["gamma"] = np.ones(features, np.float32)
-        self._cache: tuple[Array, Array] | None = None
-        self._shape: tuple[int, ...] | None = None
 
     def initialize(self, generator: np.random.Generator) -> None:
         """Set β to 0 and γ to 1."""
-        self.parameters["beta"][...] = 0
-        self.parameters["gamma"][...] = 1
+        self.beta[...] = 0
+        self.gamma[...] = 1
 
-    def forward(self, h: Array) -> Array:
-        """Return β + γ ⊙ z with the statistics of this batch."""
-        h = checks.columns(self, "forward", h)
-        self._shape = h.shape
-        mean, variance, z = self._moments(h.reshape(h.shape[0], -1))
-        self.observe(mean, variance, z.shape[1])
-        return self._normalize(z, variance, keep=True).reshape(h.shape)
+    def moments(self, h: Array) -> tuple[Array, Array, Array]:
+        """Mean, variance, and h − mean."""
+        mean = self.mean(h)
+        z = h - mean
+        rest = self.mean(z)  # what rounding left in the mean of large numbers that hardly differ
+        z = z - rest
+        return mean + rest, self.mean(z * z), z  # z², not |z|²: analytic
 
-    def observe(self, mean: Array, variance: Array, n: int) -> None:
-        """Called with the statistics of each training batch."""
+    def mean(self, x: Array) -> Array:
+        """Mean along the axis."""
+        return x.sum(axis=self.axis, keepdims=True) / x.shape[self.axis]
 
-    def _moments(self, h: Array) -> tuple[Array, Array, Array]:
-        mean = self._mean(h)
-        z = np.subtract(h, mean, out=self.empty("z", h.shape, h.dtype))
-        return mean, self._mean(z * z), z  # z², not |z|²: analytic
-
-    def _mean(self, h: Array) -> Array:
-        return np.add.reduce(h, axis=self.axis, keepdims=True) * (1 / h.shape[self.axis])  # np.mean is no ufunc
-
-    def _normalize(self, z: Array, variance: Array, *, keep: bool) -> Array:
-        beta, gamma = self.parameters["beta"], self.parameters["gamma"]
+    def normalize(self, z: Array, variance: Array) -> tuple[Array, Array, Array]:
+        """f, z / σ and σ."""
         sigma = np.sqrt(variance + self.eps)
-        z = np.divide(z, sigma, out=z)
-        if keep:
-            self._cache = (z, sigma)
-        f = self.empty("f", z.shape, np.result_type(gamma, z))
-        np.multiply(gamma[:, None], z, out=f)
-        return np.add(f, beta[:, None], out=f)
+        z = z / sigma
+        return column(self.gamma) * z + column(self.beta), z, sigma
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return dL_dh and {"beta": Σₙ dL_df, "gamma": Σₙ z ⊙ dL_df}."""
-        dL_df = checks.gradient(self, dL_df, self._shape)
-        if self._cache is None:
-            raise checks.too_early(self)
-        z, sigma = self._cache
-        shape, dL_df = dL_df.shape, dL_df.reshape(z.shape)
-        dL_dz = self.parameters["gamma"][:, None] * dL_df
-        dL_dh = self.through(dL_dz, z, sigma)
-        gradients = {"beta": self.land("beta").sum(dL_df), "gamma": self.land("gamma").sum(z * dL_df)}
-        return dL_dh.reshape(shape), gradients
+        dL_dh = self.through(column(self.gamma) * dL_df)
+        return dL_dh, {"beta": dL_df.sum(axis=1), "gamma": (self.z * dL_df).sum(axis=1)}
 
-    def through(self, dL_dz: Array, z: Array, sigma: Array) -> Array:
+    def through(self, dL_dz: Array) -> Array:
         """∂L/∂h, through z itself, the mean and σ."""
-        return (dL_dz - self._mean(dL_dz) - z * self._mean(z * dL_dz)) / sigma
+        return (dL_dz - self.mean(dL_dz) - self.z * self.mean(self.z * dL_dz)) / self.sigma
 
 
 class LayerNorm(_Normalization):
@@ -100,20 +81,26 @@ class LayerNorm(_Normalization):
     array([-1.,  1.])
     """
 
-    replays = True
+    traced = True
     axis = 0
 
+    def forward(self, h: Array) -> Array:
+        """Return β + γ ⊙ z."""
+        _, variance, z = self.moments(h)
+        f, self.z, self.sigma = self.normalize(z, variance)
+        return f
+
     def infer(self, h: Array) -> Array:
-        """Return β + γ ⊙ z, without a cache."""
-        h = checks.columns(self, "infer", h)
-        _, variance, z = self._moments(h.reshape(h.shape[0], -1))
-        return self._normalize(z, variance, keep=False).reshape(h.shape)
+        """Return β + γ ⊙ z, and keep nothing."""
+        _, variance, z = self.moments(h)
+        return self.normalize(z, variance)[0]
 
 
 class BatchNorm(_Normalization):
     """Normalizes each feature over the examples of the batch; in inference, with running statistics.
 
-    running ← (1 − momentum) · running + momentum · batch, the variance with N − 1 in the denominator, as PyTorch does.
+    running ← (1 − momentum) · running + momentum · batch, the variance with N − 1 in the denominator, as PyTorch does. A batch
+    of a single example has no variance and leaves them as they are.
     It couples the examples of a batch: the gradient of a batch is no longer the sum over its examples.
     Source: Ioffe and Szegedy (2015), "Batch normalization", arXiv:1502.03167.
 
@@ -122,7 +109,7 @@ class BatchNorm(_Normalization):
     array([[-1.,  1.]])
     """
 
-    replays = True
+    traced = True
     axis = 1
     couples_examples = True
 
@@ -135,30 +122,38 @@ class BatchNorm(_Normalization):
     def initialize(self, generator: np.random.Generator) -> None:
         """Set β to 0, γ to 1 and the running statistics to mean 0, variance 1."""
         super().initialize(generator)
-        self.buffers["running_mean"][...] = 0
-        self.buffers["running_variance"][...] = 1
+        self.running_mean[...] = 0
+        self.running_variance[...] = 1
+
+    def forward(self, h: Array) -> Array:
+        """Return β + γ ⊙ z with the statistics of this batch, which move the running ones."""
+        mean, variance, z = self.moments(h)
+        if h.shape[1] > 1:
+            self.observe(mean.real[:, 0], variance.real[:, 0], h.shape[1])
+        f, self.z, self.sigma = self.normalize(z, variance)
+        return f
 
     def observe(self, mean: Array, variance: Array, n: int) -> None:
-        """Update the running statistics."""
-        unbiased = variance.real[:, 0] * (n / max(n - 1, 1))
-        for name, value in (("running_mean", mean.real[:, 0]), ("running_variance", unbiased)):
-            running = self.buffers[name]
-            running += self.momentum * (value - running)
+        """Move the running statistics."""
+        unbiased = variance * (n / (n - 1))
+        self.running_mean[...] = self.running_mean + self.momentum * (mean - self.running_mean)
+        self.running_variance[...] = self.running_variance + self.momentum * (unbiased - self.running_variance)
 
     def infer(self, h: Array) -> Array:
         """Return β + γ ⊙ (h − running mean) / √(running variance + eps)."""
-        return self._with_running(checks.columns(self, "infer", h), keep=False)
+        return self.with_running(h)[0]
 
-    def _with_running(self, h: Array, *, keep: bool) -> Array:
+    def with_running(self, h: Array) -> tuple[Array, Array, Array]:
+        """f, z and σ of the running statistics."""
         real = h.real.dtype
-        mean, variance = (self.buffers[name].astype(real)[:, None] for name in ("running_mean", "running_variance"))
-        z = np.subtract(h.reshape(h.shape[0], -1), mean)
-        return self._normalize(z, variance, keep=keep).reshape(h.shape)
+        z = h - column(self.running_mean.astype(real))
+        return self.normalize(z, column(self.running_variance.astype(real)))
 
-    def frozen(self) -> Layer:
+    def frozen(self) -> FrozenBatchNorm:
         """The affine map of the running statistics."""
-        twin = FrozenBatchNorm.__new__(FrozenBatchNorm)
-        twin.__dict__.update(self.copy().__dict__)
+        twin = FrozenBatchNorm(len(self.beta), momentum=self.momentum, eps=self.eps)
+        place(twin, {name: array.copy() for name, array in self.parameters.items()})
+        twin.buffers = self.buffers
         return twin
 
 
@@ -173,7 +168,7 @@ class FrozenBatchNorm(BatchNorm):
     array([[0.894, 2.683]])
     """
 
-    replays = False
+    traced = True
     couples_examples = False
     equations = (
         "f = β + γ ⊙ z, z = (h − running mean) / σ",
@@ -184,10 +179,9 @@ class FrozenBatchNorm(BatchNorm):
 
     def forward(self, h: Array) -> Array:
         """Return β + γ ⊙ z, the same as `infer`."""
-        h = checks.columns(self, "forward", h)
-        self._shape = h.shape
-        return self._with_running(h, keep=True)
+        f, self.z, self.sigma = self.with_running(h)
+        return f
 
-    def through(self, dL_dz: Array, z: Array, sigma: Array) -> Array:
+    def through(self, dL_dz: Array) -> Array:
         """∂L/∂h: the statistics do not depend on h."""
-        return dL_dz / sigma
+        return dL_dz / self.sigma

@@ -1,26 +1,27 @@
 """Losses: how far the outputs f (K, N) are from the targets y, one example per column.
 
-    L      = Σ_n w_n ℓ_n / Σ_n w_n      reduction="mean"        or Σ_n w_n ℓ_n      reduction="sum"
-    ∂L/∂f  = w_n / Σ w · ∂ℓ_n/∂f_n
+    L      = Σ_n s_n ℓ_n            share s_n = w_n / Σ w      reduction="mean"        or s_n = w_n      reduction="sum"
+    ∂L/∂f  = s_n · ∂ℓ_n/∂f_n
 
 Each class gives ℓ_n and, right below, ∂ℓ_n/∂f_n; `Loss` does the weights, the checks and the reduction, so the gradient
-is the gradient of exactly the number that `forward` returns. Without sample weights w_n = 1.
+is the gradient of exactly the number that `forward` returns. Without sample weights w_n = 1. An example of weight 0 is absent,
+whatever its ℓ; one of weight 2 is there twice.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.memory import Recycling, shallow
 
 
-class Loss(Recycling, ABC):
+class Loss(ABC):
     """Subclass it with `ell` and `dell_df`; `ell` keeps on self what `dell_df` needs.
 
     Raises ValueError for an unknown reduction; `forward` raises TypeError or ValueError for targets that do not fit.
@@ -37,18 +38,16 @@ class Loss(Recycling, ABC):
     (4.5, array([[6. , 1.5]]))
     """
 
+    traced: ClassVar[bool] = False  # the promise that every pass makes the same NumPy calls
+    reduction: str = "mean"
     outputs_per_target: int = 1
     measures: ClassVar[tuple[str, ...]] = ()  # the names `metrics` returns
     takes_labels: ClassVar[bool] = False  # y may be labels (N,) whatever the number of outputs
     equations: ClassVar[tuple[str, str]] = ("ℓ = loss[f, y]", "∂ℓ/∂f")
+    _shape: tuple[int, ...] = ()
 
     def __init__(self, reduction: str = "mean") -> None:
         self.reduction = checks.choice(type(self).__name__, "reduction", reduction, ["mean", "sum"])
-
-    reduction: str = "mean"
-    divisor: float = 0.0  # of the last forward pass: N, Σ w, or 1; 0 before it
-    _weights: Array | None = None
-    _shape: tuple[int, ...] = ()
 
     @abstractmethod
     def ell(self, f: Array, y: Array) -> Array:
@@ -59,21 +58,26 @@ class Loss(Recycling, ABC):
         """∂ℓ_n/∂f_n (K, N) of the last `ell`."""
 
     def forward(self, f: Array, y: Array, sample_weight: Array | None = None) -> float:
-        """L of outputs f (K, N) and targets y: labels (N,) or (K, N). Caches what `backward` needs.
+        """L of outputs f (K, N) and targets y: labels (N,) or (K, N). Keeps what `backward` needs.
 
         A vector f (K,) is one example with K outputs; pass f[None] for N examples with one output each.
         """
         columns = self._columns("forward", f)
         y = self.targets(y, columns.shape, single=np.ndim(f) < 2)
-        if sample_weight is not None:
-            sample_weight = checks.weights(f"{self!r}.forward", sample_weight, columns.shape[1])
-        L = self.value(columns, y, sample_weight)
+        w = (
+            sample_weight
+            if sample_weight is None
+            else checks.weights(f"{self!r}.forward", sample_weight, columns.shape[1])
+        )
+        L: float = total(self, columns, y, share(self, columns, w)).item()
         self._shape = np.shape(f)
         return L
 
     def backward(self) -> Array:
         """dL_df in the shape of f: the gradient of the last `forward`. Raises RuntimeError before it."""
-        dL_df = self.slope()
+        if not self._shape:
+            raise checks.too_early(self)
+        dL_df = slope(self)
         if dL_df.shape != (self._shape[0], math.prod(self._shape[1:])):
             expected = f"∂ℓ/∂f with the shape of f, {self._shape}"
             raise ValueError(checks.message(f"{self!r}.backward", expected, f"shape {dL_df.shape}"))
@@ -82,42 +86,15 @@ class Loss(Recycling, ABC):
     def per_example(self, f: Array, y: Array) -> Array:
         """ℓ_n (N,), without weights; a pending `backward` is not disturbed."""
         columns = self._columns("per_example", f)
-        return shallow(self).ell(columns, self.targets(y, columns.shape, single=np.ndim(f) < 2))
+        return copy.copy(self).ell(columns, self.targets(y, columns.shape, single=np.ndim(f) < 2))
 
     def _columns(self, method: str, f: object) -> Array:
-        """Outputs (K, N) of a floating or complex type; a vector (K,) is one example."""
-        array = checks.floating(f"{self!r}.{method}", "f", f)
+        """A copy of the outputs (K, N) of a floating or complex type; a vector (K,) is one example."""
+        array = np.array(checks.floating(f"{self!r}.{method}", "f", f))
         if array.ndim not in (1, 2) or not array.size:
-            raise ValueError(
-                checks.message(f"{self!r}.{method}", "f with shape (K, N) or (K,)", f"shape {array.shape}")
-            )
+            expected = "f with shape (K, N) or (K,)"
+            raise ValueError(checks.message(f"{self!r}.{method}", expected, f"shape {array.shape}"))
         return array.reshape(len(array), -1)
-
-    def value(self, f: Array, y: Array, w: Array | None) -> float:
-        """L of checked columns."""
-        total: float = self.total(f, y, w).item()
-        return total / self.divisor
-
-    def total(self, f: Array, y: Array, w: Array | None, divisor: float | None = None) -> Array:
-        """Σ_n w_n ℓ_n, an array (1,), from checked columns; L is this over `divisor`. A shard passes that of its whole batch."""
-        ell = self.ell(f, y)
-        if divisor is None:
-            divisor = 1.0 if self.reduction == "sum" or w is not None else float(ell.shape[0])
-            if w is not None and self.reduction == "mean":
-                w = w / w.sum(dtype=float)
-        if w is not None:
-            w = w.astype(ell.real.dtype, copy=False)
-            ell = ell * w
-        self._weights, self.divisor = w, divisor
-        return np.add.reduce(ell, axis=0, keepdims=True, out=self.empty("total", (1,), ell.dtype))
-
-    def slope(self) -> Array:
-        """dL_df (K, N) of the last `total`."""
-        if not self.divisor:
-            raise checks.too_early(self)
-        share = 1 / self.divisor if self._weights is None else self._weights * (1 / self.divisor)
-        dell_df = self.dell_df()
-        return np.multiply(dell_df, share, out=self.empty("dL_df", dell_df.shape, dell_df.dtype))
 
     def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
         """Checked targets for outputs of `shape` (K, N): here as many rows as there are outputs.
@@ -164,10 +141,6 @@ class Loss(Recycling, ABC):
         """Measures a person reads beside the loss; {} if there are none."""
         return {}
 
-    def replica(self) -> Self:
-        """The same loss for the trainer, with caches and recycled arrays of its own."""
-        return self.recycled()
-
     @property
     def label(self) -> str:
         """Name of this loss in errors."""
@@ -175,3 +148,27 @@ class Loss(Recycling, ABC):
 
     def __repr__(self) -> str:
         return checks.call(self)
+
+
+def share(loss: Loss, f: Array, w: Array | None = None) -> Any:
+    """What each example counts in L: one number for all, or s (N,) in the type of f for weights w (N,)."""
+    if w is None:
+        return 1 / f.shape[1] if loss.reduction == "mean" else 1.0
+    return (w / w.sum(dtype=float) if loss.reduction == "mean" else w).astype(f.real.dtype)
+
+
+def total(loss: Loss, f: Array, y: Array, share: Any) -> Array:
+    """L = Σ_n s_n ℓ_n, an array (), of outputs f (K, N), checked targets y and shares s."""
+    vars(loss)["_share"] = share
+    ell = loss.ell(f, y)
+    if np.ndim(share):
+        ell = np.where(share > 0, ell, 0)  # absent, even where its ℓ is inf
+    return (share * ell).sum()
+
+
+def slope(loss: Loss) -> Array:
+    """∂L/∂f (K, N) of the last `total`."""
+    share, dell_df = vars(loss)["_share"], loss.dell_df()
+    if np.ndim(share):
+        dell_df = np.where(share > 0, dell_df, 0)
+    return share * dell_df

@@ -6,7 +6,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.elementwise import positive_part, sigmoid, softplus_tail
+from backprop.functions import column, sigmoid, softplus_tail
 from backprop.losses.base import Loss
 
 
@@ -27,7 +27,7 @@ class CrossEntropy(Loss):
     (0.6931, array([[ 0.5, -0.5]]))
     """
 
-    replays = True
+    traced = True
     takes_labels = True
     measures = ("accuracy",)
     equations = ("ℓ = log Σⱼ exp(fⱼ) − f_y", "∂ℓ/∂f = softmax(f) − onehot(y)")
@@ -53,26 +53,20 @@ class CrossEntropy(Loss):
         return y
 
     def ell(self, f: Array, y: Array) -> Array:
-        """Return log Σ e^z − Σ y z with z = f − max f."""
-        K, N = f.shape
-        largest = np.maximum.reduce(f.real, axis=0, out=self.empty("largest", (N,), f.real.dtype))
-        z = np.subtract(f, largest, out=self.empty("z", f.shape, f.dtype))
-        self._p = np.exp(z, out=self.empty("p", f.shape, f.dtype))
-        total = np.add.reduce(self._p, axis=0, out=self.empty("normalizer", (N,), f.dtype))
-        np.divide(self._p, total, out=self._p)
-        self._y = self.empty("y", f.shape, f.real.dtype)
+        """Return log Σ e^z − z_y with z = f − max f."""
+        z = f - f.real.max(axis=0)
+        self.exp_z = np.exp(z)
+        self.normalizer = self.exp_z.sum(axis=0)
         if y.ndim == 1:
-            np.equal(np.arange(K)[:, None], y, out=self._y, casting="unsafe")
+            right, self.y = z[y, np.arange(len(y))], column(np.arange(len(f))) == y
         else:
-            np.copyto(self._y, y, casting="unsafe")
-        np.multiply(z, self._y, out=z)
-        right = np.add.reduce(z, axis=0, out=self.empty("right", (N,), f.dtype))
-        np.log(total, out=total)
-        return np.subtract(total, right, out=total)
+            self.y = y.astype(f.real.dtype)
+            right = np.where(self.y > 0, self.y * z, 0).sum(axis=0)  # a class that cannot be may have the logit −∞
+        return np.log(self.normalizer) - right
 
     def dell_df(self) -> Array:
         """Return p − y."""
-        return np.subtract(self._p, self._y, out=self.empty("slope", self._p.shape, self._p.dtype))
+        return self.exp_z / self.normalizer - self.y
 
     def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
         """Share of examples whose largest output is the right class."""
@@ -96,7 +90,7 @@ class BinaryCrossEntropy(Loss):
     (0.0, array([[0., 0.]]))
     """
 
-    replays = True
+    traced = True
     measures = ("accuracy",)
     equations = ("ℓ = Σₖ log(1 + exp(f)) − y f", "∂ℓ/∂f = σ(f) − y")
 
@@ -106,18 +100,13 @@ class BinaryCrossEntropy(Loss):
 
     def ell(self, f: Array, y: Array) -> Array:
         """max(f, 0) − y f + log(1 + e^−|f|), in which no two large numbers cancel to a wrong one."""
-        self._f, self._y = f, y.astype(f.real.dtype, copy=False)
-        scratch, entry = self.empty("scratch", f.shape, f.dtype), self.empty("entry", f.shape, f.dtype)
-        tail = softplus_tail(f, positive_part(f, entry), self.empty("tail", f.shape, f.dtype))
-        np.subtract(entry, np.multiply(self._y, f, out=scratch), out=entry)
-        np.add(entry, tail, out=entry)
-        return np.add.reduce(entry, axis=0)
+        self.f, self.y = f, y.astype(f.real.dtype)
+        wrong = (f.real > 0) - self.y  # max(f, 0) − y f is wrong · f
+        return (np.where(wrong == 0, 0, wrong * f) + softplus_tail(f)).sum(axis=0)
 
     def dell_df(self) -> Array:
-        """σ(f) − y."""
-        f = self._f
-        p = sigmoid(f, self.empty("p", f.shape, f.dtype), self.empty("scratch", f.shape, f.dtype))
-        return np.subtract(p, self._y, out=p)
+        """σ(f) − y, as (1 − y) σ(f) − y σ(−f), which keeps its digits where the answer is certain and right."""
+        return (1 - self.y) * sigmoid(self.f) - self.y * sigmoid(-self.f)
 
     def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
         """Share of right answers at probability ½."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.functions import FAR, within
 from backprop.losses.base import Loss
 
 
@@ -25,7 +26,7 @@ class Poisson(Loss):
     1.0
     """
 
-    replays = True
+    traced = True
     equations = ("ℓ = Σₖ exp(f) − y f", "∂ℓ/∂f = exp(f) − y")
 
     def check_values(self, y: Array) -> None:
@@ -34,21 +35,21 @@ class Poisson(Loss):
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ_k (eᶠ − y f)."""
-        y = y.astype(f.real.dtype, copy=False)
-        self._y, self._exp = y, np.exp(f)
-        return np.add.reduce(self._exp - y * f, axis=0)
+        self.exp_f, self.y = np.exp(f), y.astype(f.real.dtype)
+        y_f = np.where(self.y > 0, self.y * within(f, -np.inf, FAR), 0)  # 0 · −∞ and ∞ − ∞ are no numbers
+        return (self.exp_f - y_f).sum(axis=0)
 
     def dell_df(self) -> Array:
         """eᶠ − y."""
-        return self._exp - self._y
+        return self.exp_f - self.y
 
 
 class GaussianNLL(Loss):
     """Negative log-likelihood of a normal distribution whose mean and variance are both outputs.
 
-        ℓ      = Σ_k ½ (s_k + (y_k − μ_k)² e^{−s_k} + log 2π),   variance σ² = eˢ
-        ∂ℓ/∂μ  = (μ − y) e^{−s}
-        ∂ℓ/∂s  = ½ (1 − (y − μ)² e^{−s})
+        ℓ      = Σ_k ½ (s_k + z_k² + log 2π),   z = (μ − y) e^{−s/2},   variance σ² = eˢ
+        ∂ℓ/∂μ  = z e^{−s/2}
+        ∂ℓ/∂s  = ½ (1 − z²)
 
     For K targets f has 2K rows: K means μ, then K log-variances s. The logarithm lets a network output any number.
     Source: Nix and Weigend (1994), "Estimating the mean and variance of the target probability distribution".
@@ -58,19 +59,19 @@ class GaussianNLL(Loss):
     0.9189
     """
 
-    replays = True
+    traced = True
     outputs_per_target = 2
     equations = ("ℓ = Σₖ ½(s + (y − μ)² e⁻ˢ + log 2π)", "∂ℓ/∂μ = (μ − y)e⁻ˢ, ∂ℓ/∂s = ½(1 − (y − μ)²e⁻ˢ)")
 
     def ell(self, f: Array, y: Array) -> Array:
-        """½ (s + z² + log 2π), z² = (y − μ)² e^{−s}."""
+        """½ (s + z² + log 2π); where μ = y, z is 0 for every s."""
         mean, s = f[: len(y)], f[len(y) :]
-        difference = np.subtract(mean, y, dtype=f.dtype)
-        precision = np.exp(-s)
-        self._dmean = difference * precision
-        self._z2 = self._dmean * difference
-        return np.add.reduce(0.5 * (s + self._z2 + math.log(2 * math.pi)), axis=0)
+        d, root = mean - y.astype(f.real.dtype), np.exp(-0.5 * s)
+        self.z = np.where(d == 0, d, d * root)
+        self.dell_dmean = np.where(self.z == 0, self.z, self.z * root)
+        z2 = self.z * self.z
+        return 0.5 * (np.where(np.isinf(z2), z2, s + z2) + math.log(2 * math.pi)).sum(axis=0)  # s may be −∞
 
     def dell_df(self) -> Array:
         """Rows for μ, then rows for s."""
-        return np.concatenate([self._dmean, 0.5 * (1 - self._z2)])
+        return np.concatenate([self.dell_dmean, 0.5 * (1 - self.z * self.z)])

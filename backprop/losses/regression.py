@@ -9,6 +9,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.functions import within
 from backprop.losses.base import Loss
 
 
@@ -19,13 +20,12 @@ class _Difference(Loss):
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ_k of the entries."""
-        dtype = np.result_type(f, np.float32)
-        self._d = np.subtract(f, y, out=self.empty("d", f.shape, dtype), dtype=dtype)
-        return np.add.reduce(self.entry(self._d), axis=0)
+        self.d = f - y.astype(f.real.dtype)
+        return self.entry(self.d).sum(axis=0)
 
     def dell_df(self) -> Array:
         """Slope of the entries."""
-        return self.entry_slope(self._d)
+        return self.entry_slope(self.d)
 
     @abstractmethod
     def entry(self, d: Array) -> Array:
@@ -36,11 +36,14 @@ class _Difference(Loss):
         """Its derivative."""
 
     def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
-        """R², the share of the variance of y that f explains."""
+        """R², the share of the variance of y that f explains; none for a y that is constant up to rounding."""
         w = np.ones(y.shape[1]) if w is None else w
+        f, y = f[:, w > 0].astype(float), y[:, w > 0].astype(float)
+        w = w[w > 0]
         mean = np.average(y, axis=1, weights=w)[:, None]
         residual, spread = float(np.sum(w * (f - y) ** 2)), float(np.sum(w * (y - mean) ** 2))
-        return {"r2": 1 - residual / spread} if spread > 0 else {}
+        rounding = float(np.sum(w * (4 * np.finfo(float).eps * np.abs(y)) ** 2))
+        return {"r2": 1 - residual / spread} if spread > rounding else {}
 
 
 class LeastSquares(_Difference):
@@ -55,16 +58,16 @@ class LeastSquares(_Difference):
     (2.5, array([[1., 2.]]))
     """
 
-    replays = True
+    traced = True
     equations = ("ℓ = Σₖ (f − y)²", "∂ℓ/∂f = 2 (f − y)")
 
     def entry(self, d: Array) -> Array:
         """d²."""
-        return np.multiply(d, d, out=self.empty("entry", d.shape, d.dtype))
+        return d * d
 
     def entry_slope(self, d: Array) -> Array:
         """2 d."""
-        return np.multiply(d, 2, out=self.empty("slope", d.shape, d.dtype))
+        return 2 * d
 
 
 class AbsoluteError(_Difference):
@@ -78,12 +81,12 @@ class AbsoluteError(_Difference):
     2.0
     """
 
-    replays = True
+    traced = True
     equations = ("ℓ = Σₖ |f − y|", "∂ℓ/∂f = sign(f − y)")
 
     def entry(self, d: Array) -> Array:
         """|d| as d · sign(d), which is analytic on each side."""
-        return np.multiply(d, np.sign(d.real))
+        return d * np.sign(d.real)
 
     def entry_slope(self, d: Array) -> Array:
         """sign(d)."""
@@ -104,7 +107,7 @@ class Huber(_Difference):
     array([0.125, 2.5  ])
     """
 
-    replays = True
+    traced = True
     equations = ("ℓ = Σₖ ½ d² if |d| ≤ δ, else δ(|d| − δ/2)", "∂ℓ/∂f = d clipped to [−δ, δ]")
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
@@ -113,14 +116,12 @@ class Huber(_Difference):
 
     def entry(self, d: Array) -> Array:
         """Return c (d − ½ c) with c = d clipped, which is both branches in one."""
-        clipped = self.entry_slope(d)
-        return clipped * (d - 0.5 * clipped)
+        c = self.entry_slope(d)
+        return c * (d - 0.5 * c)
 
     def entry_slope(self, d: Array) -> Array:
-        """Return d clipped to [−δ, δ], by the real part."""
-        if d.dtype.kind == "c":
-            return np.where(np.abs(d.real) <= self.delta, d, self.delta * np.sign(d.real))
-        return np.minimum(np.maximum(d, -self.delta), self.delta)
+        """Return d clipped to [−δ, δ]."""
+        return within(d, -self.delta, self.delta)
 
 
 class Pinball(Loss):
@@ -137,26 +138,29 @@ class Pinball(Loss):
     array([1.])
     """
 
-    replays = True
+    traced = True
     equations = ("ℓ = Σ_q max(q d, (q − 1) d), d = y − f_q", "∂ℓ/∂f = −q if d > 0, 1 − q if d < 0")
 
     def __init__(self, quantiles: Sequence[float] = (0.5,), *, reduction: str = "mean") -> None:
         super().__init__(reduction)
         if isinstance(quantiles, str) or not isinstance(quantiles, Sequence | np.ndarray) or not len(quantiles):
-            raise TypeError(
-                checks.message("Pinball", "quantiles as a sequence such as [0.1, 0.5, 0.9]", repr(quantiles))
-            )
+            expected = "quantiles as a sequence such as [0.1, 0.5, 0.9]"
+            raise TypeError(checks.message("Pinball", expected, repr(quantiles)))
         self.quantiles = tuple(checks.number("Pinball", "quantile", q, above=0, below=1) for q in quantiles)
-        self.outputs_per_target = len(self.quantiles)
+
+    @property
+    def outputs_per_target(self) -> int:  # type: ignore[override]
+        """One for each quantile."""
+        return len(self.quantiles)
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ over quantiles and targets, each as slope · (f − y)."""
-        difference = f.reshape(len(self.quantiles), *y.shape) - y
-        q = np.array(self.quantiles, f.real.dtype)[:, None, None]
-        above, below = difference.real > 0, difference.real < 0
-        self._slope = (1 - q) * above - q * below
-        return np.add.reduce((self._slope * difference).reshape(f.shape), axis=0)
+        real = f.real.dtype
+        d = f.reshape(len(self.quantiles), *y.shape) - y.astype(real)
+        q, rest = (np.array(each, real)[:, None, None] for each in (self.quantiles, [1 - q for q in self.quantiles]))
+        self.pull = rest * (d.real > 0) - q * (d.real < 0)
+        return (self.pull * d).reshape(f.shape).sum(axis=0)
 
     def dell_df(self) -> Array:
         """−q or 1 − q."""
-        return self._slope.reshape(-1, self._slope.shape[-1])
+        return self.pull.reshape(-1, self.pull.shape[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class RMSProp(Optimizer):
     array([0.])
     """
 
+    traced = True
     slots = ("square",)
 
     def __init__(
@@ -49,14 +50,12 @@ class RMSProp(Optimizer):
     def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
         """The three lines above."""
         (s,) = state
-        square = g * g
-        np.multiply(square, 1 - self.decay, out=square)
-        np.add(np.multiply(s, self.decay, out=s), square, out=s)
-        descend(phi, alpha, g, s, self.eps, scratch=square)
+        s[...] = self.decay * s + (1 - self.decay) * (g * g)
+        phi -= alpha * g / (np.sqrt(s) + self.eps)
 
     def rates(self, alpha: float, *state: Array) -> Array:
         """α / (√s + eps)."""
-        return over_root(alpha, state[0], self.eps)
+        return alpha / (np.sqrt(state[0]) + self.eps)
 
 
 class Adagrad(Optimizer):
@@ -75,6 +74,7 @@ class Adagrad(Optimizer):
     array([0.9])
     """
 
+    traced = True
     slots = ("sum_of_squares",)
 
     def __init__(
@@ -93,13 +93,12 @@ class Adagrad(Optimizer):
     def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
         """The three lines above."""
         (s,) = state
-        square = g * g
-        np.add(s, square, out=s)
-        descend(phi, alpha, g, s, self.eps, scratch=square)
+        s += g * g
+        phi -= alpha * g / (np.sqrt(s) + self.eps)
 
     def rates(self, alpha: float, *state: Array) -> Array:
         """α / (√s + eps)."""
-        return over_root(alpha, state[0], self.eps)
+        return alpha / (np.sqrt(state[0]) + self.eps)
 
 
 class Adam(Optimizer):
@@ -121,6 +120,7 @@ class Adam(Optimizer):
     array([0.9])
     """
 
+    traced = True
     slots = ("first_moment", "second_moment")
 
     def __init__(
@@ -149,16 +149,16 @@ class Adam(Optimizer):
         M, S = state
         beta1, beta2 = self.betas
         t = self.t + 1
-        c = math.sqrt((1 - beta2**t) / (1 - beta2))
-        np.add(np.multiply(M, beta1, out=M), g, out=M)
-        square = np.multiply(g, g, out=g)  # g is not needed any more
-        np.add(np.multiply(S, beta2, out=S), square, out=S)
-        descend(phi, alpha * c * (1 - beta1) / (1 - beta1**t), M, S, self.eps * c, scratch=square)
+        c = ((1 - beta2**t) / (1 - beta2)) ** 0.5
+        M[...] = beta1 * M + g
+        S[...] = beta2 * S + g * g
+        phi -= (alpha * (1 - beta1) / (1 - beta1**t) * c) * M / (np.sqrt(S) + self.eps * c)
 
     def rates(self, alpha: float, *state: Array) -> Array:
         """α / (√ŝ + eps)."""
         beta2 = self.betas[1]
-        return over_root(alpha, state[1], self.eps, (1 - beta2) / (1 - beta2 ** (self.t + 1)))
+        root_of_s_hat = ((1 - beta2) / (1 - beta2 ** (self.t + 1))) ** 0.5 * np.sqrt(state[1])
+        return alpha / (root_of_s_hat + self.eps)
 
 
 class AdamW(Adam):
@@ -173,6 +173,8 @@ class AdamW(Adam):
     array([0.95])
     """
 
+    traced = True
+
     def __init__(
         self,
         learning_rate: float | Schedule = 1e-3,
@@ -186,20 +188,6 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(learning_rate, betas, eps, weight_decay, l1=l1, clip_value=clip_value, clip_norm=clip_norm)
 
-    def apply_decay(self, alpha: float, decay: float | Array, phi: Array, g: Array) -> None:
+    def apply_decay(self, alpha: float, decay: Any, phi: Array, g: Array) -> None:
         """Weight decay of φ itself."""
-        np.multiply(phi, 1 - alpha * decay, out=phi)
-
-
-def descend(phi: Array, alpha: float, direction: Array, s: Array, eps: float, *, scratch: Array) -> None:
-    """Update φ ← φ − α direction / (√s + eps) in place, without a new array."""
-    root = np.add(np.sqrt(s, out=scratch), eps, out=scratch)
-    step = np.multiply(np.divide(direction, root, out=scratch), alpha, out=scratch)
-    np.subtract(phi, step, out=phi)
-
-
-def over_root(alpha: float, s: Array, eps: float, factor: float = 1.0) -> Array:
-    """α / (√(factor · s) + eps), in one new array."""
-    root = np.sqrt(s)
-    np.add(np.multiply(root, math.sqrt(factor), out=root), eps, out=root)
-    return np.divide(alpha, root, out=root)
+        phi *= 1 - alpha * decay

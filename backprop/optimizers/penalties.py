@@ -13,7 +13,7 @@ gradient methods for structured neural networks", for Adam's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,19 +44,11 @@ def number_or_patterns(who: str, name: str, value: object) -> float | dict[str, 
     return {pattern: checks.number(who, f"{name}[{pattern!r}]", each, least=0) for pattern, each in value.items()}
 
 
-def over_phi(who: str, name: str, patterns: Mapping[str, float], net: Parametrized) -> float | Array:
-    """The numbers by pattern as a vector (P,); as one number where they are all alike, which is quicker."""
-    parameters = net.parameters
-    numbers = by_pattern(who, name, patterns, parameters)
-    found = [numbers.get(each, 0.0) for each in parameters]
-    if len(set(found)) <= 1:
-        return found[0] if found else 0.0
-    return np.repeat(np.array(found, net.phi.dtype), [array.size for array in parameters.values()])
-
-
-def of_piece(value: float | Array, piece: slice) -> float | Array:
-    """The part of a penalty that belongs to a piece of φ."""
-    return value[piece] if isinstance(value, np.ndarray) else value
+def over_phi(who: str, name: str, patterns: Mapping[str, float], sizes: Mapping[str, int], dtype: Any) -> float | Array:
+    """The numbers by pattern as a vector (P,), from the sizes of the parameters by name; one number where all are alike."""
+    numbers = by_pattern(who, name, patterns, sizes)
+    found = [numbers.get(each, 0.0) for each in sizes]
+    return np.repeat(np.array(found, dtype), list(sizes.values())) if len(set(found)) > 1 else next(iter(found), 0.0)
 
 
 def shrink(phi: Array, by: float | Array) -> None:
@@ -67,6 +59,4 @@ def shrink(phi: Array, by: float | Array) -> None:
     >>> phi
     array([ 2.,  0., -1.])
     """
-    inside = np.minimum(phi, by)
-    np.maximum(inside, -by, out=inside)
-    np.subtract(phi, inside, out=phi)
+    phi -= np.minimum(np.maximum(phi, -by), by)

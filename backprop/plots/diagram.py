@@ -13,6 +13,7 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.gradients.explain import SYMBOLS
 from backprop.layers import FanOut, Layer, Residual
+from backprop.layers.nesting import chain
 from backprop.pictures import INK
 from backprop.plots import canvas
 from backprop.sequential import Sequential
@@ -40,7 +41,7 @@ def network_diagram(net: Layer, *, ax: Any = None) -> Any:
     who = "network_diagram"
     checks.instance(who, "net", net, Layer)
     parts = _part(net, net.in_features)
-    first, last = f"h {_shape(net.in_features)}", f"f {_shape(net.chain(net.in_features))}"
+    first, last = f"h {_shape(net.in_features)}", f"f {_shape(chain(net, net.in_features))}"
     total = f"φ: {net.size:,} parameters"
     width = max(parts.width, *(text_width(text) for text in (first, last, total))) + 2 * MARGIN
     height = parts.height + 2 * ARROW + 3 * LINE + 2 * MARGIN
@@ -104,7 +105,7 @@ class Chain:
         self.parts, self.shapes = [], []
         for layer in layers:
             self.parts.append(_part(layer, width))
-            width = layer.chain(width)
+            width = chain(layer, width)
             self.shapes.append(_shape(width))
         self.head = self.parts[0].head
         beside = [2 * (text_width(shape) + PAD) for shape in self.shapes[:-1]]
@@ -153,7 +154,7 @@ class Fan:
 
     def __init__(self, fan: FanOut, width: int | None) -> None:
         self.branches = [_part(branch, width) for branch in fan.layers.values()]
-        self.shapes = [_shape(branch.chain(width)) for branch in fan.layers.values()]
+        self.shapes = [_shape(chain(branch, width)) for branch in fan.layers.values()]
         widths = [
             max(part.width, 2 * (text_width(shape) + PAD))
             for part, shape in zip(self.branches, self.shapes, strict=True)

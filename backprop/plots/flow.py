@@ -11,6 +11,8 @@ from backprop.checks import Array
 from backprop.gradients import GradientReport
 from backprop.gradients.explain import flattened
 from backprop.gradients.problem import Problem
+from backprop.layers import boundary
+from backprop.layers.nesting import reseed
 from backprop.plots import canvas
 from backprop.training import Callback, Epoch
 
@@ -73,17 +75,17 @@ class Magnitudes(Callback):
     def _measure(self, trainer: Any, epoch: int) -> None:
         problem = self._problem
         problem.net.phi[...] = trainer.net.phi
-        problem.net.reseed(0)
+        reseed(problem.net, 0)
         layers, h = [layer for _, layer in flattened(problem.net)], problem.h
         sizes: list[float] = []
         for layer in layers:
-            h = layer.forward(h)
+            h = boundary.forward(layer, h)
             sizes.append(_size(h))
         problem.loss.forward(h, problem.y)
         dL_df, slopes = problem.loss.backward(), []
         for layer in reversed(layers):
             slopes.append(_size(dL_df))
-            dL_df, _ = layer.backward(dL_df)
+            dL_df, _ = boundary.backward(layer, dL_df)
         self.epochs.append(epoch)
         self._activations.append(sizes)
         self._gradients.append(slopes[::-1])

@@ -9,10 +9,15 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.step import Batch, Shape, plans_for
+from backprop.engine.trace import CannotTrace
 from backprop.gradients import check_gradients
 from backprop.initializers import Constant
-from backprop.layers import Identity, Layer, Linear
+from backprop.layers import Identity, Layer, Linear, boundary
+from backprop.layers.boundary import is_traced
+from backprop.layers.nesting import draws, frozen, reseed
 from backprop.losses import LeastSquares
+from backprop.optimizers import SGD
 from backprop.sequential import Sequential
 from backprop.testing.promises import (
     BATCHES,
@@ -32,6 +37,7 @@ from backprop.testing.promises import (
     spread,
     steps,
 )
+from backprop.training import Trainer
 
 
 def assert_layer(layer: Layer, h: Any) -> None:
@@ -65,7 +71,7 @@ class _Layers:
         self.all = h if h.shape[1] > 1 else np.hstack([h, 0.9 * h])
         self.h, self.N = self.examples(FEW), h.shape[1]
         self.other = np.roll(self.h, 1, axis=1)
-        self.draws = any(type(leaf).reseed is not Layer.reseed for leaf in layer.leaves())
+        self.draws = draws(layer)
         self.is_plain = not (self.draws or layer.couples_examples or layer.buffers)
 
     def examples(self, n: int) -> Array:
@@ -93,14 +99,14 @@ class _Layers:
 
 def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array]:
     """f, ∂L/∂h and the gradients of a forward and a backward pass, by name."""
-    layer.reseed(0)
-    f = layer.forward(h.copy(order="K"))
+    reseed(layer, 0)
+    f = boundary.forward(layer, h.copy(order="K"))
     return {"f": f, **_backward(layer, spread(f.shape, f.dtype) if dL_df is None else dL_df)}
 
 
 def _backward(layer: Layer, dL_df: Array) -> dict[str, Array]:
-    dL_dh, gradients = checks.backward_result(layer, layer.backward(dL_df.copy(order="K")))
-    return {"∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in layer.take(gradients).items()}}
+    dL_dh, gradients = boundary.backward(layer, dL_df.copy(order="K"))
+    return {"∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
 
 
 def _copies(of: _Layers) -> Iterator[Fault]:
@@ -121,7 +127,7 @@ def _repeats(of: _Layers) -> Iterator[Fault]:
     phi, first, second = net.phi.copy(), _pass(net[0], of.h)["f"].copy(), _pass(net[0], of.h)["f"]
     advice = "A pass must not change parameters: they are the optimizer's."
     yield from differences({"φ": net.phi}, {"φ": phi}, "φ as it was before a pass", advice)
-    advice = "Draw random numbers from a generator that reseed(*key) sets; keep no other state from pass to pass."
+    advice = "Draw random numbers from a generator kept as an attribute; keep no other state from pass to pass."
     yield from differences({"f": second}, {"f": first}, "the same f from the same h after the same reseed(0)", advice)
 
 
@@ -144,10 +150,10 @@ def _shapes(of: _Layers) -> Iterator[Fault]:
 def _inputs_left_alone(of: _Layers) -> Iterator[Fault]:
     """What is handed in is not written."""
     layer, h = of.alone(), of.h.copy()
-    f = layer.forward(h)
+    f = boundary.forward(layer, h)
     dL_df = spread(f.shape, f.dtype)
-    layer.backward(dL_df)
-    layer.infer(h)
+    boundary.backward(layer, dL_df)
+    boundary.infer(layer, h)
     advice = "The layer before needs its f, and other branches their ∂L/∂f: write to new arrays."
     expected = {"h": of.h, "∂L/∂f": spread(f.shape, f.dtype)}
     yield from differences({"h": h, "∂L/∂f": dL_df}, expected, "h and ∂L/∂f as they were handed in", advice)
@@ -156,15 +162,15 @@ def _inputs_left_alone(of: _Layers) -> Iterator[Fault]:
 def _arrays_kept(of: _Layers) -> Iterator[Fault]:
     """What is returned is not written again."""
     layer = of.alone()
-    found = {"infer's f": layer.infer(of.h), **_pass(layer, of.h)}
+    found = {"infer's f": boundary.infer(layer, of.h), **_pass(layer, of.h)}
     before = copied(found)
     _pass(layer, of.other)
-    layer.infer(of.other)
-    advice = "What is returned is the caller's: return new arrays, or those of self.empty(name, shape, dtype)."
+    boundary.infer(layer, of.other)
+    advice = "What is returned is the caller's: return new arrays."
     yield from differences(found, before, "arrays that no later pass writes over", advice)
-    found["f"] = layer.forward(of.h)
+    found["f"] = boundary.forward(layer, of.h)
     before = copied({"f": found["f"]})
-    layer.backward(spread(found["f"].shape))
+    boundary.backward(layer, spread(found["f"].shape))
     yield from differences(found, before, "an f that backward does not write over", advice)
 
 
@@ -172,16 +178,19 @@ def _pending_backward(of: _Layers) -> Iterator[Fault]:
     """Nothing that happens between forward and backward changes what backward gives."""
     keep = "Keep what backward needs in attributes that only forward sets, each time anew: self.h = h."
     between: dict[str, tuple[Callable[[Layer], object], str]] = {
-        "a first backward": (lambda layer: layer.backward(dL_df), "backward must not change what it needs."),
+        "a first backward": (lambda layer: boundary.backward(layer, dL_df), "backward must not change what it needs."),
         "infer": (lambda layer: layer.infer(of.other), keep),
         "a pass of a copy": (lambda layer: _pass(layer.copy(), of.other), f"{keep} Nothing belongs to the class."),
-        "a pass of a replica": (lambda layer: _pass(layer.replica(), of.other), f"{keep} A replica is a shallow copy."),
+        "a pass of a twin": (
+            lambda layer: _pass(boundary.beside(layer), of.other),
+            f"{keep} A twin shares what is neither an array nor a list.",
+        ),
     }
     for name, (disturb, advice) in between.items():
         layer = of.alone()
         expected = copied(_pass(layer, of.h))
-        layer.reseed(0)
-        dL_df = spread(layer.forward(of.h).shape)
+        reseed(layer, 0)
+        dL_df = spread(boundary.forward(layer, of.h).shape)
         disturb(layer)
         found = _backward(layer, dL_df)
         del expected["f"]
@@ -227,7 +236,7 @@ def _inference(of: _Layers) -> Iterator[Fault]:
         yield from differences(found, {"f": layer.forward(of.h)}, "infer to agree with forward", advice, ROUNDING)
     f, advice = layer.infer(of.h), "Define infer without randomness, and without state that it changes."
     yield from differences({"f": layer.infer(of.h)}, {"f": f}, "the same f from infer each time", advice)
-    found, advice = {"f": layer.frozen().forward(of.h)}, "Define frozen: a layer whose forward is this layer's infer."
+    found, advice = {"f": frozen(layer).forward(of.h)}, "Define frozen: a layer whose forward is this layer's infer."
     yield from differences(found, {"f": f}, "frozen() to compute what infer does", advice, ROUNDING)
 
 
@@ -247,7 +256,7 @@ def _layouts(of: _Layers) -> Iterator[Fault]:
     dL_df = spread(expected["f"].shape)
     for layout in LAYOUTS:
         layer = of.alone()
-        layer.reseed(0)
+        reseed(layer, 0)
         f = layer.forward(laid_out(of.h, layout))
         dL_dh, gradients = layer.backward(laid_out(dL_df, layout))
         found = {"f": f, "∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
@@ -272,12 +281,92 @@ def _examples_apart(of: _Layers) -> Iterator[Fault]:
 
 
 def _checkpoints(of: _Layers) -> Iterator[Fault]:
-    """A forward pass that is run again gives the same."""
-    plain, sparing = of.network(inside=True), of.network(inside=True, checkpoint=2)
-    wanted = "the same with checkpoint=2, which runs forward again from a snapshot()"
-    advice = "If it has state, define snapshot: a twin that repeats the next forward pass, with a generator of its own."
-    yield from differences(_pass(sparing, of.h), _pass(plain, of.h), wanted, advice)
-    yield from differences(sparing.buffers, plain.buffers, wanted, advice)
+    """A trainer that keeps every second activation takes the steps of one that keeps all."""
+    trained = []
+    for checkpoint in (None, 2):
+        net = of.network(inside=True, checkpoint=checkpoint)
+        if not net.size:
+            return
+        y = spread(net.infer(of.h).shape)
+        for _ in Trainer(net, LeastSquares(), SGD(1e-3), batch_size="full").epochs(of.h.T, y.T, 2):
+            pass
+        trained.append({"φ": net.phi, **net.buffers})
+    wanted = "the same steps of the trainer with checkpoint=2"
+    yield from differences(trained[1], trained[0], wanted, "Keep state in `buffers`.", ROUNDING)
+
+
+def _traced(of: _Layers) -> Iterator[Fault]:
+    """Where the class says `traced`: the list of a step is that of the passes, in every step, type and setting."""
+    if not is_traced(of.layer):
+        return
+    for dtype in TRAINED:
+        for n in BATCHES:
+            net, h = of.network(dtype), of.examples(n).astype(dtype)
+            y = spread(net.infer(h).shape, dtype)
+            for step in range(2):
+                yield from _played(net, h, y, dtype, step)
+                net.phi[...] = net.phi + 0.01
+    yield from _settings(of)
+
+
+def _played(net: Sequential, h: Array, y: Array, dtype: str, step: int) -> Iterator[Fault]:
+    loss = LeastSquares()
+    try:
+        plans = plans_for(
+            net, loss, None, Shape(h.shape[1], len(h), (y.shape, y.dtype), False, net.phi.dtype), False, exact=True
+        )
+    except CannotTrace as error:
+        yield "passes whose calls are always the same, as traced = True says", str(error), "Or leave `traced` out."
+        return
+    exact = net.copy()
+    reseed(exact, 0, step)
+    L = loss.forward(boundary.forward(exact, h), y)
+    _, gradients = boundary.backward(exact, loss.backward())
+    batch = Batch(
+        net.copy(), loss, None, Shape(h.shape[1], len(h), (y.shape, y.dtype), False, net.phi.dtype), 1, 1, False
+    )
+
+    def fill(mine: slice, arrays: dict[str, Array]) -> None:
+        arrays["X"][...], arrays["y"][...], arrays["share"][...] = h.T, y, 1 / h.shape[1]
+
+    found = {"L": batch.run(fill, 0.0, step, (0, step), None)}
+    found |= {f"∂L/∂{name}": view for name, view in batch.net.views(batch.g).items()}  # type: ignore[attr-defined]
+    expected = {"L": L} | {f"∂L/∂{name}": gradient for name, gradient in gradients.items()}
+    if draws(net):
+        return  # the masks of a trainer are keyed by its shard, too; `training` compares them
+    wanted = f"the list of calls of {dtype} passes over {h.shape[1]} examples to give what they give"
+    advice = "Keep state in `buffers`, and numbers that may change as plain attributes."
+    yield from differences(found, expected, wanted, advice, TRAINED[dtype])
+    if plans.passes.is_opaque:
+        yield "a layer that is traced", "one that is called", "Say traced = True in the class itself."
+
+
+def _settings(of: _Layers) -> Iterator[Fault]:
+    """A number that is changed between two steps counts."""
+    for name, value in vars(of.layer).items():
+        if name.startswith("_") or type(value) is not float:
+            continue
+        net, fresh = of.network(), of.network()
+        y = spread(net.infer(of.h).shape)
+        if not net.size:
+            return
+        trainer = Trainer(net, LeastSquares(), SGD(1e-3), batch_size="full")
+        for _ in trainer.epochs(of.h.T, y.T, 1):
+            pass
+        fresh.phi[...] = net.phi
+        for buffer, array in fresh.buffers.items():
+            array[...] = net.buffers[buffer]
+        for each in (net, fresh):
+            setattr(each[0], name, 0.9 * value)
+        other = Trainer(fresh, LeastSquares(), SGD(1e-3), batch_size="full")
+        other.optimizer.t = trainer.optimizer.t
+        for each in (trainer, other):
+            for _ in each.epochs(of.h.T, y.T, 1):
+                pass
+        advice = "Read it in each pass; make nothing of it in __init__."
+        yield from differences(
+            {"φ": net.phi}, {"φ": fresh.phi}, f"training to go on with a changed {name}", advice, ROUNDING
+        )
 
 
 def _trains(of: _Layers) -> Iterator[Fault]:
@@ -319,5 +408,6 @@ LAYER: Promises = {
     "examples": _examples_apart,
     "checkpoints": _checkpoints,
     "training": _trains,
+    "traced": _traced,
     "vectors": _vectors,
 }

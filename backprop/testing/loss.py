@@ -119,7 +119,7 @@ def _loss_pending(of: _Losses) -> Iterator[Fault]:
         "a first backward": lambda loss: loss.backward(),
         "per_example": lambda loss: loss.per_example(*of.other),
         "a pass of a copy": lambda loss: _value_and_gradient(copy.deepcopy(loss), *of.other),
-        "a pass of a replica": lambda loss: _value_and_gradient(loss.replica(), *of.other),
+        "a pass of a shallow copy": lambda loss: _value_and_gradient(copy.copy(loss), *of.other),
     }
     for name, disturb in between.items():
         loss = of.fresh()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Iterator
 
 from backprop import checks
+from backprop.layers.boundary import is_traced
 from backprop.optimizers import Optimizer
 from backprop.testing.promises import ROUNDING, Fault, Promises, differences, keep, spread
 
@@ -34,21 +33,21 @@ def _rule(optimizer: Optimizer) -> Iterator[Fault]:
     start = spread((100,))
     phi, phi_again, in_parts = start.copy(), start.copy(), start.copy()
 
-    def halves(size: int, update: Callable[[slice], None]) -> None:
-        update(slice(size // 3, size))
-        update(slice(0, size // 3))
-
     for _ in range(100):
         whole.step(phi, phi.copy())
         again.step(phi_again, phi_again.copy())
-        parts.prepare(in_parts)
-        parts.landing(in_parts).add(parts.clip(in_parts.copy(), np.empty_like(in_parts)))
-        parts.finish(in_parts, halves)
+        state, g = parts.prepare(in_parts), in_parts.copy()
+        parts.clip(g)
+        for piece in (slice(len(g) // 3, None), slice(len(g) // 3)):
+            parts.move(parts.learning_rate, in_parts[piece], g[piece], *(array[piece] for array in state))
+        parts.t += 1
     for name, array in whole.state.items():
         if array.shape != phi.shape:
             yield f"state {name!r} with the shape of φ, {phi.shape}", f"shape {array.shape}", "Name it in slots."
     yield from differences({"φ": phi_again}, {"φ": phi}, "the same φ from the same steps", "Keep state in slots.")
     advice = "update sees one piece of φ at a time, in any order: treat each entry alike, and keep state in slots."
+    if not is_traced(optimizer):
+        in_parts = phi  # a rule of one's own gets all of φ
     yield from differences({"φ": in_parts}, {"φ": phi}, "the same φ in one piece and in two", advice, ROUNDING)
     before, after = start @ start, phi @ phi
     if not after < before:

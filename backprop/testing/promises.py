@@ -9,6 +9,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.layers.nesting import reseed
 from backprop.losses import Loss
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential
@@ -95,7 +96,7 @@ def steps(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, shar
     by_hand = net.copy()
     alpha = 0.0
     for t in range(2):
-        by_hand.reseed(0, t, 0)  # as the trainer does: seed, step, shard
+        reseed(by_hand, 0, t, 0)  # as the trainer does: seed, step, shard
         loss.forward(by_hand.forward(h), y, w)
         dL_dphi = by_hand.backward(loss.backward())[1].dL_dphi  # type: ignore[attr-defined]
         alpha = alpha or STEP / max(float(np.max(np.abs(dL_dphi))), 1e-6)
@@ -106,5 +107,5 @@ def steps(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, shar
         for _ in trainer.epochs(h.T, y.T, 2, sample_weight=w):
             pass
         wanted = f"φ after two steps of the trainer (shards={S}, {net.phi.dtype}) to be φ − α ∂L/∂φ by hand"
-        advice = "A pass must depend on its arguments and on φ alone; the trainer runs replicas on recycled arrays."
+        advice = "A pass must depend on its arguments and on φ alone; the trainer plays its calls again and again, in memory that it reuses."
         yield from differences({"φ": twin.phi}, {"φ": by_hand.phi}, wanted, advice, TRAINED[net.phi.dtype.name])

@@ -10,6 +10,7 @@ import numpy as np
 from backprop import checks, layers
 from backprop.checks import Array
 from backprop.layers import Linear
+from backprop.layers.nesting import chain
 from backprop.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -99,7 +100,7 @@ def networks(features: int, outputs: int | None = None, *, depth: int = 4) -> Se
         body, width = [], checks.integer("networks", "features", features)
         for kind, to in parts:
             body.append(kinds[kind](width, to))
-            width = body[-1].chain(width) or width
+            width = chain(body[-1], width) or width
         return Sequential(*body, Linear(width, outputs or last), seed=seed, dtype=dtype)
 
     parts = st.lists(st.tuples(st.sampled_from(list(kinds)), st.integers(1, 6)), min_size=1, max_size=depth)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from backprop.blas import norm
 from backprop.checks import Array
+from backprop.functions import norm
 from backprop.layers import Linear, ReLU, Sigmoid
+from backprop.layers.nesting import leaves
 from backprop.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -37,7 +38,6 @@ from backprop.optimizers import Optimizer
 from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
-from backprop.training.descent import Descent
 from backprop.training.history import Epoch
 from backprop.training.look import Look, Passed, look, may_look, sample
 
@@ -77,17 +77,21 @@ class Advisor:
             with np.errstate(all="ignore"):  # the trainer names what is not finite
                 self._before(examples)
 
-    def after(self, examples: Examples, record: Epoch, descent: Descent) -> None:
+    def serve(self, loss: Loss, optimizer: Optimizer) -> None:
+        """Look at training with these from here on."""
+        self.loss, self.optimizer = loss, optimizer
+
+    def after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
         """Look at what an epoch has done: after epochs 1, 2, 4, …, and wherever the loss is far above its start."""
         if not self.quiet and not self.told & CAUSES and self.start.layers:
             with np.errstate(all="ignore"):
-                self._after(examples, record, descent)
+                self._after(examples, record, before, steps)
 
     def _before(self, examples: Examples) -> None:
         X, y, w = sample(examples, self.net)
         if not len(X):
             return
-        if type(next(self.net.leaves())) is Linear:  # other layers may do the scaling
+        if type(next(leaves(self.net))) is Linear:  # other layers may do the scaling
             self._tell("inputs", unscaled_inputs(X))
         targets = examples.y[:: max(1, examples.n // 2048)]
         if targets.ndim == 2:
@@ -102,8 +106,9 @@ class Advisor:
         if "dead" not in self.told:
             self._tell("layers", uneven_layers(start))
 
-    def _after(self, examples: Examples, record: Epoch, descent: Descent) -> None:
-        optimizer, steps = descent.optimizer, descent.optimizer.t - descent._t
+    def _after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
+        optimizer = self.optimizer
+        assert optimizer is not None  # noqa: S101
         total = 1.0 if self.loss.reduction == "mean" else examples.n if examples.w is None else float(examples.w.sum())
         mean = record.loss / total
         if record.epoch & (record.epoch - 1) and not mean > 2 * self.start.baseline:
@@ -111,7 +116,7 @@ class Advisor:
         X, y, w = sample(examples, self.net)
         if not len(X) or not steps:
             return
-        now, before = look(self.net, self.loss, X.T, y.T, w, backward=False), descent._before["phi"]
+        now = look(self.net, self.loss, X.T, y.T, w, backward=False)
         moved = distance(self.net.phi, before) / (norm(before) or math.inf)
         self._tell("rate", too_large(self.start, now, mean, record, moved))
         if steady(optimizer, record, steps):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.blas import axpy
 from backprop.checks import Array
+from backprop.engine.blas import axpy
 from backprop.sequential import Sequential
 from backprop.training.callbacks import Callback, Training
 from backprop.training.history import Epoch

@@ -6,7 +6,8 @@
     end(trainer)             after the last one, whatever ended it
     state(), go_on(state)    what it remembers, for `Trainer.save` and after `Trainer.resume`
 
-All of them are called in the order of the list, but `Checkpoints` sees an epoch last and the end first. When one `epoch`
+All of them are called in the order of the list, those that remember something (`state`) before the others, so that a callback
+that saves finds what they remember of this very step; `Checkpoints` sees an epoch last and the end first. When one `epoch`
 returns True, the others of that epoch still run, and `history.stopped` names the first that did. `end` runs for every callback
 whose `start` came through: after the last epoch, after a stop, after Ctrl-C, and after an error in training or in another
 callback, which is raised when all of them have ended.
@@ -228,7 +229,7 @@ class Checkpoints(Callback):
 
     def end(self, trainer: Training) -> None:
         """Save what has not been saved."""
-        if self._now(trainer) != self._saved and not trainer._descent.lost:  # type: ignore[attr-defined]
+        if self._now(trainer) != self._saved and not trainer.lost:  # type: ignore[attr-defined]
             self._save(trainer)
 
     def _now(self, trainer: Any) -> tuple[int, tuple[int, int]]:

@@ -18,59 +18,53 @@ import math
 import os
 import reprlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from backprop import checks, container
 from backprop.architecture import build, describe, require_finite, tensors, with_classes
 from backprop.checks import Array
+from backprop.engine import threads
 from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.schedules import Schedule
 from backprop.sequential import Sequential
-from backprop.training import threads
+from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
-from backprop.training.descent import Position
-
-if TYPE_CHECKING:
-    from backprop.training.trainer import Trainer
+from backprop.training.state import Position, Settings, State
 
 KIND = "checkpoint"
 STATE, CALLBACKS = "optimizer.", "callbacks."  # with which the names of arrays begin that are not the network's
-SETTINGS = ("batch_size", "shuffle", "seed", "shards", "threads", "deterministic")
 NUMBERS = (bool, int, float, str, type(None))
 
-AnyTrainer = TypeVar("AnyTrainer", bound="Trainer")
 Part = TypeVar("Part", Sequential, Loss, Optimizer)
 
 
-def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
+def save(state: State, path: str | os.PathLike[str]) -> None:
     """Write the file of `Trainer.save`."""
-    data = trainer._data
     about: dict[str, Any] = {
-        "net": described(trainer.net),
-        "loss": described(trainer.loss),
-        "optimizer": described(trainer.optimizer),
-        "settings": {name: getattr(trainer, name) for name in SETTINGS},
-        "constraints": {pattern: describe(each) for pattern, each in trainer.constraints.items()},
-        "memory": memory(trainer.optimizer),
-        "generators": {name: as_lists(g.bit_generator.state) for name, g in generators(trainer.net)},
-        "position": dataclasses.asdict(trainer._descent.position.rest()),
-        "data": data.fingerprint() if isinstance(data, Examples) else data,
-        "machine": machine(trainer),
-        "notes": trainer.notes,
+        "net": described(state.net),
+        "loss": described(state.loss),
+        "optimizer": described(state.optimizer),
+        "settings": dataclasses.asdict(state.settings),
+        "constraints": {pattern: describe(each) for pattern, each in state.constraints.items()},
+        "memory": memory(state.optimizer),
+        "generators": {name: as_lists(g.bit_generator.state) for name, g in generators(state.net)},
+        "position": dataclasses.asdict(state.position),
+        "data": state.data,
+        "machine": machine(state.settings),
+        "notes": state.notes,
         "callbacks": [],
     }
-    found = arrays(trainer.net, trainer.optimizer)
-    running = [(type(callback).__name__, callback.state()) for callback in trainer._callbacks]
-    for i, (name, state) in enumerate(running or trainer._waiting):
-        found |= {f"{CALLBACKS}{i}.{key}": value for key, value in state.items() if isinstance(value, np.ndarray)}
-        numbers = {key: as_json(value) for key, value in state.items() if not isinstance(value, np.ndarray)}
+    found = arrays(state.net, state.optimizer)
+    for i, (name, remembered) in enumerate(state.callbacks):
+        found |= {f"{CALLBACKS}{i}.{key}": value for key, value in remembered.items() if isinstance(value, np.ndarray)}
+        numbers = {key: as_json(value) for key, value in remembered.items() if not isinstance(value, np.ndarray)}
         about["callbacks"].append([name, numbers])
     container.write(path, KIND, about, found)
 
@@ -161,7 +155,7 @@ def as_lists(state: Any) -> Any:
     return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
 
 
-def machine(trainer: Trainer) -> dict[str, str]:
+def machine(settings: Settings) -> dict[str, str]:
     """What else decides the last bits: versions, the BLAS and its kernels, and, unless it is all the same, threads."""
     import scipy
 
@@ -170,9 +164,9 @@ def machine(trainer: Trainer) -> dict[str, str]:
     for library in sorted((library.info() for library in threads._blas_libraries()), key=lambda info: info["filepath"]):
         name = f"BLAS of {os.path.basename(library['filepath'])}"
         found[name] = " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture"))
-    found["vector instructions"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"])
-    if not trainer.deterministic:
-        found["threads"] = str(threads.cores() if trainer.threads == "auto" else trainer.threads)
+    found["vector instructions"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
+    if not settings.deterministic:
+        found["threads"] = str(threads.cores() if settings.threads == "auto" else settings.threads)
     return found
 
 
@@ -196,16 +190,14 @@ def check_machine(path: str, expected: Mapping[str, str], found: Mapping[str, st
             return
 
 
-def resume(
-    kind: type[AnyTrainer],
+def load(
     path: str | os.PathLike[str],
     classes: Iterable[type],
     net: Sequential | None,
     loss: Loss | None,
     optimizer: Optimizer | None,
-    other_data: bool,
-) -> AnyTrainer:
-    """The trainer of `Trainer.resume`. What is handed in stays as it is until the whole file is known to fit."""
+) -> tuple[State, dict[str, str]]:
+    """The state in a file, and the machine it was saved on. What is handed in stays as it is until the whole file fits."""
     known = with_classes("Trainer.resume", [Sequential, *classes])
     about, found = container.read(path, KIND)
     name = os.fspath(path)
@@ -214,21 +206,18 @@ def resume(
         net = part(name, "net", about["net"], net, known, weights)
         loss = part(name, "loss", about["loss"], loss, known)
         optimizer = part(name, "optimizer", about["optimizer"], optimizer, known)
+        found.pop(f"{STATE}velocity_before", None)  # Nesterov's rule kept it in version 0.1
         check_arrays(net, optimizer, found)
         require_finite("Trainer.resume", {each: found[each] for each in tensors(net)})
         constraints = {pattern: build(each, known) for pattern, each in about["constraints"].items()}
-        trainer = kind(net, loss, optimizer, **about["settings"], constraints=constraints)
         there = {str(each): str(version)[:200] for each, version in about["machine"].items()}
-        put(trainer, about, found)
+        state = State(net, loss, optimizer, Settings(**about["settings"]), constraints)
+        put(state, about, found)
     except Missing as error:
         raise TypeError(str(error)) from None
     except Exception as error:
         raise container.refusal(path, "a checkpoint", error) from error
-    if checks.boolean("Trainer.resume", "other_data", other_data):
-        trainer._data = None
-        trainer._begin_anew()
-    check_machine(name, there, machine(trainer))
-    return trainer
+    return state, there
 
 
 class Missing(Exception):
@@ -264,22 +253,24 @@ def check_arrays(net: Sequential, optimizer: Optimizer, found: Mapping[str, Arra
             raise ValueError(checks.message("Trainer.resume", f"{name} with {shapes[0]}, as in the file", shapes[1]))
 
 
-def put(trainer: Trainer, about: Mapping[str, Any], found: Mapping[str, Array]) -> None:
-    """Write what the file holds to a new trainer."""
-    net, optimizer = trainer.net, trainer.optimizer
-    trainer._descent.position = position_of(**about["position"])
+def put(state: State, about: Mapping[str, Any], found: Mapping[str, Array]) -> None:
+    """Write what the file holds to the parts of a new state."""
+    net, optimizer = state.net, state.optimizer
+    state.position = position_of(**about["position"])
     for name in ("data", "notes"):
         if not isinstance(about[name], dict | None):
             raise ValueError(checks.message("Trainer.resume", f"{name} by name", reprlib.repr(about[name])))
-    trainer._data, trainer._begun_with = about["data"], (trainer.batch_size, trainer.seed)
-    trainer.notes = about["notes"] or {}
+    state.data, state.notes = about["data"], about["notes"] or {}
     for i, (name, numbers) in enumerate(about["callbacks"]):
         start = f"{CALLBACKS}{i}."
-        state = {key[len(start) :]: array for key, array in found.items() if key.startswith(start)}
-        trainer._waiting.append((name, state | {key: from_json(value) for key, value in numbers.items()}))
-    states = [(generator, about["generators"][name]) for name, generator in generators(net)]
-    for generator, state in states:
-        generator.bit_generator.state = state
+        arrays_ = {key[len(start) :]: array for key, array in found.items() if key.startswith(start)}
+        state.callbacks.append((name, arrays_ | {key: from_json(value) for key, value in numbers.items()}))
+    known = {
+        name.replace("._", "."): state for name, state in about["generators"].items()
+    }  # in 0.1 they had an underscore
+    states = [(generator, known[name.replace("._", ".")]) for name, generator in generators(net)]
+    for generator, each in states:
+        generator.bit_generator.state = each
     remember(optimizer, about["memory"])
     optimizer.state = {name[len(STATE) :]: array for name, array in found.items() if name.startswith(STATE)}
     for name, array in tensors(net).items():
@@ -293,11 +284,11 @@ def position_of(epoch: int, batch: int, **numbers: float) -> Position:
     return Position(epoch, batch, **{name: checks.number(who, name, value) for name, value in numbers.items()})
 
 
-def go_on(trainer: Trainer) -> None:
+def go_on(waiting: list[tuple[str, dict[str, Any]]], callbacks: Sequence[Callback]) -> None:
     """Give the callbacks that have just started what those of the file remembered, each the first left of its class."""
-    waiting, trainer._waiting = trainer._waiting, []
-    for callback in trainer._callbacks:
+    for callback in callbacks:
         of_its_class = [each for each in waiting if each[0] == type(callback).__name__]
         if of_its_class:
             waiting.remove(of_its_class[0])
             callback.go_on(dict(of_its_class[0][1]))
+    waiting.clear()

@@ -31,6 +31,10 @@ class Examples:
             checks.finite(who, "X", rows, start, self.dtype)
             if not start:
                 self.first = rows[:256].copy()  # for a look at them: reading what is no array is dear
+        if isinstance(X, np.ndarray) and X.ndim == 2 and not X.flags.c_contiguous:
+            self.X = np.ascontiguousarray(
+                X, self.dtype
+            )  # once: to gather rows from columns costs twice as much in each epoch
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
         columns = loss.from_rows(who, y, K, self.n)
         checks.finite(who, "y", columns.T, dtype=self.dtype)
@@ -42,8 +46,6 @@ class Examples:
             self.w = checks.weights(who, sample_weight, self.n).astype(np.float64, copy=False)
         self._slab: tuple[int, Array] | None = None
         self._fingerprint: dict[str, Any] = {}
-        # Examples of the same kind can be trained with the same arrays.
-        self.kind = f"{X.shape[1], self.y.shape[1:], self.y.dtype, self.w is not None}"
 
     def order(self, seed: int, epoch: int) -> Array:
         """The rows of one epoch, shuffled by (seed, epoch) alone.
@@ -75,10 +77,14 @@ class Examples:
             }
         return self._fingerprint
 
-    def inputs(self, n: int) -> tuple[Array, Array]:
-        """Memory for n examples: the rows to fill, and h (D, n), a view of them; the same order whatever that of X."""
-        rows = np.empty((n, self.X.shape[1]), self.dtype)
-        return rows, rows.T
+    def columns(self, rows: Array) -> Array:
+        """h (D, n) of these rows, in the network's type."""
+        h = np.empty((len(rows), self.X.shape[1]), self.dtype)
+        self.fill(rows, h, np.empty((len(rows), *self.y.shape[1:]), self.y.dtype))
+        return h.T
+
+    def __deepcopy__(self, memo: Any) -> Examples:
+        return self  # nothing in it changes
 
     def fill(self, rows: Array, inputs: Array, y: Array) -> None:
         """Copy the given rows into the trainer's arrays, in the network's dtype."""
@@ -87,8 +93,6 @@ class Examples:
             inputs[...] = self._sliced(rows)
         elif X.dtype == self.dtype and X.flags.c_contiguous:
             X.take(rows, axis=0, out=inputs, mode="clip")
-        elif X.dtype == self.dtype and X.flags.f_contiguous:
-            X.T.take(rows, axis=1, out=inputs.T, mode="clip")  # along the other axis it would first copy all of X
         else:
             inputs[...] = X[rows]
         self.y.take(rows, axis=0, out=y, mode="clip")

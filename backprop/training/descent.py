@@ -5,89 +5,84 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing, all_finite
 from backprop.checks import Array
-from backprop.constraints import Projection
+from backprop.constraints import Constraint, projections
+from backprop.engine.step import Batch, Engine, Shape
+from backprop.engine.threads import Pool, blas_threads, cores
+from backprop.functions import all_finite
+from backprop.layers import boundary
+from backprop.layers.nesting import views
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
-from backprop.training.shards import Step, automatic_shards, for_pieces
-from backprop.training.threads import Pool, blas_threads, cores
+from backprop.training.state import Position, Settings
 
 BLAS_FLOPS = 3e7  # products of a step from which on a second BLAS thread pays, 0.3 ms at 100 GFLOP/s
 LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
 FEW = 64  # … and examples up to which it pays more there than in the products
-
-
-@dataclass
-class Position:
-    """How far training has come: whole epochs, then batches of the next one, with what that epoch's record needs of them."""
-
-    epoch: int = 0
-    batch: int = 0
-    total: float = 0.0  # the losses of these batches, each times what its examples count
-    learning_rate: float = 0.0  # of the epoch's first step
-    seconds: float = 0.0  # until training was last taken up
-    clock: float = 0.0  # when that was; 0 while it rests
-
-    def rest(self) -> Position:
-        """The position with the time until now, which no longer runs."""
-        now = time.perf_counter()
-        return replace(self, seconds=self.seconds + now - (self.clock or now), clock=0.0)
+PATIENCE = 3  # times that Ctrl-C is pressed until a step is not waited for
 
 
 class Descent:
-    """Steps of one network, loss and optimizer. Keeps what each batch size needs, so that a step allocates nothing."""
+    """Steps of one network, loss and optimizer, and the position in training."""
 
-    def __init__(
-        self,
-        net: Sequential,
-        loss: Loss,
-        optimizer: Optimizer,
-        shards: int | str,
-        threads: int | str,
-        deterministic: bool,
-        projections: Sequence[Projection] = (),
-        shuffle: bool = True,
-    ) -> None:
-        self.net, self.loss, self.optimizer = net, loss, optimizer
-        self.shards, self.deterministic = shards, deterministic
-        self.threads, self.projections, self.shuffle = threads, projections, shuffle
+    def __init__(self, net: Sequential, loss: Loss, optimizer: Optimizer) -> None:
+        self.engine = Engine(net, loss, optimizer)
         self.after_step: list[Callable[[], object]] = []
         self.position = Position()
         self.lost = False  # the weights: an epoch ended with numbers that were not finite
-        self._steps: dict[object, Step] = {}
+        self.before: dict[str, Array] = {}  # φ, state and statistics when the epoch began, and …
+        self.t = 0  # … the optimizer's t
         self._pool: Pool | None = None
-        self._before: dict[str, Array] = {}
+        self._cores: ExitStack | None = None  # while a whole `fit` holds them
+        self._held: tuple[int, int] = (0, 0)
 
-    def epoch(self, examples: Examples, batch_size: int, seed: int, progress: Callable[[int], object]) -> float:
+    def serve(self, net: Sequential, loss: Loss, optimizer: Optimizer) -> None:
+        """Train these from here on."""
+        if (self.engine.net, self.engine.loss, self.engine.rule) != (net, loss, optimizer):
+            self.engine = Engine(net, loss, optimizer)
+
+    def epoch(
+        self,
+        examples: Examples,
+        settings: Settings,
+        constraints: Mapping[str, Constraint],
+        progress: Callable[[int], object],
+    ) -> float:
         """What is left of one pass over the examples; returns the mean of the loss (its sum for reduction="sum").
 
         `position` moves on with each batch; the caller begins the next epoch. Raises KeyboardInterrupt between two steps,
-        FloatingPointError for a loss or gradient that is not finite, which the epoch then has to begin anew.
+        FloatingPointError for a loss or gradient that is not finite, which the epoch then has to begin anew. Whatever is raised
+        within a step, φ, state and position are those of a whole step.
         """
-        in_order = not self.shuffle or batch_size >= examples.n
-        order = np.arange(examples.n) if in_order else examples.order(seed, self.position.epoch)
+        batch_size = examples.n if isinstance(settings.batch_size, str) else settings.batch_size
+        in_order = not settings.shuffle or batch_size >= examples.n
+        order = np.arange(examples.n) if in_order else examples.order(settings.seed, self.position.epoch)
         every = max(batch_size, examples.n // 50)
         weights = None if examples.w is None else examples.w[order]
         at, rows, self.lost = self.position, order[:batch_size], False
         done = min(at.batch * batch_size, examples.n)
+        project = projections("Trainer", constraints, self.engine.net.parameters)
+        batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size, done))}
         self.remember()
-        with self.running(self.step_for(examples, min(batch_size, examples.n))), interrupts() as interrupted:
+        with self.at_work(examples, settings), interrupts() as interrupted:
             for start in range(done, examples.n, batch_size):
                 rows = order[start : start + batch_size]
                 share = self._share(None if weights is None else weights[start : start + batch_size], len(rows))
                 if share:
-                    at.total += share * self.step(examples, rows, seed)
+                    L = self.step(batches[len(rows)], examples, rows, settings.seed)
+                    for constraint, parameter in project:
+                        constraint.project(parameter)
+                    at.total += share * L
                 at.batch += 1
                 if share:
                     self.notify()
@@ -98,8 +93,7 @@ class Descent:
                 if interrupted:
                     break
             progress(done)
-            if not all_finite(self.net.phi):
-                raise self._lost("update", self.net.phi, examples, rows)
+            self.require_finite(examples, rows)
         if interrupted:
             raise KeyboardInterrupt
         return at.total / self._share(weights, examples.n)
@@ -111,90 +105,137 @@ class Descent:
 
     def _share(self, weights: Array | None, n: int) -> float:
         """What n examples count in the loss of the epoch. A batch of weight 0 is no step at all."""
+        mean = self.engine.loss.reduction == "mean"
         if weights is not None:
             weight = float(weights.sum())
-            return weight if self.loss.reduction == "mean" else float(weight > 0)
-        return 1.0 if self.loss.reduction == "sum" else float(n)
+            return weight if mean else float(weight > 0)
+        return float(n) if mean else 1.0
 
-    def step_for(self, examples: Examples, n: int) -> Step:
-        """What a batch of n examples of this kind needs; made once."""
-        key = (n, examples.kind)
-        step = self._steps.get(key)
-        if step is None:
-            if len(self._steps) >= 4:
-                self._steps.clear()
-            S = automatic_shards(self.net, n) if isinstance(self.shards, str) else self.shards
-            step = self._steps[key] = Step(self.net, self.loss, examples, n, S, most(self.threads))
-        return step
+    def batch(self, examples: Examples, n: int, settings: Settings) -> Batch:
+        """What a batch of n examples of this kind needs."""
+        K = examples.y.shape[1:]
+        shape = Shape(n, examples.X.shape[1], ((*K, n), examples.y.dtype), examples.w is not None, examples.dtype)
+        return self.engine.batch(shape, settings.shards, most(settings.threads))
 
     @contextmanager
-    def running(self, step: Step) -> Iterator[None]:
-        """Cores for steps of this kind."""
-        long_update = self.net.size >= LONG and type(self.optimizer).landing is Optimizer.landing
-        update_on_threads = long_update and (self.deterministic or step.n <= FEW)
-        with at_work(step, self.threads, update_on_threads, self.deterministic) as self._pool:
+    def at_work(self, examples: Examples, settings: Settings, *, hold: bool = False) -> Iterator[None]:
+        """Cores for steps of this kind; with `hold` until the end of this block, whatever epochs come."""
+        n = examples.n if isinstance(settings.batch_size, str) else min(settings.batch_size, examples.n)
+        wanted = cores_for(self.batch(examples, n, settings), settings.threads, settings.deterministic)
+        if self._cores is not None:
+            if wanted != self._held:  # a setting has changed since
+                self._cores.close()
+                self._take_cores(self._cores, wanted)
+            with np.errstate(all="ignore"):
+                yield
+            return
+        with ExitStack() as stack, np.errstate(all="ignore"):  # numbers that are not finite are found and named
+            self._take_cores(stack, wanted)
+            self._cores = stack if hold else None
             try:
                 yield
             finally:
-                self._pool = None
+                self._cores, self._pool = None, None
 
-    def step(self, examples: Examples, rows: Array, seed: int, *, careful: bool = False) -> float:
-        """One optimizer step; returns the loss before it. `careful` checks the gradient before φ is touched."""
-        optimizer, phi, pool = self.optimizer, self.net.phi, self._pool
-        step = self.step_for(examples, len(rows))
-        direct = step.S == 1 and not careful and not optimizer.clips
-        to = Landing(step.buffer) if not direct else Landing()
+    def _take_cores(self, stack: ExitStack, wanted: tuple[int, int]) -> None:
+        self._held = wanted
+        self._pool = stack.enter_context(at_work(wanted))
 
-        def land() -> Landing:
-            nonlocal to
-            if direct:
-                optimizer.prepare(phi)
-                to = optimizer.landing(phi)
-            return to
-
-        L = step.run(examples, rows, (seed, optimizer.t), land, pool)
-        if not math.isfinite(L):
-            raise self._lost("loss", None, examples, rows)
-        if to.keep == 0 and not all_finite(to.target):  # type: ignore[arg-type]
-            raise self._lost("gradient", to.target, examples, rows)
-        if not direct:
-            optimizer.prepare(phi)
-            self._land(optimizer.clip(step.buffer, step.buffer), optimizer.landing(phi))
-        optimizer.finish(phi, lambda size, update: for_pieces(size, update, pool))
-        for constraint, parameter in self.projections:
-            constraint.project(parameter)
+    def step(self, batch: Batch, examples: Examples, rows: Array, seed: int) -> float:
+        """One optimizer step; returns the loss before it."""
+        rule = batch.rule
+        alpha, t = rule.learning_rate, rule.t  # type: ignore[union-attr]
+        try:
+            L = batch.run(partial(fill, examples, rows, self._shares(examples, rows)), alpha, t, (seed, t), self._pool)
+            if not math.isfinite(L):
+                raise self._lost("loss", None, examples, rows)
+            if batch.main.landed == "g" and not all_finite(batch.g):
+                raise self._lost("gradient", batch.g, examples, rows)
+            batch.update(alpha, t, self._pool)
+        except FloatingPointError:
+            raise
+        except BaseException:
+            batch.restore()
+            self.go_back()
+            raise
         return L
 
-    def _land(self, g: Array, to: Landing) -> None:
-        def land(piece: slice) -> None:
-            replace(to, target=to.target[piece]).add(g[piece])  # type: ignore[index]
-
-        for_pieces(g.size, land, self._pool)
+    def _shares(self, examples: Examples, rows: Array) -> Any:
+        mean = self.engine.loss.reduction == "mean"
+        if examples.w is None:
+            return 1 / len(rows) if mean else 1.0
+        w = examples.w[rows]
+        return w / w.sum() if mean else w
 
     def remember(self) -> None:
-        """Keep φ and the optimizer's state: SGD's gradient lands before it can be looked at."""
-        self._t = self.optimizer.t
-        for name, array in self._kept().items():
-            if name not in self._before:
-                self._before[name] = np.empty_like(array)
-            np.copyto(self._before[name], array)
+        """Keep φ, the optimizer's state and statistics: a gradient that lands does so before it can be looked at."""
+        self.t = self.engine.rule.t  # type: ignore[union-attr]
+        kept = self._kept()
+        self.before = {name: array for name, array in self.before.items() if name in kept}
+        for name, array in kept.items():
+            before = self.before.get(name)
+            if before is None or before.shape != array.shape or before.dtype != array.dtype:
+                self.before[name] = array.copy()
+            else:
+                np.copyto(before, array)
 
-    def _lost(self, what: str, vector: Array | None, examples: Examples, rows: Array) -> FloatingPointError:
+    def go_back(self) -> None:
+        """Be again where the epoch began."""
+        self.engine.rule.t = self.t  # type: ignore[union-attr]
+        for name, array in self._kept().items():
+            np.copyto(array, self.before.get(name, 0))
+        self.position = Position(self.position.epoch)
+
+    def require_finite(self, examples: Examples, rows: Array) -> None:
+        """Refuse φ, state or statistics that are not finite."""
+        for name, array in self._kept().items():
+            if not all_finite(array):
+                raise self._lost("update", array, examples, rows, name)
+
+    def _lost(
+        self, what: str, vector: Array | None, examples: Examples, rows: Array, name: str = "phi"
+    ) -> FloatingPointError:
         """Name the tensor that is not finite, put finite numbers back where they were lost, and say so."""
+        rule, net = self.engine.rule, self.engine.net
+        step = rule.t + (what != "update")  # type: ignore[union-attr]
+        where = first_bad(net, vector, examples, rows)  # type: ignore[arg-type]
+        if what == "update" and name != "phi":
+            where = (
+                name if name in net.buffers else f"the optimizer's {name}" + (f" of {where}" if where != "φ" else "")
+            )
+        finite = all(np.isfinite(array).all() for array in self._kept().values())
         self.position, self.lost = Position(self.position.epoch), True
-        step = self.optimizer.t + (vector is not self.net.phi)
-        where = first_bad(self.net, vector, examples, rows)
-        if not all(np.isfinite(array).all() for array in self._kept().values()):
-            self.optimizer.t = self._t
-            for name, array in self._kept().items():
-                np.copyto(array, self._before.get(name, 0))
-        left = f"The weights are those after step {self.optimizer.t}."
+        if not finite:
+            self.go_back()
+        left = f"The weights are those after step {rule.t}."  # type: ignore[union-attr]
         advice = "Lower the learning rate, scale the inputs, or clip gradients (clip_norm=1)."
         expected = f"a finite {what} at step {step}"
         return FloatingPointError(checks.message("Trainer", expected, f"nan or inf in {where}", f"{left} {advice}"))
 
     def _kept(self) -> dict[str, Array]:
-        return {"phi": self.net.phi, **self.optimizer.state, **self.net.buffers}
+        net, rule = self.engine.net, self.engine.rule
+        return {"phi": net.phi, **rule.state, **net.buffers}  # type: ignore[union-attr,attr-defined]
+
+    def __deepcopy__(self, memo: Any) -> Descent:
+        """At the same position, with nothing made yet."""
+        import copy
+
+        engine = copy.deepcopy(self.engine, memo)
+        made = Descent(engine.net, engine.loss, engine.rule)  # type: ignore[arg-type]
+        made.position, made.lost = copy.copy(self.position), self.lost
+        memo[id(self.after_step)] = made.after_step
+        return made
+
+
+def sizes(n: int, batch_size: int, done: int) -> set[int]:
+    """Sizes of the batches from example `done` on."""
+    return {min(batch_size, n - start) for start in (done, n - 1 - (n - 1) % batch_size) if start < n}
+
+
+def fill(examples: Examples, rows: Array, share: Any, mine: slice, arrays: dict[str, Array]) -> None:
+    """Copy these examples of a batch, and what each counts, to the arrays of a shard."""
+    examples.fill(rows[mine], arrays["X"], arrays["y rows"])
+    arrays["share"][...] = share[mine] if np.ndim(share) else share
 
 
 def most(threads: int | str) -> int:
@@ -202,36 +243,37 @@ def most(threads: int | str) -> int:
     return cores() if isinstance(threads, str) else threads
 
 
+def cores_for(batch: Batch, threads: int | str, deterministic: bool = False) -> tuple[int, int]:
+    """Threads for BLAS, and of our own: never both, for BLAS's spin between products, on the cores that ours would need."""
+    size, n = batch.net.size, batch.shape.n
+    long_update = size >= LONG and batch.main.update is not None
+    if batch.S > 1 or (long_update and (deterministic or n <= FEW)):
+        return 1, most(threads)
+    pays = 6.0 * size * n >= BLAS_FLOPS or not isinstance(threads, str)
+    return (most(threads) if pays and not deterministic else 1), 1
+
+
 @contextmanager
-def at_work(
-    step: Step, threads: int | str, update_on_threads: bool = False, deterministic: bool = False
-) -> Iterator[Pool | None]:
-    """Cores for steps of this kind: a pool of threads of our own for shards, else BLAS threads where they pay."""
-    pays = 6.0 * step.net.size * step.n >= BLAS_FLOPS or not isinstance(threads, str)
-    blas = mine = 1  # never both: BLAS's threads spin between products, on the cores that ours would need
-    if step.S > 1 or update_on_threads:
-        mine = most(threads)
-    elif pays and not deterministic:
-        blas = most(threads)
-    with ExitStack() as stack:
-        stack.enter_context(np.errstate(all="ignore"))  # numbers that are not finite are found and named
-        stack.enter_context(blas_threads(blas))
-        yield stack.enter_context(Pool(mine)) if mine > 1 else None
+def at_work(wanted: tuple[int, int]) -> Iterator[Pool | None]:
+    """These numbers of threads for BLAS and of our own."""
+    blas, mine = wanted
+    with blas_threads(blas), Pool(mine) if mine > 1 else nullcontext() as pool:
+        yield pool
 
 
 def first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: Array) -> str:
     """The first tensor in the order of computation that holds NaN or inf, by layer and name."""
     if vector is not None:
-        bad = [name for name, view in net.views(vector).items() if not checks.all_finite(view)]
+        parts = views(net, vector).items() if vector.shape == net.phi.shape else ()
+        bad = [name for name, view in parts if not checks.all_finite(view)]
         return f"{'the gradient of ' if vector is not net.phi else ''}{bad[0] if bad else 'φ'}"
     for name, parameter in net.parameters.items():
         if not checks.all_finite(parameter):
             return name
-    inputs, h = examples.inputs(len(rows))
-    examples.fill(rows, inputs, np.empty((len(rows), *examples.y.shape[1:]), examples.y.dtype))
+    h = examples.columns(rows)
     with np.errstate(all="ignore"):
         for key, layer in net.layers.items():
-            h = layer.infer(h)
+            h = boundary.infer(layer, h)
             if not checks.all_finite(h):
                 return f"the output of layer {key}, {layer.label}"
     return "the loss"
@@ -239,20 +281,25 @@ def first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: A
 
 @contextmanager
 def interrupts() -> Iterator[list[bool]]:
-    """Collect Ctrl-C while a step runs, so that it ends between two steps; a second Ctrl-C interrupts at once."""
+    """Collect Ctrl-C while a step runs, so that it ends between two steps; one that is pressed again and again interrupts."""
     seen: list[bool] = []
-    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
-    if ignored or threading.current_thread() is not threading.main_thread():
+    handler = signal.getsignal(signal.SIGINT)
+    nested = getattr(handler, "seen", None)
+    if nested is not None:  # the `fit` around this epoch collects already
+        yield nested
+        return
+    if handler in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
         yield seen
         return
 
     def note(number: int, frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt
         seen.append(True)
+        if len(seen) >= PATIENCE:
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, note)
+    note.seen = seen  # type: ignore[attr-defined]
+    signal.signal(signal.SIGINT, note)
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)

@@ -6,20 +6,22 @@ the same bits whether somebody looks or not.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from backprop.blas import norm
 from backprop.checks import Array
-from backprop.layers import Layer, ReLU
+from backprop.engine.threads import blas_threads
+from backprop.functions import norm
+from backprop.layers import Layer, ReLU, boundary
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from backprop.losses.base import share, slope, total
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
-from backprop.training.threads import blas_threads
 
 MOST = 256  # examples in the sample …
 LEAST = 16
@@ -92,36 +94,20 @@ def look(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, *, ba
 
     What cannot be run on such a batch is no reason to stop training: what it raises is dropped.
     """
-    found = Look()
-    own = loss.replica()
-    own._arrays, own.reduction = None, "mean"
-    with np.errstate(all="ignore"), blas_threads(1), suppress(Exception), watched(net, found.layers) as twin:
-        found.f = twin.forward(h)
-        found.of_zeros = own.value(np.zeros_like(found.f), y, w)
-        found.loss = own.value(found.f, y, w)
+    found, twin, own = Look(), boundary.beside(net), copy.copy(loss)
+    own.reduction = "mean"
+    for name, layer in inside(twin):
+        if not layer.children:
+            watch(layer, Passed(name, layer.label, type(layer)), found.layers)
+    with np.errstate(all="ignore"), blas_threads(1), suppress(Exception):
+        found.f = boundary.forward(twin, h)
+        shares = share(own, found.f, w)
+        found.of_zeros = float(total(own, np.zeros_like(found.f), y, shares))
+        found.loss = float(total(own, found.f, y, shares))
         if backward and math.isfinite(found.loss):
-            found.gradient = norm(twin.backward(own.slope())[1].dL_dphi)  # type: ignore[attr-defined]
+            _, gradients = boundary.backward(twin, slope(own))
+            found.gradient = math.sqrt(sum(norm(gradient.ravel()) ** 2 for gradient in gradients.values()))
     return found
-
-
-@contextmanager
-def watched(net: Sequential, passed: list[Passed]) -> Iterator[Sequential]:
-    """A twin of the network whose passes leave a note on each layer in `passed`."""
-    twin = net.snapshot()
-    layers = dict(inside(twin))
-    for layer in layers.values():
-        layer._landings = {}
-        if isinstance(layer, Sequential):
-            layer.checkpoint, layer._stored = None, []  # layers that are made anew on the way would leave no notes
-    leaves = {name: layer for name, layer in layers.items() if not layer.children}
-    for name, layer in leaves.items():
-        watch(layer, Passed(name, layer.label, type(layer)), passed)
-    try:
-        yield twin
-    finally:
-        for layer in leaves.values():
-            # Else each would hold itself, and its caches would wait for the collector.
-            del layer.forward, layer.backward
 
 
 def inside(layer: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
@@ -132,19 +118,19 @@ def inside(layer: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
 
 
 def watch(layer: Layer, note: Passed, passed: list[Passed]) -> None:
-    """Let the two passes of this layer write down what they return and get."""
-    forward, backward = layer.forward, layer.backward
+    """Let the two passes of this layer, inside a network, write down what they return and get."""
+    kind = type(layer)
 
-    def noted_forward(h: Array) -> Array:
-        f = forward(h)
+    def forward(h: Array) -> Array:
+        f: Array = kind.forward.plain(layer, h)  # type: ignore[attr-defined]
         note.size, note.units = norm(f.ravel()) / math.sqrt(f.size), len(f)
-        if issubclass(note.kind, ReLU):
+        if issubclass(kind, ReLU):
             note.dead = int(np.count_nonzero((f <= 0).all(axis=1)))
         passed.append(note)
         return f
 
-    def noted_backward(dL_df: Array) -> tuple[Array, dict[str, Array]]:
+    def backward(dL_df: Array) -> tuple[Array, dict[str, Array]]:
         note.slope = norm(dL_df.ravel())
-        return backward(dL_df)
+        return kind.backward.plain(layer, dL_df)  # type: ignore[attr-defined,no-any-return]
 
-    vars(layer).update(forward=noted_forward, backward=noted_backward)
+    vars(layer).update(forward=forward, backward=backward)

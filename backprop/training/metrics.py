@@ -9,6 +9,7 @@ regression losses     predicted is f itself; eᶠ for Poisson, the mean μ for G
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import warnings
@@ -20,8 +21,9 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.elementwise import sigmoid
+from backprop.functions import sigmoid
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
+from backprop.losses.base import share, total
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 
@@ -94,8 +96,13 @@ def measure(
         elif metric not in loss.measures:
             measured[metric] = score(loss, metric, f, y, w)
     if own:
-        measured = {"loss": loss.replica().value(f, y, w)} | measured
+        measured = {"loss": value(loss, f, y, w)} | measured
     return measured
+
+
+def value(loss: Loss, f: Array, y: Array, w: Array | None) -> float:
+    """L of checked columns; a pending backward of the loss is not disturbed."""
+    return float(total(copy.copy(loss), f, y, share(loss, f, w)))
 
 
 def score(loss: Loss, name: str, f: Array, y: Array, w: Array | None) -> float:
@@ -121,7 +128,7 @@ def classification(loss: Loss, f: Array, y: Array) -> tuple[Array, Array, Array,
     if isinstance(loss, CrossEntropy):
         p = np.exp(f - f.max(axis=0))
         return y if y.ndim == 1 else y.argmax(axis=0), f.argmax(axis=0), (p / p.sum(axis=0)).T, np.arange(K)
-    p = sigmoid(f, np.empty_like(f), np.empty_like(f))
+    p = sigmoid(f)
     target, labels = rows((y > 0.5).astype(int)), rows((f > 0).astype(int))
     if K == 1:
         return target, labels, np.concatenate([1 - p, p]).T, np.arange(2)

@@ -22,21 +22,22 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.blas import Landing, all_finite, norm
 from backprop.checks import Array
+from backprop.engine.step import Engine, Shape
+from backprop.engine.threads import Pool
+from backprop.functions import all_finite, norm
 from backprop.gradients.curvature import Curvature
 from backprop.gradients.problem import independent
-from backprop.layers import BatchNorm, Layer
+from backprop.layers import BatchNorm
+from backprop.layers.nesting import draws, leaves
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.training.advice import Advisor
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
-from backprop.training.descent import at_work, first_bad, interrupts, most
+from backprop.training.descent import at_work, cores_for, fill, first_bad, interrupts, most
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metric, check_metrics, measure
-from backprop.training.shards import Step, automatic_shards
-from backprop.training.threads import Pool
 from backprop.training.watch import Watch, check_callbacks, check_verbose, validation_examples, watching
 
 # What switches each method's own limits off: `tolerance` and `iterations` then mean the same for all of them. Not here are those
@@ -150,21 +151,28 @@ class Objective:
     ) -> None:
         self.decay, self.threads = per_parameter(weight_decay, net.size), threads
         self.net = independent(net, "float64")
-        for leaf in self.net.leaves():
-            if type(leaf).reseed is not Layer.reseed:
+        for leaf in leaves(self.net):
+            if draws(leaf):
                 raise random_loss(leaf.label)
             if type(leaf) is BatchNorm:
                 leaf.__class__ = FullBatchNorm
         self.examples = Examples("minimize", self.net, loss, X, y, sample_weight)
         n = self.examples.n
         self.rows = np.arange(n)
-        self.step = Step(self.net, loss, self.examples, n, automatic_shards(self.net, n), most(threads))
+        y = self.examples.y
+        shape = Shape(
+            n, self.examples.X.shape[1], ((*y.shape[1:], n), y.dtype), self.examples.w is not None, self.examples.dtype
+        )
+        self.batch = Engine(self.net, loss, None).batch(shape, "auto", most(threads))
+        w, mean = self.examples.w, loss.reduction == "mean"
+        self.share: Any = (1 / n if mean else 1.0) if w is None else w / w.sum() if mean else w
 
     def at(self, phi: Array, pool: Pool | None) -> Point:
         """J and ∂J/∂φ at phi (P,), which is copied."""
-        net, g = self.net, self.step.buffer
+        net, g = self.net, self.batch.g
         np.copyto(net.phi, phi)
-        L = self.step.run(self.examples, self.rows, (), lambda: Landing(g), pool)
+        with np.errstate(all="ignore"):
+            L = self.batch.run(partial(fill, self.examples, self.rows, self.share), 0.0, 0, (), pool)
         decay = self.decay * net.phi
         J = L + 0.5 * float(decay @ net.phi)
         lost = ""
@@ -180,12 +188,12 @@ class Objective:
 class FullBatchNorm(BatchNorm):
     """BatchNorm that keeps the statistics of its last pass as they were used there, so that `infer` gives the same f."""
 
-    replays = True
+    traced = True
 
     def observe(self, mean: Array, variance: Array, n: int) -> None:
         """Keep the statistics."""
-        np.copyto(self.buffers["running_mean"], mean[:, 0])
-        np.copyto(self.buffers["running_variance"], variance[:, 0])
+        self.running_mean[...] = mean
+        self.running_variance[...] = variance
 
 
 class Finished(Exception):
@@ -210,8 +218,8 @@ class Search:
         from scipy import optimize
 
         self.watch, self._passes, self._start = watch, 0, time.perf_counter()
-        step, threads = self.objective.step, self.objective.threads
-        with interrupts() as self._interrupted, at_work(step, threads) as self._pool, suppress(Finished):
+        cores = cores_for(self.objective.batch, self.objective.threads)
+        with interrupts() as self._interrupted, at_work(cores) as self._pool, suppress(Finished):
             self._accepted = self._latest = self._first()
             self._check_limits()
             self._curvature = self.curvature() if self.curvature else None

@@ -136,7 +136,8 @@ def learning_rate_range_test(
     size = checks.integer(who, "batch_size", batch_size)
     seed = checks.integer(who, "seed", seed, least=0)
     examples = Examples(who, net, loss, X, y)
-    trainer = Trainer(net.copy(), loss, copy.deepcopy(optimizer), seed=seed)
+    net, optimizer = copy.deepcopy((net, optimizer))  # together: they may belong to each other
+    trainer = Trainer(net, loss, optimizer, seed=seed)
     return _sweep(trainer, np.asarray(X), np.asarray(y), rates, _batches(examples, min(size, examples.n), seed))
 
 

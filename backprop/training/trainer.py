@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
+from backprop.engine.plan import Plan
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
@@ -19,10 +22,26 @@ from backprop.training import checkpoint
 from backprop.training.advice import Advisor
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
-from backprop.training.descent import Descent, Position, interrupts
+from backprop.training.descent import Descent, interrupts
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metric, check_metrics, measure
+from backprop.training.state import Position, Settings, State
 from backprop.training.watch import check_callbacks, check_verbose, validation_examples, watching
+
+SETTABLE: dict[str, Callable[[Any], Any]] = {
+    "loss": lambda value: checks.kind_of("Trainer", "loss", value, Loss),
+    "optimizer": lambda value: checks.kind_of("Trainer", "optimizer", value, Optimizer),
+    "batch_size": lambda value: checks.integer_or("Trainer", "batch_size", value, "full"),
+    "shuffle": lambda value: checks.boolean("Trainer", "shuffle", value),
+    "seed": lambda value: checks.integer("Trainer", "seed", value, least=0),
+    "shards": lambda value: checks.integer_or("Trainer", "shards", value, "auto"),
+    "threads": lambda value: checks.integer_or("Trainer", "threads", value, "auto"),
+    "deterministic": lambda value: checks.boolean("Trainer", "deterministic", value),
+}
+
+
+def _no_progress(examples: int) -> None:
+    """Where nobody watches."""
 
 
 class Trainer:
@@ -32,8 +51,9 @@ class Trainer:
             L = mean of ℓ_i over B,   φ ← optimizer(φ, ∂L/∂φ)
 
     `batch_size` 1 is single-example descent, "full" the whole data set in each step; without `shuffle` the batches are always
-    the same, in the order of the data. The trainer runs replicas of the network:
-    the same φ, but caches of their own, so what you do with `net` between steps does not disturb it.
+    the same, in the order of the data. Steps are played from a plan of the network (see `plan`), which keeps its arrays to itself:
+    what you do with `net` between steps does not disturb it. Whatever is assigned to an attribute of the trainer, its loss,
+    optimizer or a layer counts from the next epoch or step on; another `net` is refused.
 
     `shards` cuts each batch into that many parts, one after another or on threads: activation memory is that of one part per
     thread. "auto" takes 1 for small steps. `threads` is "auto" (what the step is worth, at most the cores there are) or a
@@ -75,28 +95,32 @@ class Trainer:
         constraints: Mapping[str, Constraint] | None = None,
     ) -> None:
         checks.instance("Trainer", "net", net, Sequential)
-        checks.instance("Trainer", "loss", loss, Loss)
-        checks.instance("Trainer", "optimizer", optimizer, Optimizer)
         self.net, self.loss, self.optimizer = net, loss, optimizer
-        self.batch_size = checks.integer_or("Trainer", "batch_size", batch_size, "full")
-        self.shuffle = checks.boolean("Trainer", "shuffle", shuffle)
-        self.seed = checks.integer("Trainer", "seed", seed, least=0)
-        self.shards = checks.integer_or("Trainer", "shards", shards, "auto")
-        self.threads = checks.integer_or("Trainer", "threads", threads, "auto")
-        self.deterministic = checks.boolean("Trainer", "deterministic", deterministic)
-        projected = projections("Trainer", constraints, net.parameters)
-        self.constraints = dict(constraints or {})
-        optimizer.assign(net)
-        self._progress: Callable[[int], object] = lambda examples: None
-        deterministic = self.deterministic
-        self._descent = Descent(net, loss, optimizer, self.shards, self.threads, deterministic, projected, self.shuffle)
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.shards, self.threads, self.deterministic = shards, threads, deterministic
+        self.constraints = constraints  # type: ignore[assignment]
+        self.notes: dict[str, Any] = {}
+        self._progress: Callable[[int], object] = _no_progress
+        self._descent = Descent(net, loss, optimizer)
         self.after_step = self._descent.after_step
         self._advisor = Advisor("Trainer", net, loss, optimizer)
         self._data: Examples | dict[str, Any] | None = None  # trained on last; of a file, only their fingerprint
         self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running
         self._waiting: list[tuple[str, dict[str, Any]]] = []  # states of callbacks from a file, by their class
         self._begun_with: tuple[object, ...] = ()  # batch size and seed
-        self.notes: dict[str, Any] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "net" and "net" in vars(self) and value is not self.net:
+            advice = "Its optimizer and position belong to it: make a new Trainer."
+            raise ValueError(checks.message("Trainer", "the network that it was made with", "another net", advice))
+        if name in SETTABLE:
+            value = SETTABLE[name](value)
+        if name == "optimizer":
+            value.assign(self.net)
+        if name == "constraints":
+            projections("Trainer", value, self.net.parameters)
+            value = dict(value or {})
+        object.__setattr__(self, name, value)
 
     @property
     def epochs_done(self) -> int:
@@ -105,25 +129,71 @@ class Trainer:
 
     @epochs_done.setter
     def epochs_done(self, epochs: int) -> None:
-        self._descent.position = Position(epochs)
+        self._descent.position = Position(checks.integer("Trainer", "epochs_done", epochs, least=0))
 
     @property
     def position(self) -> tuple[int, int]:
         """Whole epochs so far, and batches of the next one."""
         return self._descent.position.epoch, self._descent.position.batch
 
+    @property
+    def settings(self) -> Settings:
+        """The arguments of the trainer as they are now."""
+        return Settings(self.batch_size, self.shuffle, self.seed, self.shards, self.threads, self.deterministic)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last epoch ended with numbers that were not finite; the weights are then those before it."""
+        return self._descent.lost
+
+    def plan(self, n: int | None = None) -> Plan:
+        """The plan of a step of n examples (default `batch_size`), to be printed: every operation, and where gradients land.
+
+        Targets are those of the last training, else one number per output. See docs/design.md for how to read it.
+
+        >>> import backprop as bp
+        >>> net = bp.Sequential(bp.Linear(2, 1, bias=False), seed=0)
+        >>> print(bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).plan(4).steps[-1])
+        0.omega ← (alpha * -1.0) · matmul(%9, X) + 1.0 · itself
+        """
+        default = 32 if isinstance(self.batch_size, str) else self.batch_size
+        n = checks.integer("Trainer.plan", "n", default if n is None else n)
+        self._descent.serve(self.net, self.loss, self.optimizer)
+        if isinstance(self._data, Examples):
+            return self._descent.batch(self._data, n, self.settings).main.passes
+        D = self.net.in_features or 1
+        K = self.net.out_features or D
+        y = np.zeros((n, K // self.loss.outputs_per_target)) if not self.loss.takes_labels else np.zeros(n)
+        examples = Examples(
+            "Trainer.plan", self.net, self.loss, np.zeros((n, D)), y if y.ndim == 1 or K > 1 else y[:, 0]
+        )
+        return self._descent.batch(examples, n, self.settings).main.passes
+
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
         """One optimizer step on the rows X (N, D) as one batch; returns the loss before it.
 
-        The gradient is checked before φ is touched. For many steps `epochs` is faster: it checks the data once.
+        The same step as one of `epochs`, which for many of them is faster: it checks the data once.
         """
         examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
-        descent = self._descent
+        descent, settings = self._ready(), dataclasses.replace(self.settings, batch_size="full")
+        rows = np.arange(examples.n)
         descent.remember()
-        with descent.running(descent.step_for(examples, examples.n)):
-            L = descent.step(examples, np.arange(examples.n), self.seed, careful=True)
+        with descent.at_work(examples, settings), interrupts() as interrupted:
+            L = descent.step(descent.batch(examples, examples.n, settings), examples, rows, self.seed)
+            for constraint, parameter in projections("Trainer", self.constraints, self.net.parameters):
+                constraint.project(parameter)
+            descent.require_finite(examples, rows)
             descent.notify()
-            return L
+        if interrupted:
+            raise KeyboardInterrupt
+        return L
+
+    def _ready(self) -> Descent:
+        """The descent, for the network, loss and optimizer as they are now."""
+        self.optimizer.assign(self.net)
+        self._descent.serve(self.net, self.loss, self.optimizer)
+        self._advisor.serve(self.loss, self.optimizer)
+        return self._descent
 
     def epochs(
         self,
@@ -142,12 +212,20 @@ class Trainer:
         data than those of the file.
         """
         checks.integer("Trainer.epochs", "n", n)
-        examples = Examples("Trainer.epochs", self.net, self.loss, X, y, sample_weight)
+        return self._epochs(
+            *self._prepared("Trainer.epochs", X, y, sample_weight, validation_data, metrics), n, metrics
+        )
+
+    def _prepared(
+        self, who: str, X: Any, y: Any, sample_weight: Any, validation_data: Any, metrics: Sequence[str | Metric]
+    ) -> tuple[Examples, Examples | None]:
+        """The examples and those of validation, checked."""
+        examples = Examples(who, self.net, self.loss, X, y, sample_weight)
         validation = validation_examples("Trainer", self.net, self.loss, validation_data)
         check_metrics("Trainer", self.net, self.loss, metrics, examples, validation)
         if isinstance(self._data, dict):
             checkpoint.check_data("Trainer.epochs", self._data, examples)
-        return self._epochs(examples, n, validation, metrics)
+        return examples, validation
 
     def fit(
         self,
@@ -173,16 +251,15 @@ class Trainer:
         check_callbacks("Trainer.fit", callbacks)
         verbose = check_verbose("Trainer.fit", verbose)
         checks.integer("Trainer.fit", "epochs", epochs)
-        records = self.epochs(
-            X, y, epochs, validation_data=validation_data, sample_weight=sample_weight, metrics=metrics
-        )
+        data = self._prepared("Trainer.epochs", X, y, sample_weight, validation_data, metrics)
         before, self._callbacks = self._progress, callbacks
         try:
             with watching(self, callbacks, verbose, np.shape(X)[0] * epochs, "example", "epoch") as watch:
                 self._progress = watch.bar.update
-                checkpoint.go_on(self)
-                with interrupts() as interrupted:  # also between epochs, so that no record is lost
-                    for record in records:
+                checkpoint.go_on(self._waiting, callbacks)
+                # Once for all epochs; and Ctrl-C between two of them loses no record.
+                with self._ready().at_work(data[0], self.settings, hold=True), interrupts() as interrupted:
+                    for record in self._epochs(*data, epochs, metrics):
                         if watch.note(record):
                             break
                         if interrupted:
@@ -206,21 +283,22 @@ class Trainer:
         return measure(self.net, self.loss, examples, metrics)
 
     def _epochs(
-        self, examples: Examples, n: int, validation: Examples | None, metrics: Sequence[str | Metric]
+        self, examples: Examples, validation: Examples | None, n: int, metrics: Sequence[str | Metric]
     ) -> Iterator[Epoch]:
-        batch_size = examples.n if isinstance(self.batch_size, str) else self.batch_size
         self._begin(examples)
+        self._ready()
         if self.position == (0, 0):
             self._advisor.before(examples)
         for _ in range(n):
-            at = self._descent.position
+            descent = self._ready()
+            at = descent.position
             if not at.batch:
                 at.learning_rate = self.optimizer.learning_rate
             at.clock = time.perf_counter()
             try:
-                loss = self._descent.epoch(examples, batch_size, self.seed, self._progress)
+                loss = descent.epoch(examples, self.settings, self.constraints, self._progress)
             finally:
-                self._descent.position = at = self._descent.position.rest()
+                descent.position = at = descent.position.rest()
             record = Epoch(
                 epoch=at.epoch + 1,
                 loss=loss,
@@ -230,9 +308,9 @@ class Trainer:
                 metrics=measure(self.net, self.loss, examples, metrics, own=False) if metrics else {},
                 validation=measure(self.net, self.loss, validation, metrics) if validation else {},
             )
-            self._descent.position = Position(record.epoch)
+            descent.position = Position(record.epoch)
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
-            self._advisor.after(examples, record, self._descent)
+            self._advisor.after(examples, record, descent.before["phi"], self.optimizer.t - descent.t)
             yield record
 
     def _begin(self, examples: Examples) -> None:
@@ -241,7 +319,8 @@ class Trainer:
         other = isinstance(before, Examples) and self.position[1] and before.fingerprint() != examples.fingerprint()
         if other or settings != self._begun_with:
             self._begin_anew()
-        self._data, self._begun_with, self._waiting = examples, settings, []
+        self._data, self._begun_with = examples, settings
+        self._waiting.clear()
 
     def _begin_anew(self) -> None:
         """Forget what was done of the next epoch."""
@@ -261,7 +340,24 @@ class Trainer:
         ...     bp.Trainer.resume(pathlib.Path(folder, "run.safetensors")).optimizer
         Adam(learning_rate=0.01)
         """
-        checkpoint.save(self, path)
+        checkpoint.save(self.state(), path)
+
+    def state(self) -> State:
+        """What `save` writes: all that training is at this moment."""
+        data = self._data.fingerprint() if isinstance(self._data, Examples) else self._data
+        running = [(type(callback).__name__, callback.state()) for callback in self._callbacks]
+        parts = self.net, self.loss, self.optimizer, self.settings, self.constraints
+        return State(*parts, self._descent.position.rest(), data, self.notes, running or self._waiting)
+
+    def __reduce__(self) -> Any:
+        advice = "Use trainer.save(path) and Trainer.resume(path), or copy.deepcopy(trainer)."
+        raise TypeError(checks.message("Trainer", "a file of data", "pickle", advice))
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return twin
 
     @classmethod
     def resume(
@@ -284,4 +380,12 @@ class Trainer:
         which is then unchanged; TypeError where something has to be handed in; OSError for a file that cannot be read. Warns
         of the first of the versions, BLAS libraries, kernels and threads that is another: the last bits may then be others.
         """
-        return checkpoint.resume(cls, path, classes, net, loss, optimizer, other_data)
+        state, machine = checkpoint.load(path, classes, net, loss, optimizer)
+        trainer = cls(state.net, state.loss, state.optimizer, **vars(state.settings), constraints=state.constraints)
+        trainer._descent.position, trainer._data, trainer.notes = state.position, state.data, state.notes
+        trainer._waiting, trainer._begun_with = state.callbacks, (trainer.batch_size, trainer.seed)
+        if checks.boolean("Trainer.resume", "other_data", other_data):
+            trainer._data = None
+            trainer._begin_anew()
+        checkpoint.check_machine(os.fspath(path), machine, checkpoint.machine(state.settings))
+        return trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,23 @@ class Watch:
         return bool(stops)
 
 
+class NoBar:
+    """Where no bar is wanted: tqdm's has a lock that all processes share, which a fork or a kill may leave closed."""
+
+    def update(self, n: int) -> None:
+        """Show nothing."""
+
+    def set_postfix(self, numbers: object, refresh: bool) -> None:
+        """Show nothing."""
+
+
+def progress_bar(total: int, unit: str) -> Any:
+    """A bar in a terminal or a notebook."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, unit=unit, unit_scale=True, dynamic_ncols=True)
+
+
 @contextmanager
 def watching(
     trainer: Training, callbacks: Sequence[Callback], verbose: int, total: int, unit: str, heading: str
@@ -50,13 +67,8 @@ def watching(
 
     `verbose` 1 draws a progress bar of `total` units, 2 writes a line for each record, which begins with `heading`.
     """
-    from tqdm.auto import tqdm  # draws in a terminal or a notebook
-
-    callbacks = sorted(callbacks, key=lambda callback: callback.outermost)
-    with (
-        running(trainer, callbacks),
-        tqdm(total=total, disable=verbose != 1, unit=unit, unit_scale=True, dynamic_ncols=True) as bar,
-    ):
+    callbacks = sorted(callbacks, key=lambda callback: (callback.outermost, type(callback).state is Callback.state))
+    with running(trainer, callbacks), progress_bar(total, unit) if verbose == 1 else nullcontext(NoBar()) as bar:
         watch = Watch(trainer, callbacks, bar, heading if verbose == 2 else "")
         try:
             yield watch
@@ -77,7 +89,7 @@ def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
                 started.append(callback)
                 if type(callback).step is not Callback.step:
                     steps.append(partial(callback.step, trainer))
-                    after_step.append(steps[-1])
+            after_step[:0] = steps  # before functions that may save what the callbacks remember
             yield
         finally:
             for step in steps:

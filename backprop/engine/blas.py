@@ -6,74 +6,24 @@ carries a BLAS with that interface. Three facts shape this file, each measured (
 - `scipy.linalg.blas` costs least per call but holds the interpreter lock; the same function called through its address in
   `scipy.linalg.cython_blas` costs half a microsecond more and lets other threads run. Small products take the first way.
 - The product with a single column costs ten times less as a matrix-vector product.
-- NumPy and SciPy each bring an OpenBLAS with threads of its own that get in each other's way, so the trainer uses SciPy's alone.
+- NumPy and SciPy each bring an OpenBLAS with threads of its own that get in each other's way, so the player uses SciPy's alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from backprop.checks import Array, message
+from backprop.functions import load
 
 Call = Callable[[float, float], object]
 
 RELEASE_FLOPS = 2e6  # from about 20 µs of work on, a product gives other Python threads the interpreter
-
-
-@dataclass(eq=False)
-class Landing:
-    """Where a gradient goes: target ← scale · gradient + keep · target.
-
-    With target Ω, scale −α and keep 1 the gradient product is the SGD update; with a velocity, scale 1 and keep μ it is
-    momentum; with keep 0 the gradient is stored. A target of None stands for a new array.
-
-    >>> import numpy as np
-    >>> omega = np.ones((2, 2))
-    >>> _ = Landing(omega, scale=-0.1, keep=1.0).outer(np.array([1.0, 2.0]), np.array([1.0, 0.0]))
-    >>> omega
-    array([[0.9, 1. ],
-           [0.8, 1. ]])
-    """
-
-    target: Array | None = None
-    scale: float = 1.0
-    keep: float = 0.0
-
-    def outer(self, dL_df: Array, h: Array) -> Array:
-        """Land dL_df hᵀ, summed over examples; (D_out, N) and (D_in, N), or two vectors."""
-        if h.ndim == 1:
-            dL_df, h = dL_df[:, None], h[:, None]
-        if self.target is None:
-            return dL_df @ h.T
-        if self.keep == 0 and self.scale == 1 and 2.0 * dL_df.size * len(h) >= RELEASE_FLOPS:
-            # Layers multiply with NumPy's BLAS, and two BLASes in turn spin against each other (10 times slower).
-            return np.matmul(dL_df, h.T, out=self.target)
-        return product(dL_df, h.T, self.target, self.scale, self.keep)
-
-    def sum(self, dL_df: Array) -> Array:
-        """Land dL_df (D, N) summed over examples, or the vector (D,) itself."""
-        total = dL_df.copy() if dL_df.ndim == 1 else np.add.reduce(dL_df, axis=1)
-        return self.add(total)
-
-    def add(self, gradient: Array) -> Array:
-        """Land a gradient that is already formed."""
-        if self.target is None or gradient is self.target:
-            return gradient
-        if self.keep == 0:
-            return np.multiply(gradient, self.scale, out=self.target)
-        if self.keep != 1:
-            np.multiply(self.target, self.keep, out=self.target)
-        axpy(self.scale, gradient, self.target)
-        return self.target
-
-
-FRESH = Landing()
 
 
 def product(A: Array, B: Array, C: Array, scale: float = 1.0, keep: float = 0.0) -> Array:
@@ -117,21 +67,6 @@ def prepare(A: Array, B: Array, C: Array) -> Call:
     return lambda scale, keep: gemm(scale, a, b, keep, C, trans_a, trans_b, 1)
 
 
-def all_finite(x: Array) -> bool:
-    """Whether every entry of a vector is finite.
-
-    Σ x² is finite only if every term is; only when it is not (which may be mere overflow) does the exact test run.
-
-    >>> import numpy as np
-    >>> all_finite(np.array([1e300, 0.0])), all_finite(np.array([np.inf, 0.0]))
-    (True, False)
-    """
-    if not x.size:
-        return True
-    dot = load().sdot if x.dtype.char == "f" else load().ddot
-    return bool(np.isfinite(dot(x, x))) or bool(np.isfinite(x).all())
-
-
 def axpy(a: float, x: Array, y: Array) -> None:
     """Update y ← a x + y in place, without an array on the way.
 
@@ -147,18 +82,6 @@ def axpy(a: float, x: Array, y: Array) -> None:
         function(x.reshape(-1), y.reshape(-1), a=a)
     else:
         np.add(y, a * x, out=y)
-
-
-def norm(x: Array) -> float:
-    """√(Σ x²) of a vector, without overflow on the way.
-
-    >>> import numpy as np
-    >>> norm(np.array([3.0, 4.0]))
-    5.0
-    """
-    if not x.size:
-        return 0.0
-    return float((load().snrm2 if x.dtype.char == "f" else load().dnrm2)(x))
 
 
 def _vector(A: Array, x: Array, y: Array) -> Call:
@@ -245,15 +168,7 @@ def _address(name: str) -> Any:
     get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     signature = get_name(capsule)
-    if b"long" in signature:  # a BLAS with 64-bit integers would read past our 32-bit ones
+    if b"long" in signature or b"int64" in signature:  # a BLAS with 64-bit integers would read past our 32-bit ones
         raise ImportError("this SciPy's BLAS takes 64-bit integers, which backprop does not know")
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)
     return kind(get_pointer(capsule, signature))
-
-
-@cache
-def load() -> Any:
-    """`scipy.linalg.blas`, loaded on first use: importing the package does not import SciPy."""
-    from scipy.linalg import blas
-
-    return blas

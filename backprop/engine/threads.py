@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop import blas
+from backprop.functions import load
 
 Job = Callable[[], object]
 
@@ -49,7 +49,7 @@ def _quota(folder: Path) -> list[int]:
 def _blas_libraries() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
-    blas.load()  # first, so that the controller finds it
+    load()  # first, so that the controller finds it
     return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
@@ -63,30 +63,36 @@ def _scipys() -> list[Any]:
 
 
 _guard = threading.Lock()
-_before: list[list[int]] = []  # the settings to go back to, once for each trainer at work: the first one's count
+_before: list[int] = []  # the settings to go back to when nobody is at work any more
+_wanted: list[int] = []  # by each that is at work; the least counts
 
 
 @contextmanager
 def blas_threads(n: int) -> Iterator[None]:
-    """Give SciPy's BLAS `n` threads and every other BLAS one.
+    """Give SciPy's BLAS `n` threads and every other BLAS one, whatever thread asks.
 
-    What was set before comes back when the last trainer at work, of several in threads, is done.
+    What was set before comes back when the last one at work, of several in threads, is done; until then the least counts.
     """
-    libraries, ours = _blas_libraries(), _scipys()
     with _guard:
-        _before.append([library.num_threads for library in libraries])
-        for library in libraries:
-            library.set_num_threads(n if library in ours else 1)
+        if not _wanted:
+            _before[:] = [library.num_threads for library in _blas_libraries()]
+        _wanted.append(n)
+        _set_threads()
     try:
         yield
     finally:
         with _guard:
-            if len(_before) == 1:
-                for library, count in zip(libraries, _before[0], strict=True):
-                    library.set_num_threads(count)
-                _before.clear()
-            else:
-                _before.pop()
+            _wanted.remove(n)
+            _set_threads()
+
+
+def _set_threads() -> None:
+    ours = _scipys()
+    for library, before in zip(_blas_libraries(), _before, strict=True):
+        # threadpoolctl 3.8 lets only the thread that was first set the number of OpenBLAS's, and ignores all others.
+        getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
+        library.set_num_threads(before if not _wanted else min(_wanted) if library in ours else 1)
+        getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
 
 
 def _stay(number: int, n: int) -> None:

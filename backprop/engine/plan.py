@@ -1,0 +1,388 @@
+"""Plan: which operations are needed, in which order, where their outputs lie, what is computed again. All data; nothing runs.
+
+dead results go            so the first layer's ∂L/∂h is never computed
+a gradient lands           target ← scale · A B + keep · target, in the product that ends it: with Ω, −α and 1, the SGD update
+the turn                   the steps before it are those that L needs; only when L is finite does anything change
+the arena                  one block of memory, in which an array lies from its making to its last reader
+recomputation              with `checkpoint=k`, what is not kept of the way forward is computed again on the way back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from backprop.engine.trace import Op, converted
+from backprop.engine.twins import base
+
+ALIGNMENT = 64  # bytes, a line of the cache
+
+
+@dataclass(eq=False, slots=True)
+class Land:
+    """target ← scale · value + keep · target. `scale` and `keep` are numbers, or texts that are computed once a step."""
+
+    target: str
+    shape: tuple[int, ...]
+    value: Op
+    scale: float | str = 1.0
+    keep: float | str = 0.0
+    fused: bool = False  # the product or sum itself lands; nothing lies in between
+
+    def __str__(self) -> str:
+        kept = "" if self.keep == 0 else f" + {self.keep} · itself"
+        scale = "" if self.scale == 1 else f"{self.scale} · "
+        what = (
+            f"{self.value.name}({', '.join(map(_written, self.value.inputs))})" if self.fused else _written(self.value)
+        )
+        return f"{self.target} ← {scale}{what}{kept}"
+
+
+@dataclass(eq=False)
+class Plan:
+    """The steps in the order of play, and where each output lies."""
+
+    steps: list[Op | Land]
+    turn: int  # steps before this one are needed for L
+    place: dict[Op, int | str]  # offset in the arena, or the target that it is computed in
+    nbytes: int  # of the arena
+    L: Op | None
+    results: tuple[Op, ...] = ()
+    inputs: dict[str, Op] = field(default_factory=dict)
+    settings: dict[tuple[str, str], Any] = field(default_factory=dict)
+    generators: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether it calls a layer or loss of one's own."""
+        return any(isinstance(step, Op) and step.kind == "call" for step in self.steps)
+
+    def __str__(self) -> str:
+        lines = []
+        for i, step in enumerate(self.steps):
+            if i == self.turn and self.L is not None:
+                lines.append(f"{'':9}---- L is known: it is finite, or nothing changes ----")
+            lines.append(f"{step!s:>9}" if isinstance(step, Land) else self._line(step))
+        lines.append(f"{'':9}{self.nbytes:,} bytes of memory")
+        return "\n".join(lines)
+
+    def _line(self, op: Op) -> str:
+        place = self.place.get(op)
+        where = f"in {place}" if isinstance(place, str) else "" if place is None else f"@{place}"
+        text = f"%{op.number:<7} = {op.name}({', '.join(map(_written, op.inputs))})"
+        return f"{text:<58} {op.dtype}{list(op.shape)} {where:<12} {op.line}".rstrip()
+
+
+def _written(x: Any) -> str:
+    """An input in the printed list: its number, its name, or itself."""
+    if not isinstance(x, Op):
+        return f"array {x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) and x.ndim else str(x)
+    if x.kind == "input":
+        return str(x.function).removeprefix("number ")
+    if x.kind == "view" and x.function == ("T",):
+        return f"{_written(x.inputs[0])}ᵀ"
+    return f"%{x.number}"
+
+
+def needed(roots: Iterable[Op]) -> list[Op]:
+    """The operations that these need, in their order; inputs are none."""
+    seen: set[Op] = set()
+    stack = list(roots)
+    while stack:
+        op = stack.pop()
+        if op not in seen:
+            seen.add(op)
+            stack += op.ops
+    return sorted((op for op in seen if op.kind != "input"), key=lambda op: op.number)
+
+
+def make(
+    L: Op | None,
+    lands: Sequence[Land],
+    writes: Mapping[Op, Op],
+    *,
+    effects: Sequence[Op] = (),
+    turn: int = 0,
+    kept: frozenset[Op] = frozenset(),
+    exact: bool = False,
+    results: Sequence[Op] = (),
+) -> Plan:
+    """The plan of a list. `lands`, `writes` and `results`, which stay in the arena, are what it is for.
+
+    `L` is what is known at the turn. `exact` plays NumPy's own calls, so nothing is fused.
+    """
+    lands = [replace(land) for land in lands]
+    roots = (
+        [*([] if L is None else [L]), *results] + [land.value for land in lands] + list(writes.values()) + list(effects)
+    )
+    order = needed(roots)
+    if kept:
+        known = kept | set(writes.values()) | ({L} if L is not None else set())
+        order, again = recomputed(order, turn, known)
+        for land in lands:
+            land.value = again(land.value)
+        writes = {place: again(value) for place, value in writes.items()}
+    lands += [Land(str(place.function), place.shape, value) for place, value in writes.items()]
+    for land in lands:
+        if base(land.value).kind == "input":  # the input may be written before the landing reads it
+            copy_ = replace(land.value, kind="function", function=converted, inputs=(land.value,), options={})
+            copy_.number = max((op.number for op in order), default=0) + 1
+            order.append(copy_)
+            land.value = copy_
+    first = set(needed([L])) if L is not None else set()
+    first |= {op for op in effects if op.number < turn} and set(needed(op for op in effects if op.number < turn))
+    steps: list[Op] = [op for op in order if op in first] + [op for op in order if op not in first]
+    made = _Placing(steps, len([op for op in order if op in first]), lands, exact)
+    made.L, made.results = L, tuple(results)
+    return made.plan()
+
+
+def recomputed(order: list[Op], turn: int, kept: frozenset[Op] | set[Op]) -> tuple[list[Op], Any]:
+    """The steps on the way back read copies of what is not kept of the way forward, made right before their first reader."""
+    drawn = [op.inputs[0] for op in order if op.kind == "draw"]
+    copies: dict[Op, Op] = {}
+    out: list[Op] = []
+    number = [max((op.number for op in order), default=0)]
+
+    def copied(op: Op, inputs: tuple[Any, ...]) -> Op:
+        number[0] += 1
+        made = replace(op, inputs=inputs, number=number[0])
+        made.same_as = -made.number
+        out.append(made)
+        return made
+
+    def again(op: Any) -> Any:
+        if not isinstance(op, Op):
+            return op
+        if op in copies:
+            return copies[op]
+        once = op.kind == "draw" and drawn.count(op.inputs[0]) == 1  # it starts its generator anew
+        if op.number >= turn or op.kind in ("input", "call") or op in kept or (op.kind == "draw" and not once):
+            return op
+        inputs = tuple(again(x) for x in op.inputs)
+        if op.kind == "view" and all(x is y for x, y in zip(inputs, op.inputs, strict=True)):
+            return op
+        copies[op] = copied(op, inputs)
+        return copies[op]
+
+    for op in order:
+        if op.number < turn:
+            out.append(op)
+            continue
+        inputs = tuple(again(x) for x in op.inputs)
+        if all(x is y for x, y in zip(inputs, op.inputs, strict=True)):
+            out.append(op)
+        else:
+            copies[op] = copied(op, inputs)
+    return out, again
+
+
+def can_land(op: Op) -> bool:
+    """Whether it is a product of matrices, or a sum over the columns of one: BLAS adds it to its target by itself."""
+    if op.kind != "ufunc" or op.dtype.char not in "fd" or any(x.dtype != op.dtype for x in op.ops):
+        return False
+    if op.function == (np.matmul, "__call__"):
+        return len(op.shape) == 2 and len(op.ops) == 2
+    x = op.inputs[0]
+    return (
+        op.function == (np.add, "reduce")
+        and len(x.shape) == 2
+        and op.options.get("axis") in (1, -1)
+        and len(op.shape) == 1
+    )
+
+
+def summed(op: Op) -> tuple[Op, ...] | None:
+    """What a gradient adds up over examples: the factors A (D_out, N), B (N, D_in) of a product, or the terms (D, N) of a sum."""
+    if op.kind != "ufunc":
+        return None
+    if op.function == (np.matmul, "__call__") and len(op.shape) == 2 and len(op.ops) == 2:
+        return op.inputs
+    x = op.inputs[0]
+    ends = (
+        op.function == (np.add, "reduce")
+        and isinstance(x, Op)
+        and len(x.shape) == 2
+        and op.options.get("axis") in (1, -1)
+    )
+    return (x,) if ends else None
+
+
+def elementwise(op: Op) -> bool:
+    """Whether each entry of the output comes from the entries at the same place."""
+    return op.kind == "ufunc" and op.function[1] == "__call__" and op.function[0] is not np.matmul
+
+
+class _Placing:
+    """Puts landings where their targets have been read for the last time, and arrays into the arena."""
+
+    L: Op | None
+    results: tuple[Op, ...]
+
+    def __init__(self, steps: list[Op], turn: int, lands: list[Land], exact: bool) -> None:
+        self.steps, self.turn, self.exact = steps, turn, exact
+        self.at = {op: i for i, op in enumerate(steps)}
+        self.readers: dict[Op, int] = {}
+        self.last_read: dict[str, int] = {}  # name of an input -> the last step that reads its memory
+        for i, op in enumerate(steps):
+            for x in op.ops:
+                self.readers[x] = self.readers.get(x, 0) + 1
+                if (source := base(x)).kind == "input":
+                    self.last_read[str(source.function)] = i
+        self.place: dict[Op, int | str] = {}
+        self.after: dict[int, list[Land]] = {}
+        self.at_turn: list[Land] = []
+        self.targets = {land.target for land in lands}
+        users: dict[Op, int] = {}
+        for land in lands:
+            users[land.value] = users.get(land.value, 0) + 1
+        for land in lands:
+            self._land(land, users[land.value] == 1)
+
+    def _land(self, land: Land, only: bool) -> None:
+        op, alone = land.value, only and land.value in self.at and not self.readers.get(land.value)
+        at = self.at.get(op, -1)
+        where = max(at, self.last_read.get(land.target, -1))
+        land.fused = alone and can_land(op) and not self.exact
+        if where > at and any(base(x).kind == "input" and base(x).function in self.targets for x in op.ops):
+            land.fused = False  # it would read an input later than the step that stands in the list
+        plain = land.scale == 1 and land.keep == 0 and op.dtype.kind != "b"
+        if only and plain and not land.fused and at == where >= self.turn and self._may_be_computed_in(op, land):
+            self.place[op] = land.target
+        elif where < self.turn:
+            self.at_turn.append(land)
+        else:
+            self.after.setdefault(where, []).append(land)
+
+    def _may_be_computed_in(self, op: Op, land: Land) -> bool:
+        if op.kind not in ("ufunc", "function") or op.shape != land.shape or op.function in (np.where,) and self.exact:
+            return False
+        reads = [x for x in op.ops if base(x).kind == "input" and base(x).function == land.target]
+        return not reads or (elementwise(op) and all(x.kind == "input" and x.shape == op.shape for x in reads))
+
+    def plan(self) -> Plan:
+        """The steps with landings among them, and the places."""
+        lands = [*self.at_turn, *(land for each in self.after.values() for land in each)]
+        fused = {land.value for land in lands if land.fused}
+        final: list[Op | Land] = [op for op in self.steps[: self.turn] if op not in fused]
+        turn = len(final)
+        final += self.at_turn
+        for i, op in enumerate(self.steps[self.turn :], start=self.turn):
+            final += [] if op in fused else [op]
+            final += self.after.get(i, [])
+        nbytes = self._fill_arena(final)
+        inputs = {str(op.function): op for step in final for op in _sources(step)}
+        return Plan(final, turn, self.place, nbytes, self.L, self.results, inputs)
+
+    def _fill_arena(self, final: list[Op | Land]) -> int:
+        spans, group = self._lifetimes(final)
+        offsets: dict[int, tuple[int, int]] = {}
+        top = 0
+        for g in sorted(range(len(spans)), key=lambda g: -spans[g][2]):  # the largest first
+            start, end, size = spans[g]
+            size = -(-size // ALIGNMENT) * ALIGNMENT
+            busy = sorted((o, o + n) for h, (o, n) in offsets.items() if spans[h][0] <= end and start <= spans[h][1])
+            offset = 0
+            for low, high in busy:
+                if offset + size <= low:
+                    break
+                offset = max(offset, high)
+            offsets[g] = offset, size
+            top = max(top, offset + size)
+        self.place.update({op: offsets[g][0] for op, g in group.items()})
+        return top
+
+    def _lifetimes(self, final: list[Op | Land]) -> tuple[list[list[int]], dict[Op, int]]:
+        """[first step, last step, bytes] of each piece of memory, and which operation's output lies in which piece."""
+        last: dict[Op, int] = {}
+        for i, step in enumerate(final):
+            for x in _reads(step):
+                last[base(x)] = i
+        for op in (*self.results, *([] if self.L is None else [self.L])):
+            last[base(op)] = len(final)
+        spans: list[list[int]] = []
+        group: dict[Op, int] = {}
+        for i, op in enumerate(final):
+            if isinstance(op, Land) or op.kind == "view" or op in self.place:
+                continue
+            g = (
+                next((group[x] for x in op.ops if self._may_overwrite(op, x, i, last, group)), None)
+                if elementwise(op)
+                else None
+            )
+            if g is None:
+                g = len(spans)
+                spans.append([i, i, op.nbytes])
+            group[op] = g
+            spans[g][1] = max(spans[g][1], last.get(op, i))
+        return spans, group
+
+    @staticmethod
+    def _may_overwrite(op: Op, x: Op, i: int, last: Mapping[Op, int], group: Mapping[Op, int]) -> bool:
+        """Whether op may be computed in the memory of its input x, which nobody reads again."""
+        if x not in group or last.get(x) != i or x.shape != op.shape or x.nbytes != op.nbytes:
+            return False
+        return all(y is x for y in op.ops if base(y) is x)  # not where it also reads x through a view
+
+
+def _reads(step: Op | Land) -> list[Op]:
+    if isinstance(step, Land):
+        return step.value.ops if step.fused else [step.value]
+    return step.ops
+
+
+def _sources(step: Op | Land) -> list[Op]:
+    return [source for x in _reads(step) if (source := base(x)).kind == "input"]
+
+
+Form = dict[Op, float | str]
+
+
+def linear(op: Op, atoms: Iterable[Op] = ()) -> Form | None:
+    """An operation on vectors as Σ coefficient · atom, atoms being inputs and those given; None if it is no such form."""
+    if op in atoms or op.kind == "input":
+        return {op: 1.0}
+    if op.kind != "ufunc" or op.function[1] != "__call__":
+        return None
+    ufunc, x = op.function[0], op.inputs
+    if ufunc is np.negative:
+        return _scaled(linear(x[0], atoms), -1.0)
+    if ufunc in (np.add, np.subtract):
+        a, b = (linear(y, atoms) if isinstance(y, Op) and y.shape == op.shape else None for y in x)
+        if a is None or b is None:
+            return None
+        b = _scaled(b, 1.0 if ufunc is np.add else -1.0) or {}
+        return {k: _sum(a[k], b[k]) if k in a and k in b else a.get(k, b.get(k, 0.0)) for k in a | b}
+    if ufunc is np.multiply:
+        for a_, b_ in (x, x[::-1]):
+            if (number := _number(a_)) is not None and isinstance(b_, Op):
+                return _scaled(linear(b_, atoms), number)
+    if ufunc is np.true_divide and (number := _number(x[1])) is not None and isinstance(x[0], Op):
+        return _scaled(linear(x[0], atoms), f"(1 / {number})")
+    return None
+
+
+def _number(x: Any) -> float | str | None:
+    if isinstance(x, Op):
+        name = str(x.function)
+        return name.removeprefix("number ") if x.kind == "input" and name.startswith("number ") else None
+    return float(x) if isinstance(x, int | float) else None
+
+
+def _scaled(form: Form | None, by: float | str) -> Form | None:
+    return None if form is None else {k: _product(c, by) for k, c in form.items()}
+
+
+def _product(a: float | str, b: float | str) -> float | str:
+    if a == 1:
+        return b
+    if b == 1:
+        return a
+    return a * b if isinstance(a, float) and isinstance(b, float) else f"({a} * {b})"
+
+
+def _sum(a: float | str, b: float | str) -> float | str:
+    return a + b if isinstance(a, float) and isinstance(b, float) else f"({a} + {b})"

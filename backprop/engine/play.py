@@ -1,0 +1,292 @@
+"""Play: a plan bound to memory, as a list of calls without arguments.
+
+The exact player makes the same NumPy calls as the plain code, into arrays that it reuses: it is the reference, and bit-equal. The
+fast player, which trains, gives products to BLAS, lands gradients in them, and spells some calls in a quicker way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.engine.blas import axpy, prepare
+from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise
+from backprop.engine.trace import Op, converted, look
+from backprop.layers import Layer
+from backprop.layers.boundary import backward, forward
+from backprop.losses import Loss
+from backprop.losses.base import slope, total
+
+Call = Callable[[], object]
+
+
+class Numbers:
+    """The numbers of a step: texts such as "(alpha * -1.0)", computed in double precision once a step."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.values: list[float] = []
+        self.arrays: list[tuple[int, Array]] = []
+        self._compute: Callable[..., tuple[float, ...]] | None = None
+
+    def index(self, text: str) -> int:
+        """The place of a number in `values`."""
+        if text not in self.texts:
+            self.texts.append(text)
+            self.values.append(0.0)
+            self._compute = None
+        return self.texts.index(text)
+
+    def getter(self, number: float | str) -> Callable[[], float]:
+        """What gives a number at each play."""
+        if not isinstance(number, str):
+            return lambda value=float(number): value  # type: ignore[misc]
+        return partial(self.values.__getitem__, self.index(number))
+
+    def array(self, text: str, dtype: Any) -> Array:
+        """The number as an array ()."""
+        made = np.zeros((), dtype)
+        self.arrays.append((self.index(text), made))
+        return made
+
+    def set(self, alpha: float, t: int) -> None:
+        """Compute them for a step."""
+        if self._compute is None:  # the texts are the engine's own: arithmetic of alpha, t and numbers
+            self._compute = eval(f"lambda alpha, t: ({''.join(text + ', ' for text in self.texts)})", {"inf": np.inf})
+        self.values[:] = self._compute(alpha, t)
+        for i, array in self.arrays:
+            array[()] = self.values[i]
+
+
+class Generators:
+    """Random generators by name, each started from a key of the step and the place of its layer."""
+
+    def __init__(self, places: Mapping[str, tuple[int, ...]]) -> None:
+        self.places, self.key = places, (0,)
+        self.made: dict[str, np.random.Generator] = {}
+
+    def draw(self, name: str, method: str, first: bool, out: Array, options: dict[str, Any]) -> None:
+        """Fill `out`; the first draw of a pass starts the generator anew."""
+        if first:
+            seed = np.random.SeedSequence((*self.key, *self.places[name]))
+            self.made[name] = np.random.Generator(np.random.Philox(seed))
+        function = getattr(self.made[name], method)
+        if method in ("normal", "uniform"):
+            out[...] = function(size=out.shape, **options)
+        else:
+            function(out=out, **options)
+
+
+class Bound:
+    """A plan over one arena: `first` are the calls up to L, `rest` those after it.
+
+    `arrays` are the inputs by name; `length` is that of the vectors, for a plan of vectors that are longer. `parts` gives the layer
+    or loss of one's own at a path.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        arrays: Mapping[str, Array],
+        *,
+        exact: bool = False,
+        arena: Array | None = None,
+        numbers: Numbers | None = None,
+        part: Callable[[str], Any] | None = None,
+        length: int | None = None,
+    ) -> None:
+        self.plan, self.sources, self.exact, self.part, self.length = plan, arrays, exact, part, length
+        self.numbers = numbers or Numbers()
+        self.generators = Generators(plan.generators)
+        raw = np.empty(plan.nbytes + ALIGNMENT, np.uint8) if arena is None else arena
+        self.arena = raw[-raw.ctypes.data % ALIGNMENT :]
+        self.arrays: dict[Op, Array] = {}
+        self.held: dict[str, Any] = {}  # gradients of a layer of one's own, from its backward on
+        self.calls: list[Call] = []
+        self.products: set[Op] = set()
+        turn = 0
+        for i, step in enumerate(plan.steps):
+            if i == plan.turn:
+                turn = len(self.calls)
+            if isinstance(step, Land):
+                self.land(step)
+            elif step.kind != "view":
+                self.step(step)
+        if plan.turn >= len(plan.steps):
+            turn = len(self.calls)
+        self.L = None if plan.L is None else self.get(plan.L)
+        self.results = [self.get(op) for op in plan.results]
+        self.first, self.rest = self.calls[:turn], self.calls[turn:]
+
+    def get(self, x: Any) -> Any:
+        """The array of an operation; a constant as it is."""
+        if not isinstance(x, Op):
+            return x
+        if x not in self.arrays:
+            self.arrays[x] = self._source(x) if x.kind == "input" else self._view(x)
+        return self.arrays[x]
+
+    def _source(self, op: Op) -> Array:
+        name = str(op.function)
+        if name.startswith("number "):
+            return self.numbers.array(name.removeprefix("number "), op.dtype)
+        return np.empty(()) if name.startswith("generator ") else self.sources[name]
+
+    def _view(self, op: Op) -> Array:
+        under = self.get(op.inputs[0])
+        seen: Array = look(under, op.function)
+        if not np.may_share_memory(under, seen):  # a reshape that copies
+            self.calls.append(lambda: np.copyto(seen, look(under, op.function)))
+        return seen
+
+    def out(self, op: Op, args: Sequence[Any]) -> Array:
+        """Where the output goes, in the order of memory that NumPy would choose."""
+        place = self.plan.place[op]
+        if isinstance(place, str):
+            return self.sources[place]
+        shape = op.shape if self.length is None or not op.shape else (self.length,)
+        size = int(np.prod(shape)) * op.dtype.itemsize
+        flat = self.arena[place : place + size].view(op.dtype)
+        like = [a for a in args if isinstance(a, np.ndarray) and a.ndim == 2]
+        same = [a for a in like if a.shape == op.shape] if elementwise(op) else like if op.kind == "function" else []
+        if len(shape) == 2 and same and all(a.flags.f_contiguous and not a.flags.c_contiguous for a in same):
+            return flat.reshape(shape[::-1]).T
+        return flat.reshape(shape)
+
+    def step(self, op: Op) -> None:
+        """Append the call of one operation."""
+        args = [self.get(x) for x in op.inputs]
+        out = self.arrays[op] = self.out(op, args)
+        match op.kind:
+            case "draw":
+                options = {k: v for k, v in op.options.items() if k != "first"}
+                draw = self.generators.draw
+                self.calls.append(
+                    partial(draw, str(op.inputs[0].function), op.function, op.options["first"], out, options)
+                )
+            case "call":
+                self.calls.append(self._call(op, args, out))
+            case "function":
+                self._function(op, args, out)
+            case _:
+                self._ufunc(op, args, out)
+
+    def _function(self, op: Op, args: list[Any], out: Array) -> None:
+        function, options = op.function, op.options
+        if function is converted:
+            self.calls.append(partial(np.copyto, out, args[0], casting="unsafe"))
+        elif function is np.where and not self.exact:
+            condition, a, b = args
+            if not any(isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in (condition, a)):
+                self.calls.append(partial(np.copyto, out, b, casting="unsafe"))
+                self.calls.append(partial(np.copyto, out, a, where=condition, casting="unsafe"))
+                return
+            self.calls.append(lambda: np.copyto(out, np.where(condition, a, b), casting="unsafe"))
+        else:
+            self.calls.append(lambda: np.copyto(out, function(*args, **options)))
+
+    def _ufunc(self, op: Op, args: list[Any], out: Array) -> None:
+        ufunc, method = op.function
+        if method == "__call__" and not self.exact:
+            if ufunc is np.matmul and len(op.shape) == 2 and all(getattr(a, "dtype", None) == op.dtype for a in args):
+                self.products.add(op)
+                call = prepare(args[0], args[1], out)
+                self.calls.append(partial(call, 1.0, 0.0))
+                return
+            if ufunc is np.add and self._adds_a_column(op, args, out):
+                return
+            args = _quicker(ufunc, args, op)
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        self.calls.append(partial(function, *args, out=out, **op.options))
+
+    def _adds_a_column(self, op: Op, args: list[Any], out: Array) -> bool:
+        """Ω h + β as a second product, β 1ᵀ, onto the first one: several times quicker than NumPy's broadcast."""
+        for product, column in ((op.inputs[0], op.inputs[1]), (op.inputs[1], op.inputs[0])):
+            if (
+                product in self.products
+                and isinstance(column, Op)
+                and column.shape == (op.shape[0], 1)
+                and op.shape[1] > 8
+            ):
+                there, beta = self.get(product), self.get(column)
+                if there.ctypes.data == out.ctypes.data and there.strides == out.strides and beta.dtype == out.dtype:
+                    self.calls.append(partial(prepare(beta, np.ones((1, op.shape[1]), out.dtype), out), 1.0, 1.0))
+                    return True
+        return False
+
+    def land(self, land: Land) -> None:
+        """Append the call of a landing."""
+        target = self.sources[land.target]
+        scale, keep = self.numbers.getter(land.scale), self.numbers.getter(land.keep)
+        if land.fused:
+            inputs = [self.get(x) for x in land.value.inputs]
+            A, B = inputs if len(inputs) == 2 else (inputs[0], np.ones((inputs[0].shape[1], 1), inputs[0].dtype))
+            product = prepare(A, B, target.reshape(len(A), -1))
+            if isinstance(land.scale, str) or isinstance(land.keep, str):
+                self.calls.append(lambda: product(scale(), keep()))
+            else:
+                self.calls.append(partial(product, land.scale, land.keep))
+            return
+        x = self.get(land.value)
+        if land.keep == 0 and land.scale == 1:
+            self.calls.append(partial(np.copyto, target, x, casting="unsafe"))
+        else:
+            self.calls.append(lambda: _add(target, scale(), x, keep()))
+
+    def _call(self, op: Op, args: list[Any], out: Array) -> Call:
+        """A pass of a layer or loss of one's own, on copies: what it keeps, it keeps."""
+        kind, *where = op.function
+        part = self.part(where[0] if where else "loss.")  # type: ignore[misc]
+        held = self.held
+
+        def run() -> None:
+            match kind:
+                case "forward":
+                    np.copyto(out, forward(part, np.array(args[0])))
+                case "backward":
+                    dL_dh, held[where[0]] = backward(part, np.array(args[0]))
+                    np.copyto(out, dL_dh)
+                case "gradient":
+                    np.copyto(out, held[where[0]][where[1]])
+                case "total":
+                    f, y, share = args
+                    out[()] = total(part, np.array(f), y, share if share.ndim else share.item())
+                case "slope":
+                    np.copyto(out, slope(part), casting="unsafe")
+
+        return run
+
+
+def _add(target: Array, scale: float, x: Array, keep: float) -> None:
+    """target ← scale · x + keep · target."""
+    if keep != 1:
+        np.multiply(target, keep, out=target)
+    if x.dtype == target.dtype:
+        axpy(scale, x, target)
+    else:
+        target += scale * x
+
+
+def _quicker(ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:
+    """The same call, spelled so that NumPy spends less on finding out what it is."""
+    like = next((a.dtype for a in args if isinstance(a, np.ndarray)), op.dtype)
+    if ufunc is np.power or like.kind != "f":
+        return args
+    # NumPy's maximum is vectorized for two arrays only: a row of numbers is three times as quick as one number.
+    shape = op.shape[-1:] if ufunc in (np.maximum, np.minimum) else ()
+    return [np.full(shape, a, like) if type(a) in (int, float) else a for a in args]
+
+
+def part_at(net: Layer, loss: Loss | None, path: str) -> Any:
+    """The layer or loss at a path of keys."""
+    found: Any = net
+    if path.startswith("loss."):
+        found, path = loss, path.removeprefix("loss.")
+    for key in path.split(".")[:-1]:
+        children = found.children if isinstance(found, Layer) else {}
+        found = children[key] if key in children else getattr(found, key)
+    return found

@@ -1,0 +1,527 @@
+"""A training step: its plans, its shards, and what one batch size needs of memory.
+
+    S shards by position in the batch     S depends on the network and the batch size only, never on the machine
+    a binary tree over all S by index     a thread adds its shards like a binary counter: at most log₂ S + 1 vectors
+
+So any number of threads gives the same bits. With S = 1 the gradient lands where the rule needs it: in φ, in the velocity, or in a
+vector of its own. The order of a step: L first; if it is finite, the way back, statistics, φ and state in one closing stretch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.engine.blas import axpy
+from backprop.engine.plan import Form, Land, Plan, linear, make
+from backprop.engine.play import Bound, Numbers, part_at
+from backprop.engine.threads import Pool
+from backprop.engine.trace import CannotTrace, Op, refusal
+from backprop.engine.twins import Rule, Step, described, same_setting, trace_rule, trace_step
+from backprop.layers import Layer
+from backprop.layers.boundary import is_traced
+from backprop.layers.nesting import views
+from backprop.losses import Loss
+from backprop.optimizers import Optimizer
+
+PIECE = 1 << 15  # entries of φ updated at a time: few enough for the cache, enough to be worth a call
+LEAST_PIECES = 3  # below that, updating φ on one thread is quicker than handing half of it over
+LEAST_FLOPS = 2e8  # a shard with less work costs more to hand over than it saves
+MOST_PLANS = 64  # kept for nets of the same structure
+MOST_SIZES = 4  # batch sizes whose memory is kept
+
+
+def automatic_shards(net: Layer, batch_size: int) -> int:
+    """S for a network and a batch size: 2 from 512 examples, 4 from 2,048, … where a shard is worth a thread.
+
+    Layers that couple the examples of a batch keep S = 1.
+    """
+    if net.couples_examples or batch_size < 512:
+        return 1
+    S: int = 2 ** int(math.log2(math.sqrt(batch_size / 128)))
+    while S > 1 and 6.0 * net.size * batch_size / S < LEAST_FLOPS:
+        S //= 2
+    return S
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a pass is planned for: n examples of D features, targets, weights, and the type of φ."""
+
+    n: int
+    D: int
+    y: tuple[tuple[int, ...], Any]
+    weighted: bool
+    dtype: Any
+
+
+@dataclass(eq=False)
+class Plans:
+    """The plans of a step of one structure: both passes, and what the rule does once the gradient has landed."""
+
+    passes: Plan
+    landed: str  # "phi", "velocity", or "g": where the gradient goes
+    update: Plan | None = None  # of a piece of φ
+    mixes: bool = False  # the rule looks at all of φ at once
+    moves: list[tuple[str, str, float | str]] = field(
+        default_factory=list
+    )  # (target, source, coefficient): axpy after the landing
+    settings: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+
+_plans: OrderedDict[Any, list[tuple[Any, dict[tuple[str, str], Any]]]] = OrderedDict()
+_lock = threading.RLock()
+
+T = TypeVar("T")
+
+
+def remembered(
+    key: Any, net: Layer, loss: Loss | None, rule: Optimizer | None, make: Callable[[], tuple[T, Any, bool]]
+) -> T:
+    """What was made for nets of this structure with these settings, or made anew; `make` also returns its settings, and
+    whether it is for this net alone, as where a layer of one's own may return what its class does not tell.
+    """
+    key = _structure(net), type(loss), is_traced(loss), rule and (type(rule), is_traced(rule), tuple(rule.slots)), key
+    with _lock:
+        known = _plans.setdefault(key, [])
+        _plans.move_to_end(key)
+        while len(_plans) > MOST_PLANS:
+            _plans.popitem(last=False)
+        for made, settings in known:
+            if fits(settings, net, loss, rule):
+                return made  # type: ignore[no-any-return]
+    made, settings, own = make()
+    if not own:
+        with _lock:
+            known[:] = [(made, settings), *known[:3]]
+    return made
+
+
+def fits(settings: Mapping[tuple[str, str], Any], net: Layer, loss: Loss | None, rule: Optimizer | None) -> bool:
+    """Whether the settings that a plan was made for are what they were."""
+    for (path, name), value in settings.items():
+        part = rule if path == "rule." else part_at(net, loss, path)
+        if not same_setting(described(getattr(part, name, None)), value):
+            return False
+    return True
+
+
+def plans_for(net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool = False) -> Plans:
+    """The plans of this structure, from those there are or made anew. `land` lets the gradient of SGD land in φ."""
+
+    def planned() -> tuple[Plans, Any, bool]:
+        plans = _make(net, loss, rule, shape, land, exact)
+        return plans, plans.settings, plans.passes.is_opaque
+
+    return remembered((shape, land, exact, rule is not None and rule.clips), net, loss, rule, planned)
+
+
+def _structure(net: Layer) -> Any:
+    """Classes and shapes, for layers inside layers."""
+    arrays = (
+        () if net.children else tuple((k, a.shape, a.dtype) for k, a in (*net.parameters.items(), *net.buffers.items()))
+    )
+    inside = tuple((key, _structure(child)) for key, child in net.children.items())
+    return type(net), is_traced(net), arrays, inside, getattr(net, "checkpoint", None)
+
+
+def _make(net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool) -> Plans:
+    step = trace_step(net, loss, shape.D, shape.n, shape.y, shape.weighted, shape.dtype)
+    _require_constant(net, loss, shape, step)
+    traced = (
+        trace_rule(rule, min(PIECE, net.size), shape.dtype)
+        if rule is not None and is_traced(rule) and net.size
+        else None
+    )
+    calls = [op for op in step.trace.ops if op.is_effect]
+    opaque = any(op.kind == "call" for op in calls)
+    landing = None
+    if land and not exact and not opaque and rule is not None and traced is not None and not rule.clips:
+        landing = _landing(traced)
+    target, scale, keep, moves = landing or ("g", 1.0, 0.0, [])
+    lands = [Land(f"{target} {name}", op.shape, op, scale, keep) for name, op in step.gradients.items()]
+    if target == "phi":
+        lands = [replace(each, target=each.target.removeprefix("phi ")) for each in lands]
+    effects = [op for op in calls if op.kind == "call"]
+    passes = make(step.L, lands, step.trace.writes, effects=effects, turn=step.turn, kept=step.kept, exact=exact)
+    passes.generators, passes.settings = step.trace.places, step.trace.settings
+    made = Plans(passes, target, moves=moves, settings=dict(step.trace.settings))
+    if traced is not None:
+        made.settings |= traced.trace.settings
+        if landing is None:
+            new = {op: traced.new[str(op.function)] for op in traced.trace.ops if op.function in traced.new}
+            made.update = make(None, [], {op: value for op, value in new.items() if op is not value}, exact=exact)
+            vector = (min(PIECE, net.size),)
+            made.mixes = any(op.shape not in (vector, ()) or op.kind == "function" for op in _ops(made.update)) or any(
+                op.kind == "ufunc" and op.function[1] != "__call__" for op in _ops(made.update)
+            )
+            if made.mixes and net.size > PIECE:
+                made.update = _whole(rule, net.size, shape.dtype, exact)  # type: ignore[arg-type]
+    return made
+
+
+def _whole(rule: Optimizer, size: int, dtype: Any, exact: bool) -> Plan:
+    traced = trace_rule(rule, size, dtype)
+    new = {op: traced.new[str(op.function)] for op in traced.trace.ops if op.function in traced.new}
+    return make(None, [], {op: value for op, value in new.items() if op is not value}, exact=exact)
+
+
+def _ops(plan: Plan) -> Iterator[Op]:
+    for step in plan.steps:
+        yield step.value if isinstance(step, Land) else step
+
+
+def _require_constant(net: Layer, loss: Loss, shape: Shape, step: Step) -> None:
+    """Trace once more where a class of one's own says `traced`: what differs was drawn, counted or remembered elsewhere."""
+    if all(type(part).__module__.startswith("backprop.") for part in (loss, *_inside(net))):
+        return
+    again = trace_step(net, loss, shape.D, shape.n, shape.y, shape.weighted, shape.dtype)
+    for op, other in zip(step.trace.ops, again.trace.ops, strict=False):
+        same = (op.kind, op.shape, op.dtype, len(op.inputs)) == (
+            other.kind,
+            other.shape,
+            other.dtype,
+            len(other.inputs),
+        )
+        if not (same and all(map(_same_input, op.inputs, other.inputs))):
+            what = f"{op.line}: a number that differs from pass to pass"
+            raise CannotTrace(
+                f"{what} cannot be traced. Draw from a generator kept as an attribute; keep state in `buffers`."
+            )
+    if len(step.trace.ops) != len(again.trace.ops):
+        raise refusal("a pass whose calls differ from time to time", "Leave `traced` out.")
+
+
+def _same_input(x: Any, y: Any) -> bool:
+    if isinstance(x, Op):
+        return isinstance(y, Op) and x.number == y.number
+    return bool(np.array_equal(x, y, equal_nan=True)) if isinstance(x, np.ndarray) else x is y or x == y or x != x
+
+
+def _inside(layer: Layer) -> Iterator[Layer]:
+    yield layer
+    for child in layer.children.values():
+        yield from _inside(child)
+
+
+Landing = tuple[str, float | str, float | str, list[tuple[str, str, float | str]]]
+
+
+def _landing(rule: Rule) -> Landing | None:
+    """Where the gradient may land, from the linear form of the rule: φ' = keep·φ + scale·g, or v' of that form and φ' = φ + c v'."""
+    inputs = {str(op.function): op for op in rule.trace.ops if op.kind == "input"}
+    phi, g, new = inputs["phi"], inputs["g"], rule.new
+    vectors = [name for name in new if name != "phi"]
+    form = linear(new["phi"], [new[name] for name in vectors])
+    if form is None or any(str(op.function) in ("weight_decay", "l1") for op in form):
+        return None
+    if not vectors and form.keys() <= {phi, g} and g in form:
+        return "phi", form[g], form.get(phi, 0.0), []
+    if len(vectors) != 1 or form.keys() != {phi, new[vectors[0]]} or form[phi] != 1:
+        return None
+    v: Form | None = linear(new[vectors[0]])
+    if v is None or g not in v or not v.keys() <= {g, phi, inputs[vectors[0]]}:
+        return None
+    moves = [(vectors[0], "phi", v[phi])] if phi in v else []
+    moves.append(("phi", vectors[0], form[new[vectors[0]]]))
+    return vectors[0], v[g], v.get(inputs[vectors[0]], 0.0), moves
+
+
+class Memory:
+    """What one thread works with: an arena for all its shards, and the arrays that a batch is copied to."""
+
+    def __init__(self) -> None:
+        self.arena = np.empty(0, np.uint8)
+        self.inputs: dict[Shape, dict[str, Array]] = {}
+
+    def arrays(self, shape: Shape) -> dict[str, Array]:
+        """X (n, D), y in rows and the shares of a shard of this shape."""
+        if shape not in self.inputs:
+            kind, y = shape.y
+            made = {"X": np.empty((shape.n, shape.D), shape.dtype), "y rows": np.empty(kind[::-1], y)}
+            made["share"] = np.empty((shape.n,) if shape.weighted else (), shape.dtype)
+            made["y"] = made["y rows"].T
+            self.inputs[shape] = made
+        return self.inputs[shape]
+
+    def room(self, nbytes: int) -> Array:
+        """An arena of at least this size."""
+        if self.arena.nbytes < nbytes + 64:
+            self.arena = np.empty(nbytes + 64, np.uint8)
+        return self.arena
+
+
+class Batch:
+    """Steps of n examples of one kind: bound plans, in the memory of each thread."""
+
+    def __init__(
+        self, net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, S: int, threads: int, land: bool
+    ) -> None:
+        self.net, self.loss, self.rule, self.shape = net, loss, rule, shape
+        self.bounds = np.linspace(0, shape.n, min(S, shape.n) + 1).astype(int).tolist()
+        self.land = land and self.S == 1
+        self.now = (0.0, 0)  # α and t of the step
+        self.plans = {n: self._plans(n) for n in sorted({self.bounds[i + 1] - self.bounds[i] for i in range(self.S)})}
+        self.main = next(iter(self.plans.values()))
+        passes = [plans.passes for plans in self.plans.values()]
+        self.is_opaque = any(plan.is_opaque for plan in passes)
+        self._layers = [id(layer) for layer in _inside(net)]
+        # Statistics move shard after shard, and a layer of one's own sees them in their order.
+        alone = self.is_opaque or bool(net.buffers)
+        self.threads = 1 if alone else min(threads, self.S)
+        self.memories = [Memory() for _ in range(self.threads)]
+        self.g = np.empty(net.size if self.main.landed == "g" else 0, net.phi.dtype)  # type: ignore[attr-defined]
+        self._bound: dict[tuple[int, int, int], Bound] = {}
+        self._vectors: dict[tuple[int, int], Array] = {(0, 0): self.g}
+        self._losses = [0.0] * self.S
+        self._update: list[Bound] | None = None
+        self._rule_numbers = Numbers()
+        self.moves = [(target, source, self._rule_numbers.getter(c)) for target, source, c in self.main.moves]
+        self._buffers = (
+            {name: buffer.copy() for name, buffer in net.buffers.items()} if self.S > 1 or self.is_opaque else {}
+        )
+
+    @property
+    def S(self) -> int:
+        """Number of shards."""
+        return len(self.bounds) - 1
+
+    def _plans(self, n: int) -> Plans:
+        kind, y = self.shape.y
+        shape = replace(self.shape, n=n, y=((*kind[:-1], n), y))
+        return plans_for(self.net, self.loss, self.rule, shape, self.land)
+
+    def is_current(self) -> bool:
+        """Whether nothing that the plans were made for has changed: settings, and arrays that layers of one's own keep."""
+        if not all(fits(plans.settings, self.net, self.loss, self.rule) for plans in self.plans.values()):
+            return False
+        if self.is_opaque and self._layers != [id(layer) for layer in _inside(self.net)]:
+            return False  # a layer of one's own was put in the place of another
+        bound = next(iter(self._bound.values()), None)
+        return bound is None or all(
+            self._kept_array(name) is bound.sources[name] for name in bound.plan.inputs if ":" in name
+        )
+
+    def run(
+        self,
+        fill: Callable[[slice, dict[str, Array]], None],
+        alpha: float,
+        t: int,
+        key: tuple[int, ...],
+        pool: Pool | None,
+    ) -> float:
+        """Both passes over the batch: L, with the gradient landed. `fill` writes examples of the batch into arrays.
+
+        Where L is not finite, nothing has changed.
+        """
+        self.now = alpha, t
+        if self.S == 1:
+            return self._shard(0, 0, 0, fill, key)
+        for name, before in self._buffers.items():
+            np.copyto(before, self.net.buffers[name])
+        nodes: list[dict[tuple[int, int], Array]] = [{} for _ in range(self.threads)]
+
+        def work(thread: int) -> None:
+            nodes[thread] = self._thread(thread, fill, key)
+
+        run_all([partial(work, thread) for thread in range(self.threads)], pool)
+        L = sum(self._losses)
+        if math.isfinite(L):
+            self._add({k: v for each in nodes for k, v in each.items()}, pool)
+        else:
+            self.restore()
+        return L
+
+    def restore(self) -> None:
+        """Put running statistics back as they were before the batch."""
+        for name, before in self._buffers.items():
+            np.copyto(self.net.buffers[name], before)
+
+    def _thread(self, thread: int, fill: Any, key: tuple[int, ...]) -> dict[tuple[int, int], Array]:
+        """Run the shards of one thread, adding like a binary counter: whole nodes of the tree, by (level, index)."""
+        stack: list[tuple[int, int]] = []
+        for s in range(self.S * thread // self.threads, self.S * (thread + 1) // self.threads):
+            self._losses[s] = self._shard(s, thread, len(stack), fill, key)
+            stack.append((0, s))
+            while len(stack) > 1 and stack[-2] == (stack[-1][0], stack[-1][1] - 1) and stack[-1][1] % 2:
+                level, index = stack.pop()
+                left = self._vector(thread, len(stack) - 1)
+                np.add(left, self._vector(thread, len(stack)), out=left)
+                stack[-1] = level + 1, index // 2
+        return {node: self._vector(thread, depth) for depth, node in enumerate(stack)}
+
+    def _add(self, nodes: dict[tuple[int, int], Array], pool: Pool | None) -> None:
+        """The rest of the tree; the sum ends in `g`."""
+        level, count = 0, self.S
+        while count > 1:
+            for k in range(0, count, 2):
+                left, right = nodes.pop((level, k), None), nodes.pop((level, k + 1), None)
+                if left is not None:
+                    if right is not None:
+                        for_pieces(left.size, partial(_add_piece, left, right), pool)
+                    nodes[level + 1, k // 2] = left
+            level, count = level + 1, (count + 1) // 2
+        total = nodes[level, 0]
+        if total is not self.g:
+            np.copyto(self.g, total)
+
+    def _vector(self, thread: int, depth: int) -> Array:
+        if (thread, depth) not in self._vectors:
+            self._vectors[thread, depth] = np.empty_like(self.g)
+        return self._vectors[thread, depth]
+
+    def _shard(self, s: int, thread: int, depth: int, fill: Any, key: tuple[int, ...]) -> float:
+        """Both passes over one shard; a part of L."""
+        mine = slice(self.bounds[s], self.bounds[s + 1])
+        place = mine.stop - mine.start, thread, depth
+        bound = self._bound.get(place) or self._bind(*place)
+        fill(mine, bound.sources)  # type: ignore[arg-type]
+        if bound.numbers.texts:
+            bound.numbers.set(*self.now)
+        if bound.generators.places:
+            bound.generators.key = (*key, s)
+        for call in bound.first:
+            call()
+        L = float(bound.L)  # type: ignore[arg-type]
+        if math.isfinite(L):
+            for call in bound.rest:
+                call()
+        return L
+
+    def _bind(self, n: int, thread: int, depth: int) -> Bound:
+        plans, memory = self.plans[n], self.memories[thread]
+        shape = replace(self.shape, n=n, y=((*self.shape.y[0][:-1], n), self.shape.y[1]))
+        sources = memory.arrays(shape) | self._arrays(plans, self._vector(thread, depth))
+        room, part = memory.room(plans.passes.nbytes), partial(part_at, self.net, self.loss)
+        bound = Bound(plans.passes, sources, arena=room, part=part)
+        self._bound[n, thread, depth] = bound
+        if plans.passes.generators:
+            bound.generators.places = plans.passes.generators
+        return bound
+
+    def _arrays(self, plans: Plans, g: Array) -> dict[str, Array]:
+        """Parameters, buffers, the vector that gradients land in, and arrays that layers keep as attributes, by name."""
+        arrays = self.net.parameters | self.net.buffers
+        if plans.landed != "phi":
+            vector = g if plans.landed == "g" else self._state()[plans.landed]
+            arrays |= {f"{plans.landed} {name}": view for name, view in views(self.net, vector).items()}
+        return arrays | {name: self._kept_array(name) for name in plans.passes.inputs if ":" in name}
+
+    def _kept_array(self, name: str) -> Array:
+        path, _, attribute = name.rpartition(":")
+        return getattr(part_at(self.net, self.loss, path), attribute)  # type: ignore[no-any-return]
+
+    def _state(self) -> dict[str, Array]:
+        rule = self.rule
+        return dict(zip(rule.slots, rule.prepare(self.net.phi), strict=True)) if rule is not None else {}  # type: ignore[attr-defined]
+
+    def update(self, alpha: float, t: int, pool: Pool | None) -> None:
+        """What the rule does once the gradient has landed."""
+        rule, phi = self.rule, self.net.phi  # type: ignore[attr-defined]
+        assert rule is not None  # noqa: S101
+        if self.main.landed != "g":
+            arrays = {"phi": phi, **self._state()}
+            for target, source, coefficient in self.moves:
+                self._rule_numbers.set(alpha, t)
+                axpy(coefficient(), arrays[source], arrays[target])
+        elif self.main.update is None:
+            rule.step(phi, self.g)
+            return
+        else:
+            state = self._state()
+            rule.clip(self.g)
+            self._play_update(state, alpha, t, pool)
+        rule.t += 1
+
+    def _play_update(self, state: dict[str, Array], alpha: float, t: int, pool: Pool | None) -> None:
+        rule, plan = self.rule, self.main.update
+        vectors = {"phi": self.net.phi, "g": self.g, **state}  # type: ignore[attr-defined]
+        for name in ("weight_decay", "l1"):
+            if name in plan.inputs:  # type: ignore[union-attr]
+                vectors[name] = rule.penalty(name)  # type: ignore[union-attr]
+        if self._update is None or any(self._update_of[name] is not array for name, array in vectors.items()):
+            self._update_of, self._update = vectors, self._bind_update(vectors)
+        self._rule_numbers.set(alpha, t)
+        bounds = self._update
+
+        def update(piece: slice) -> None:
+            for call in bounds[piece.start // PIECE].calls:
+                call()
+
+        if len(bounds) == 1:
+            update(slice(0, 1))
+        else:
+            for_pieces(self.g.size, update, pool)
+
+    def _bind_update(self, vectors: Mapping[str, Array]) -> list[Bound]:
+        """The rule on pieces of φ that stay in cache."""
+        plan, size = self.main.update, self.net.size
+        self._rule_numbers = Numbers()
+        step = size if self.main.mixes else PIECE
+        made = []
+        for start in range(0, size, step):
+            part = {name: vector[start : start + step] for name, vector in vectors.items()}
+            length = min(step, size - start)
+            made.append(Bound(plan, part, numbers=self._rule_numbers, length=length))  # type: ignore[arg-type]
+        return made
+
+
+def _add_piece(left: Array, right: Array, piece: slice) -> None:
+    np.add(left[piece], right[piece], out=left[piece])
+
+
+class Engine:
+    """Batches of one network, loss and rule: what each batch size needs, kept for the sizes that were used last."""
+
+    def __init__(self, net: Layer, loss: Loss, rule: Optimizer | None) -> None:
+        self.net, self.loss, self.rule = net, loss, rule
+        self._batches: OrderedDict[Any, Batch] = OrderedDict()
+
+    def __deepcopy__(self, memo: Any) -> Engine:
+        """An engine without batches, for the copies of its parts: those are made anew where they are needed."""
+        parts = (copy.deepcopy(part, memo) for part in (self.net, self.loss, self.rule))
+        return type(self)(*parts)
+
+    def batch(self, shape: Shape, shards: int | str, threads: int, *, land: bool = True) -> Batch:
+        """What a batch of this shape needs, for the settings as they are now."""
+        S = automatic_shards(self.net, shape.n) if isinstance(shards, str) else shards
+        clips = self.rule is not None and self.rule.clips
+        key = shape, S, threads, land, clips
+        batch = self._batches.get(key)
+        if batch is None or not batch.is_current():
+            self._batches.pop(key, None)
+            while len(self._batches) >= MOST_SIZES:
+                self._batches.popitem(last=False)
+            batch = self._batches[key] = Batch(self.net, self.loss, self.rule, shape, S, threads, land)
+        self._batches.move_to_end(key)
+        return batch
+
+
+def run_all(jobs: list[Callable[[], object]], pool: Pool | None) -> None:
+    """Run the jobs on the pool's threads, or one after another."""
+    if pool is not None and len(jobs) > 1:
+        pool.run(jobs)
+    else:
+        for job in jobs:
+            job()
+
+
+def for_pieces(size: int, function: Callable[[slice], object], pool: Pool | None) -> None:
+    """Call function(piece) for the cache-sized pieces of a vector, split over the threads where that pays."""
+    pieces = [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+    threads = pool.n if pool is not None and len(pieces) >= LEAST_PIECES else 1
+
+    def work(thread: int) -> None:
+        for piece in pieces[len(pieces) * thread // threads : len(pieces) * (thread + 1) // threads]:
+            function(piece)
+
+    run_all([partial(work, thread) for thread in range(threads)], pool)

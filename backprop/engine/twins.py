@@ -1,0 +1,323 @@
+"""Twins: the parts of a step as a trace sees them. A user's own layers, losses and rules are never touched by it.
+
+A twin is an object of the same class with stand-ins in the place of parameters, buffers, arrays and generators, and with copies of
+lists and dicts, through every attribute that is, or holds, a layer or loss. What its passes read of plain attributes is noted
+as a setting. What they read and then set, state that would go from pass to pass, is refused: it belongs in `buffers`.
+A part that does not say `traced = True` in its own class becomes `OpaqueLayer` or `OpaqueLoss`: calls of its passes, in their order.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.engine.trace import Draws, Number, Op, Trace, Value, refusal
+from backprop.layers import Gradients, Layer
+from backprop.layers.base import Arrays
+from backprop.layers.boundary import backward, forward, is_traced
+from backprop.losses import Loss
+from backprop.losses.base import slope, total
+from backprop.optimizers import Optimizer
+
+PLAIN = (int, float, complex, str, bool, type(None), tuple, list, dict, set, np.generic, np.dtype, type)
+HIDDEN = (
+    "parameters",
+    "buffers",
+    "layers",
+    "_shape",
+    "_inside",
+    "_owned",
+    "_called",
+    "_share",
+    "_phi",
+    "_mark",
+    "t",
+    "state",
+)
+
+_classes: WeakKeyDictionary[type, type] = WeakKeyDictionary()
+
+
+def twin(part: Any, trace: Trace, path: str = "", place: tuple[int, ...] = ()) -> Any:
+    """The twin of a layer or loss at this path of keys, which is `place` in numbers."""
+    if not is_traced(part) or (
+        trace.apart and isinstance(part, Layer) and not type(part).__module__.startswith("backprop.")
+    ):
+        return (OpaqueLoss if isinstance(part, Loss) else OpaqueLayer)(part, trace, path)
+    made = object.__new__(_watched(type(part)))
+    own = vars(made)
+    own["_trace"], own["_part"], own["_path"], own["_made"], own["_read"] = trace, part, path, set(), set()
+    for i, (key, child) in enumerate(_children(part).items()):
+        own.setdefault("layers", {})[key] = twin(child, trace, f"{path}{key}.", (*place, i))
+    for name, value in vars(part).items():
+        if name not in own:
+            own[name] = _stand_in(value, name, trace, path, place)
+    return made
+
+
+def _children(part: Any) -> dict[str, Layer]:
+    return part.children if isinstance(part, Layer) else {}
+
+
+def _stand_in(value: Any, name: str, trace: Trace, path: str, place: tuple[int, ...]) -> Any:
+    """What a twin has in the place of an attribute."""
+    if isinstance(value, Arrays):
+        made = StoodIn({key: trace.input(f"{path}{key}", array.shape, array.dtype) for key, array in value.items()})
+        made.aliases = value.aliases
+        return made
+    if isinstance(value, np.random.Generator):
+        return Draws(trace, f"{path}{name}", place)
+    if isinstance(value, np.ndarray):
+        return trace.input(f"{path}:{name}", value.shape, value.dtype)
+    if isinstance(value, Layer | Loss):
+        return twin(value, trace, f"{path}{name}.", (*place, 0))
+    if type(value) in (list, dict, set):
+        inside = value.values() if isinstance(value, dict) else value
+        if any(isinstance(each, Layer | Loss) for each in inside):
+            raise refusal(
+                f"{name}, a {type(value).__name__} of layers", "Make it a Composite, whose `layers` are a dict."
+            )
+        return copy.copy(value)
+    return value
+
+
+class StoodIn(Arrays):
+    """The parameters or buffers of a twin: what is assigned to one is its value after the step."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self[name][...] = value
+
+
+def _watched(kind: type) -> type:
+    """A subclass whose objects note what is read of them, and refuse state."""
+    if kind in _classes:
+        return _classes[kind]
+
+    def __getattribute__(self: Any, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name[:2] == "__" or name in HIDDEN:
+            return value
+        own = object.__getattribute__(self, "__dict__")
+        if name in own["_made"]:
+            return value
+        before = vars(own["_part"]).get(name, own)
+        if before is own and isinstance(value, PLAIN):  # of the class, or a property
+            own["_trace"].settings.setdefault((own["_path"], name), described(value))
+        elif before is not own:
+            own["_read"].add(name)
+            if not isinstance(before, Layer | Loss | np.random.Generator):
+                own["_trace"].settings.setdefault((own["_path"], name), described(before))
+        return value
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        own = object.__getattribute__(self, "__dict__")
+        if name in own["_read"] and name not in own["_made"]:
+            advice = "Keep it in `buffers`, or leave `traced` out."
+            raise refusal(f"{kind.__name__}.{name}, which a pass reads and then changes,", advice)
+        own["_made"].add(name)
+        kind.__setattr__(self, name, value)
+
+    body = {
+        "__getattribute__": __getattribute__,
+        "__setattr__": __setattr__,
+        "__module__": kind.__module__,
+        "traced": True,
+    }
+    made = _classes[kind] = type(kind.__name__, (kind,), body)
+    return made
+
+
+def described(value: Any) -> Any:
+    """A setting, to be compared later: of an array only shape and type, for its numbers are an input of the list."""
+    if isinstance(value, np.ndarray):
+        return "array", value.shape, value.dtype
+    return copy.deepcopy(value) if type(value) in (list, dict, set) else value
+
+
+def same_setting(value: Any, other: Any) -> bool:
+    """Whether a setting is what it was."""
+    if value is other:
+        return True
+    try:
+        return type(value) is type(other) and bool(value == other)
+    except Exception:
+        return False
+
+
+@dataclass
+class OpaqueLayer:
+    """A layer of one's own: one call of its forward and one of its backward."""
+
+    layer: Layer
+    trace: Trace
+    path: str
+    traced = True
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Those of the layer, for the names and shapes of its gradients."""
+        return self.layer.parameters
+
+    def forward(self, h: Value) -> Value:
+        """What `forward` returns; its shape and that of the gradients come from a copy of the layer, run on ones."""
+        probe, h = copy.deepcopy(self.layer), self.trace.value(h)
+        with np.errstate(all="ignore"):
+            f = forward(probe, np.ones(h.shape, h.dtype))
+            self.result = backward(probe, np.ones(f.shape, f.dtype))
+        made = self.trace.add("call", ("forward", self.path), (h,), f.shape, f.dtype, {})
+        self.f = made
+        return made
+
+    def backward(self, dL_df: Value) -> tuple[Value, Gradients]:
+        """What `backward` returns."""
+        dL_dh, gradients = self.result
+        add = self.trace.add
+        made = add("call", ("backward", self.path), (dL_df, self.f), np.shape(dL_dh), np.asarray(dL_dh).dtype, {})
+        found = {}
+        for name, array in gradients.items():
+            shape = (dL_df.shape[1], *np.shape(array)) if self.trace.apart else np.shape(array)
+            found[name] = add("call", ("gradient", self.path, name), (made,), shape, np.asarray(array).dtype, {})
+        return made, found  # type: ignore[return-value]
+
+
+@dataclass
+class OpaqueLoss:
+    """A loss of one's own: one call for L and one for ∂L/∂f."""
+
+    loss: Loss
+    trace: Trace
+    path: str = ""
+
+    def total(self, f: Value, y: Value, share: Value) -> Value:
+        """L."""
+        self.f = f
+        self.L = self.trace.add("call", ("total",), (f, y, share), (), f.dtype, {})
+        return self.L
+
+    def slope(self) -> Value:
+        """∂L/∂f."""
+        return self.trace.add("call", ("slope",), (self.L, self.f), self.f.shape, self.f.dtype, {})
+
+
+def total_of(loss: Any, f: Value, y: Value, share: Value) -> Value:
+    """L of a twin."""
+    return loss.total(f, y, share) if isinstance(loss, OpaqueLoss) else total(loss, f, y, share)  # type: ignore[return-value]
+
+
+def slope_of(loss: Any) -> Value:
+    """∂L/∂f of a twin."""
+    return loss.slope() if isinstance(loss, OpaqueLoss) else slope(loss)  # type: ignore[return-value]
+
+
+@dataclass
+class Step:
+    """The trace of a training step: L, ∂L/∂f, the gradients by name and ∂L/∂h, with the list they are in."""
+
+    trace: Trace
+    turn: int  # operations before this number belong to the way forward
+    f: Op
+    L: Op
+    gradients: dict[str, Op]
+    dL_dX: Op
+    kept: frozenset[Op]  # what `checkpoint=k` keeps of the way forward; empty: everything
+
+
+def trace_step(
+    net: Layer,
+    loss: Loss | None,
+    D: int,
+    n: int,
+    y: tuple[tuple[int, ...], Any],
+    weighted: bool,
+    dtype: Any,
+    *,
+    apart: bool = False,
+) -> Step:
+    """Trace both passes over n examples of D features: h (D, n), targets of a shape and type as a loss takes them.
+
+    Without a loss, the targets are ∂L/∂f, from which the way back begins. With `apart`, layers of one's own give the gradients of
+    each example.
+    """
+    trace = Trace(apart=apart)
+    own = twin(net, trace)
+    h = trace.view(trace.input("X", (n, D), dtype), ("T",))
+    targets = trace.input("y", *y)
+    s = trace.input("share", (n,) if weighted else (), dtype)
+    f, kept = _forward(net, own, h)
+    its = None if loss is None else twin(loss, trace, "loss.")
+    L = f if its is None else total_of(its, f, targets, s)
+    turn = len(trace.ops)
+    if kept:
+        kept |= set(trace.ops[trace.now(f).number :])  # the loss is small, and needed at once
+    trace.turn()
+    dL_dh, gradients = backward(own, targets if its is None else slope_of(its))
+    if trace.refused:
+        raise trace.refused
+    now = trace.now
+    return Step(trace, turn, now(f), now(L), {k: now(g) for k, g in gradients.items()}, now(dL_dh), frozenset(kept))
+
+
+def _forward(net: Layer, own: Any, h: Value) -> tuple[Value, set[Op]]:
+    """f, and what is kept where the outermost network says `checkpoint=k`: the output of every k-th layer."""
+    k = getattr(net, "checkpoint", None) if is_traced(net) else None
+    if not k:
+        return forward(own, h), set()  # type: ignore[return-value]
+    own.checkpoint  # noqa: B018  (read, and thereby noted as a setting)
+    kept = set()
+    for i, layer in enumerate(own.layers.values(), start=1):
+        h = forward(layer, h)  # type: ignore[assignment]
+        if i % k == 0 or i == len(own.layers):
+            kept.add(base(h.trace.now(h)))
+    vars(own)["_shape"] = h.shape
+    return h, kept
+
+
+def trace_infer(net: Layer, D: int, n: int, dtype: Any) -> tuple[Trace, Op]:
+    """Trace the inference pass over n examples."""
+    from backprop.layers.boundary import infer
+
+    trace = Trace()
+    f = infer(twin(net, trace), trace.view(trace.input("X", (n, D), dtype), ("T",)))  # type: ignore[arg-type]
+    return trace, trace.now(f)
+
+
+@dataclass
+class Rule:
+    """The trace of an optimizer's `move` on vectors: the new φ and the new state, by name."""
+
+    trace: Trace
+    new: dict[str, Op]
+
+
+def trace_rule(rule: Optimizer, size: int, dtype: Any) -> Rule:
+    """Trace weight decay, rule and l1 on vectors of this size."""
+    trace = Trace()
+    own = twin(rule, trace, "rule.")
+    vars(own)["t"] = Number("t")
+
+    def penalty(name: str) -> Any:
+        value = rule.penalty(name)
+        trace.settings["rule.", name] = described(getattr(rule, name))
+        return trace.input(name, (size,), dtype) if np.ndim(value) else value
+
+    vars(own)["penalty"] = penalty
+    names = ("phi", "g", *rule.slots)
+    vectors = {name: trace.input(name, (size,), dtype) for name in names}
+    own.move(Number("alpha"), *vectors.values())
+    if trace.refused:
+        raise trace.refused
+    for name in ("weight_decay", "l1"):
+        trace.settings["rule.", name] = described(getattr(rule, name))
+    return Rule(trace, {name: trace.now(value) for name, value in vectors.items() if name != "g"})
+
+
+def base(op: Op) -> Op:
+    """The operation whose memory a view looks at."""
+    while op.kind == "view":
+        op = op.inputs[0]
+    return op

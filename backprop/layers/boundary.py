@@ -1,0 +1,142 @@
+"""The boundary around a layer: what every call from outside needs, once for all layers.
+
+`net.forward(h)` checks h, makes a column of a single example, and copies: whatever the caller does with his arrays, `backward`
+gives the gradient of the last `forward`. What runs inside is the equation, `forward.plain`. A layer inside another one is called
+by `forward`, `backward` and `infer` of this module, which go straight to the equation; so do the engine's stand-ins.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array, StandIn
+
+if TYPE_CHECKING:
+    from backprop.layers.base import Gradients, Layer
+
+Equation = Callable[..., Any]
+
+
+def is_traced(part: object) -> bool:
+    """Whether this very class, not one it inherits from, promises that each pass makes the same NumPy calls.
+
+    A subclass of one's own is taken for what it is, an unknown. (`replays` was the word of version 0.1.)
+    """
+    said = vars(type(part))
+    return bool(said.get("traced", said.get("replays", False))) and not vars(part).keys() & {"forward", "backward"}
+
+
+def forward(layer: Layer, h: Array) -> Array:
+    """f (D_out, N) of a layer inside another one."""
+    f = _run(layer, layer.forward, h)
+    if not is_traced(layer):
+        checks.forward_result(layer, f, h)
+    vars(layer)["_shape"] = f.shape
+    return f
+
+
+def backward(layer: Layer, dL_df: Array) -> tuple[Array, Gradients]:
+    """(dL_dh, gradients) of a layer inside another one."""
+    result = _run(layer, layer.backward, dL_df)
+    return result if is_traced(layer) else checks.backward_result(layer, result)
+
+
+def infer(layer: Layer, h: Array) -> Array:
+    """f (D_out, N) of a layer inside another one, in inference."""
+    equation = getattr(layer.infer, "plain", None)
+    return equation(layer, h) if equation else layer.infer(h)
+
+
+def _run(layer: Layer, method: Equation, array: Array) -> Any:
+    """Run the equation of a pass; what it calls of its parent class goes straight to the equation, too."""
+    equation, own = getattr(method, "plain", None), vars(layer)
+    if equation is None:  # a function that somebody put on this very object
+        return method(array)
+    before = own.get("_inside", False)
+    own["_inside"] = True
+    try:
+        return equation(layer, array)
+    finally:
+        own["_inside"] = before
+
+
+def around_forward(equation: Equation) -> Equation:
+    """`forward` as it is called from outside."""
+
+    @wraps(equation)
+    def call(self: Layer, h: Array) -> Array:
+        own = vars(self)
+        if own["_inside"] or isinstance(h, StandIn):
+            return equation(self, h)
+        array = checks.columns(self, "forward", h)
+        own["_shape"] = None
+        f = _run(self, call.__get__(self), np.array(array if array.ndim == 2 else array[:, None]))
+        f = np.array(checks.forward_result(self, f, array))
+        f = f if array.ndim == 2 else f[:, 0]
+        own["_shape"] = f.shape
+        return f
+
+    call.plain = equation  # type: ignore[attr-defined]
+    return call
+
+
+def around_backward(equation: Equation) -> Equation:
+    """`backward` as it is called from outside."""
+
+    @wraps(equation)
+    def call(self: Layer, dL_df: Array) -> tuple[Array, Gradients]:
+        own = vars(self)
+        if own["_inside"] or isinstance(dL_df, StandIn):
+            return equation(self, dL_df)
+        array = checks.gradient(self, dL_df, own.get("_shape"))
+        result = _run(self, call.__get__(self), np.array(array if array.ndim == 2 else array[:, None]))
+        dL_dh, gradients = checks.backward_result(self, result)
+        return np.array(dL_dh if array.ndim == 2 else dL_dh[:, 0]), self._handed_out(gradients)
+
+    call.plain = equation  # type: ignore[attr-defined]
+    return call
+
+
+def around_infer(equation: Equation) -> Equation:
+    """`infer` as it is called from outside."""
+
+    @wraps(equation)
+    def call(self: Layer, h: Array) -> Array:
+        if isinstance(h, StandIn):
+            return equation(self, h)
+        array = checks.columns(self, "infer", h)
+        f = equation(self, array if array.ndim == 2 else array[:, None])
+        f = f if array.ndim == 2 else f[:, 0]
+        return np.array(f) if np.may_share_memory(f, array) else f
+
+    call.plain = equation  # type: ignore[attr-defined]
+    return call
+
+
+def beside(layer: Any) -> Any:
+    """The same layer, with caches, buffers and randomness of its own; only the parameters are shared."""
+    twin = object.__new__(type(layer))
+    parameters = list(vars(layer)["parameters"].values()) if "parameters" in vars(layer) else []
+    for name, value in vars(layer).items():
+        vars(twin)[name] = value if name == "parameters" or any(value is array for array in parameters) else _own(value)
+    return twin
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, np.random.Generator | np.ndarray):
+        return copy.deepcopy(value)
+    if hasattr(value, "forward") and hasattr(value, "backward"):
+        return beside(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(_own, value))
+    if isinstance(value, dict):
+        twin = copy.copy(value)
+        twin.update({key: _own(each) for key, each in value.items()})
+        return twin
+    return value

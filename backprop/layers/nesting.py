@@ -1,0 +1,134 @@
+"""A layer as a part of a network: where its parameters lie, which layers are inside it, how their widths and randomness go together.
+
+These are functions and not methods, because nobody who reads or writes a layer needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+
+if TYPE_CHECKING:
+    from backprop.layers.base import Layer
+
+
+def write(name: str, place: Array, value: Any) -> None:
+    """Copy a value into the place that a parameter or buffer has. Raises TypeError or ValueError for what does not fit."""
+    array = np.asarray(value)
+    if array is place:
+        return
+    if array.dtype.kind not in ("fiubc" if place.dtype.kind == "c" else "fiub"):
+        raise TypeError(checks.message(name, "real numbers", f"an array of dtype {array.dtype}"))
+    if array.shape != place.shape:
+        advice = "Pass its transpose." if array.shape == place.shape[::-1] else "It keeps its shape for good."
+        raise ValueError(checks.message(name, f"shape {place.shape}", f"shape {array.shape}", advice))
+    place[...] = array
+
+
+def place(layer: Layer, arrays: Mapping[str, Array]) -> None:
+    """Have these arrays, views of a network's φ, as the parameters of a layer without children, for good.
+
+    A parameter that the layer also keeps as an attribute is moved along. Raises ValueError if `parameters` are not arrays that
+    it keeps.
+    """
+    own = vars(layer)
+    held = own["parameters"]
+    if held.keys() != arrays.keys() or layer.parameters is not held:
+        expected = "parameters in self.parameters"
+        raise ValueError(checks.message(layer.label, expected, "arrays that are made anew at each look"))
+    for name in [name for name, value in own.items() if isinstance(value, np.ndarray)]:
+        key = next((key for key, array in held.items() if array is own[name]), None)
+        if key is not None:
+            del own[name]
+            held.aliases[name] = key
+    held.placed = False
+    held.update(arrays)
+    held.placed = own["buffers"].placed = True
+
+
+def adopt(layer: Layer, name: str, array: Array) -> None:
+    """Have `array` as the parameter of this name, in a layer that is being put together."""
+    held = vars(layer)["parameters"]
+    before = held[name]
+    dict.__setitem__(held, name, array)
+    for attribute, value in list(vars(layer).items()):
+        if value is before:
+            vars(layer)[attribute] = array
+
+
+def release(layer: Layer) -> None:
+    """Belong to no network any more; the layers of a network stay in it."""
+    vars(layer)["_owned"] = False
+    if hasattr(layer, "phi"):
+        return
+    for held in (vars(layer)["parameters"], vars(layer)["buffers"]):
+        held.placed = False
+    for child in layer.children.values():
+        release(child)
+
+
+def leaves(layer: Layer) -> Iterator[Layer]:
+    """The layers without children, in the order of φ."""
+    if not layer.children:
+        yield layer
+    for child in layer.children.values():
+        yield from leaves(child)
+
+
+def views(layer: Layer, flat: Array) -> dict[str, Array]:
+    """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
+    found, start = {}, 0
+    for name, array in layer.parameters.items():
+        found[name] = flat[..., start : start + array.size].reshape(flat.shape[:-1] + array.shape)
+        start += array.size
+    return found
+
+
+def chain(layer: Layer, width: int | None) -> int | None:
+    """Rows of f for an h of `width` rows; None is unknown. Raises ValueError if they cannot chain."""
+    if hasattr(layer, "chain"):
+        return layer.chain(width)  # type: ignore[no-any-return]
+    if width is not None and layer.in_features is not None and width != layer.in_features:
+        expected, got = f"{layer.in_features} input features", f"{width} from the layer before it"
+        advice = "Each layer takes as many features as the one before it returns."
+        raise ValueError(checks.message(layer.label, expected, got, advice))
+    if layer.keeps_width:
+        return width if width is not None else layer.in_features
+    return layer.out_features
+
+
+def frozen(layer: Layer) -> Layer:
+    """The layer as `infer` computes it, as an independent copy with a `forward` and a `backward`: no randomness, no batch.
+
+    Dropout becomes the identity, BatchNorm the affine map of its running statistics; a layer of one's own what its own method
+    `frozen` returns; most layers are merely copied.
+    """
+    return layer.frozen() if hasattr(layer, "frozen") else layer.copy()  # type: ignore[no-any-return]
+
+
+def reseed(layer: Layer, *key: int) -> None:
+    """Start the randomness of the next forward pass from `key`.
+
+    A layer of one's own may say how, in a method `reseed(*key)`; else the generators it keeps as attributes are set.
+    """
+    if hasattr(type(layer), "reseed") and not layer.children:
+        layer.reseed(*key)
+        return
+    for name, value in vars(layer).items():
+        if isinstance(value, np.random.Generator):
+            vars(layer)[name] = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    for i, child in enumerate(layer.children.values()):
+        reseed(child, *key, i)
+
+
+def draws(layer: Layer) -> bool:
+    """Whether a forward pass draws random numbers."""
+    return any(
+        hasattr(type(leaf), "reseed") or any(isinstance(value, np.random.Generator) for value in vars(leaf).values())
+        for leaf in leaves(layer)
+    )
