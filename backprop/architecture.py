@@ -250,7 +250,7 @@ class _Builder:
             self.fill(made, prefix)
         if hasattr(made, "phi") and self.dtypes:
             if not children:  # it has made its layers itself, and they have other arrays now
-                made._bind(np.empty(made.size, max(self.dtypes)))
+                made.bind(np.empty(made.size, max(self.dtypes)))
             if self.dtypes != {made.phi.dtype}:
                 raise _error(f"parameters of {made.phi.dtype}", sorted(dtype.name for dtype in self.dtypes))
         return made

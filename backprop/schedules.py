@@ -138,6 +138,10 @@ class WarmUp(Schedule):
             return self.after(0) * (t + 1) / (self.steps + 1)
         return self.after(t - self.steps)
 
+    def serve(self, owner: object) -> None:
+        """What comes after is that of one optimizer."""
+        self.after.serve(owner)
+
     def observe(self, loss: float) -> None:
         """Pass the loss on to `after`."""
         self.after.observe(loss)

@@ -70,7 +70,7 @@ class Sequential(Chain):
         self._claim()
         if generator is not None:
             self.initialize(generator)
-        self._bind(np.empty(self.size, kind))
+        self.bind(np.empty(self.size, kind))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "checkpoint" and value is not None:
@@ -102,8 +102,8 @@ class Sequential(Chain):
     def phi(self, value: Any) -> None:
         write(f"{self.label}.phi", self.phi, value)
 
-    def _bind(self, phi: Array) -> None:
-        """Move the parameters into `phi` (P,), which becomes the network's φ."""
+    def bind(self, phi: Array) -> None:
+        """Move the parameters into `phi` (P,), of any type, which becomes the network's φ."""
         parts = views(self, phi)
         for name, array in self.parameters.items():
             parts[name][...] = array
@@ -128,12 +128,6 @@ class Sequential(Chain):
             self._pass_on(child, phi[start : start + size])
             start += size
 
-    def in_dtype(self, dtype: Any) -> Self:
-        """A copy whose φ is of another type: float32, float64, or complex for the complex step."""
-        twin = self.copy()
-        twin._bind(np.empty(self.size, dtype))
-        return twin
-
     def views(self, flat: Array) -> dict[str, Array]:
         """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
         return views(self, flat)
@@ -148,7 +142,7 @@ class Sequential(Chain):
         twin = super().frozen()
         for layer in twin.layers.values():
             vars(layer)["_owned"] = True
-        twin._bind(np.empty(twin.size, self.phi.dtype))
+        twin.bind(np.empty(twin.size, self.phi.dtype))
         return twin
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -143,7 +143,9 @@ def network(units: Sequence[int], activation: Any, dropout: Any, random: Any, dt
 
 def in_dtype(net: Sequential, dtype: Any) -> Sequential:
     """A copy of a network whose φ has another dtype."""
-    return net.in_dtype(dtype)
+    twin = net.copy()
+    twin.bind(np.empty(net.size, dtype))
+    return twin
 
 
 def take_over(net: Sequential, trained: Sequential) -> None:

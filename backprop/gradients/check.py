@@ -122,7 +122,7 @@ def _measure(problem: Problem, max_entries: int | None, seed: int, inputs: str) 
         fresh = problem.fresh()
         net = fresh.net
         h: Array = problem.h.astype(dtype)
-        net._bind(np.empty(net.size, dtype))
+        net.bind(np.empty(net.size, dtype))
 
         def evaluate() -> complex:
             reseed(net, 0)

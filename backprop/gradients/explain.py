@@ -120,7 +120,7 @@ def explain(net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Arra
     checks.finite("explain", "X", X)
     w = None if sample_weight is None else checks.weights("explain", sample_weight, len(X))
     net, loss = net.copy(), copy.deepcopy(loss)
-    net._bind(np.empty(net.size))
+    net.bind(np.empty(net.size))
     layers = list(_named(net))
     x = X.T.astype(np.float64)
     forward, f = _forward(layers, x)

@@ -119,7 +119,7 @@ def independent(net: Layer, dtype: Any = None) -> Sequential:
     """A copy of a network, or a network of a copy of this layer (in float64), with φ in `dtype`."""
     own = net.copy() if isinstance(net, Sequential) else Sequential(net.copy(), dtype="float64")
     if dtype is not None and own.phi.dtype != dtype:
-        own._bind(np.empty(own.size, dtype))
+        own.bind(np.empty(own.size, dtype))
     return own
 
 

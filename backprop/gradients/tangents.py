@@ -214,7 +214,8 @@ class ByComplexNumbers(Products):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.epsilon = EPSILON[problem.dtype]
-        self.net = problem.net.in_dtype(np.result_type(problem.dtype, np.complex64))
+        self.net = problem.net.copy()
+        self.net.bind(np.empty(self.net.size, np.result_type(problem.dtype, np.complex64)))
         self.loss = copy.copy(problem.loss)
         for layer, h in _own_layers(problem):
             # Beside h, too: where several entries stand at a kink, as many zeros do, no difference confirms anything.
@@ -321,7 +322,8 @@ def _moving_layer(layer: Layer, h: Array) -> Moved:
 
     @cache
     def moved(t: complex) -> list[complex]:
-        twin = Sequential(layer.copy(), dtype="float64").in_dtype(np.result_type(np.float64, type(t)))
+        twin = Sequential(layer.copy(), dtype="float64")
+        twin.bind(np.empty(twin.size, np.result_type(np.float64, type(t))))
         twin.phi[...] = phi + t * _direction(phi, 0)
         reseed(twin, 0)
         f = boundary.forward(twin, h + t * _direction(h, 1))
