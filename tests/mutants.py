@@ -44,33 +44,33 @@ class SigmoidSlopeAtH(bp.Sigmoid):
     """σ' = f (1 − f), written with h."""
 
     def backward(self, dL_df):
-        return dL_df * self._h * (1 - self._h), {}
+        return dL_df * self.h * (1 - self.h), {}
 
 
 class TanhSlopeAtH(bp.Tanh):
     """1 − f², written with h."""
 
     def backward(self, dL_df):
-        return dL_df * (1 - self._h**2), {}
+        return dL_df * (1 - self.h**2), {}
 
 
 class SlopeAtTheOutput(bp.Softplus):
     """a'[a[h]] instead of a'[h]."""
 
     def backward(self, dL_df):
-        return dL_df / (1 + np.exp(-self._f)), {}
+        return dL_df / (1 + np.exp(-self.f)), {}
 
 
 class IndicatorInverted(bp.ReLU):
     def backward(self, dL_df):
-        return dL_df * (self._f.real <= 0), {}
+        return dL_df * (self.f.real <= 0), {}
 
 
 class TermForgotten(bp.Tanh):
     """The slope is 1 − f², here 1."""
 
     def backward(self, dL_df):
-        return dL_df * (1 - 2 * self._f**2), {}
+        return dL_df * (1 - 2 * self.f**2), {}
 
 
 class StaleCache(bp.Tanh):
@@ -96,8 +96,8 @@ class CacheUsedUp(bp.Tanh):
     """Multiplies its cache in place: right once, wrong the second time."""
 
     def backward(self, dL_df):
-        self._f *= self._f
-        return dL_df * (1 - self._f), {}
+        self.f *= self.f
+        return dL_df * (1 - self.f), {}
 
 
 class MaskDrawnAgain(bp.Dropout):
@@ -227,7 +227,7 @@ class MissingBranch(bp.FanOut):
     """Forgets that h reaches the loss along every branch."""
 
     def backward(self, dL_df):
-        start = self._rows[0]
+        start = self.rows[0]
         gradients = self.backward_child("1", dL_df[start:])[1]
         dL_dh, first = self.backward_child("0", dL_df[:start])
         return dL_dh, first | gradients
@@ -236,7 +236,7 @@ class MissingBranch(bp.FanOut):
 class BranchTwice(bp.FanOut):
     def backward(self, dL_df):
         dL_dh, gradients = super().backward(dL_df)
-        return dL_dh + self.backward_child("1", dL_df[self._rows[0] :])[0], gradients
+        return dL_dh + self.backward_child("1", dL_df[self.rows[0] :])[0], gradients
 
 
 class NoShortcut(bp.Residual):
@@ -272,15 +272,15 @@ class LeakForgotten(bp.LeakyReLU):
     """Blocks where it should let a little through."""
 
     def backward(self, dL_df):
-        return dL_df * (self._h.real > 0), {}
+        return dL_df * (self.h.real > 0), {}
 
 
 class SlopeOfAnApproximation(bp.GELU):
     """The slope of h σ(1.702 h), which is close to h Φ(h) and no more."""
 
     def backward(self, dL_df):
-        sigma = 1 / (1 + np.exp(-1.702 * self._h))
-        return dL_df * (sigma + 1.702 * self._h * sigma * (1 - sigma)), {}
+        sigma = 1 / (1 + np.exp(-1.702 * self.h))
+        return dL_df * (sigma + 1.702 * self.h * sigma * (1 - sigma)), {}
 
 
 class FirstFeatureForgotten(bp.Tanh):
@@ -329,15 +329,15 @@ class GammaTakesH(bp.LayerNorm):
 class MeanForgotten(bp.BatchNorm):
     """Leaves out what a change of h does through the mean."""
 
-    def through(self, dL_dz, z, sigma):
-        return (dL_dz - z * self._mean(z * dL_dz)) / sigma
+    def through(self, dL_dz):
+        return (dL_dz - self.z * self.mean(self.z * dL_dz)) / self.sigma
 
 
 class DeviationForgotten(bp.LayerNorm):
     """Leaves out what a change of h does through the standard deviation."""
 
-    def through(self, dL_dz, z, sigma):
-        return (dL_dz - self._mean(dL_dz)) / sigma
+    def through(self, dL_dz):
+        return (dL_dz - self.mean(dL_dz)) / self.sigma
 
 
 class Squares(bp.Loss):
@@ -372,12 +372,12 @@ class ValueDividedByOutputs(Squares):
 
 
 class SumForMean(Squares):
-    def slope(self):
-        return super().slope() * self.d.shape[1]
+    def backward(self):
+        return super().backward() * self.d.shape[1]
 
 
 class WeightsForgotten(Squares):
-    def slope(self):
+    def backward(self):
         return 2 * self.d / self.d.shape[1]
 
 
@@ -385,7 +385,7 @@ class SlopeUnclipped(bp.Huber):
     """The slope of the parabola, also where the loss is a straight line."""
 
     def dell_df(self):
-        return self._d.copy()
+        return self.d.copy()
 
 
 class SignOfTheDifference(Squares):
@@ -410,7 +410,7 @@ class TargetTwice(bp.CrossEntropy):
     """P − 2y."""
 
     def dell_df(self):
-        return self._p - 2 * self._y
+        return self.exp_z / self.normalizer - 2 * self.y
 
 
 def between(*layers, dtype="float64"):
@@ -486,7 +486,7 @@ MUTANTS = {
     "the cache used up": Mutant(of_layer(CacheUsedUp), "state changed between forward and backward", ""),
     "the mask drawn again": Mutant(of_layer(MaskDrawnAgain), "state changed between forward and backward", ""),
     "the input written over": Mutant(
-        of_layer(lambda: bp.Sequential(bp.Tanh(), WritesOverItsInput())), "writes over its input"
+        of_layer(lambda: bp.Sequential(bp.Exp(), WritesOverItsInput())), "writes over its input"
     ),
     "NaN": Mutant(of_layer(NotANumber), "NaN"),
     "the last example forgotten": Mutant(of_layer(LastExampleForgotten), "wrong in example 4 alone"),

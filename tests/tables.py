@@ -10,27 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from helpers import Scale
 from numpy.testing import assert_allclose
 
 import backprop as bp
+from backprop.layers.nesting import reseed
 
 STEP = 1e-30
 SEED = 3  # reseeding before each forward pass freezes Dropout
-
-
-class Scale(bp.Layer):
-    """A layer as a user writes one: forward, backward, and nothing else."""
-
-    def __init__(self, features):
-        self.parameters["omega"] = np.ones(features)
-
-    def forward(self, h):
-        self.h = h
-        return (self.parameters["omega"] * h.T).T
-
-    def backward(self, dL_df):
-        dL_domega = (dL_df * self.h).reshape(len(self.h), -1).sum(axis=1)
-        return (self.parameters["omega"] * dL_df.T).T, {"omega": dL_domega}
 
 
 def swish(v):
@@ -88,15 +75,10 @@ def network(name: str, D: int = 4, dtype: str = "float64") -> bp.Sequential:
     return net
 
 
-def draws(net: bp.Layer) -> bool:
-    """Whether a forward pass is random."""
-    return any(isinstance(leaf, bp.Dropout) for leaf in net.leaves())
-
-
-def forward(net: bp.Layer, h: np.ndarray) -> np.ndarray:
+def forward(layer: bp.Layer, h: np.ndarray) -> np.ndarray:
     """A forward pass with the frozen mask."""
-    net.reseed(SEED)
-    return net.forward(h)
+    reseed(layer, SEED)
+    return layer.forward(h)
 
 
 def spread(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

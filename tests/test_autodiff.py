@@ -612,7 +612,7 @@ ERRORS_OF_LAYERS = {
     "another shape": (
         lambda: bp.Elementwise(lambda v: v.sum()).forward(np.ones(2)),
         ValueError,
-        r"returns the shape of its argument, \(2,\), got shape \(\)",
+        r"returns the shape of its argument, \(2, 1\), got shape \(\)",
     ),
     "complex numbers": (
         lambda: bp.Elementwise(lambda v: v * 1j).forward(np.ones(2)),

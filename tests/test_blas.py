@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from backprop import blas
-from backprop.blas import Landing, axpy, norm, prepare, product
+from backprop.engine import blas
+from backprop.engine.blas import axpy, prepare, product
+from backprop.functions import all_finite, norm
 
 TOLERANCE = {"f": 2e-5, "d": 1e-13, "D": 1e-13, "F": 2e-5}
 
@@ -306,79 +307,17 @@ class TestAllFinite:
     def test_vectors(self, n, order, dtype, data):
         x = VECTORS[order](n, dtype)
         x[...] = np.random.default_rng(n).standard_normal(n)
-        assert blas.all_finite(x)
+        assert all_finite(x)
         if n:
             x[data.draw(st.integers(0, n - 1))] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-            assert not blas.all_finite(x)
+            assert not all_finite(x)
 
     @pytest.mark.parametrize(("dtype", "large"), [("f", 3e38), ("d", 1e308)])
     def test_large_is_finite(self, dtype, large):
         x = np.full(100, large, dtype)
-        assert blas.all_finite(x)
+        assert all_finite(x)
         x[7] = np.nan
-        assert not blas.all_finite(x)
-
-
-class TestLanding:
-    """target ← scale · gradient + keep · target, and the target is what is returned."""
-
-    @pytest.mark.parametrize("dtype", ["f", "d", "D"])
-    @pytest.mark.parametrize("scale", [1.0, -0.1])
-    @pytest.mark.parametrize("keep", [0.0, 1.0, 0.9])
-    @pytest.mark.parametrize("n", [None, 1, 6])
-    def test_outer_sum_and_add(self, dtype, scale, keep, n):
-        generator = np.random.default_rng(0)
-        shape = () if n is None else (n,)
-        dL_df, h = (generator.standard_normal((d, *shape)).astype(dtype) for d in (4, 3))
-        columns = dL_df.reshape(4, -1), h.reshape(3, -1)
-        gradients = {"outer": columns[0] @ columns[1].T, "sum": columns[0].sum(axis=1)}
-        calls = {"outer": lambda to: to.outer(dL_df, h), "sum": lambda to: to.sum(dL_df)}
-        for name, gradient in gradients.items():
-            for call in (calls[name], lambda to, gradient=gradient: to.add(gradient)):
-                target = generator.standard_normal(gradient.shape).astype(dtype)
-                expected = scale * gradient + keep * target
-                if keep == 0:
-                    target[...] = np.nan
-                assert call(Landing(target, scale, keep)) is target
-                assert_allclose(target, expected, rtol=1e-5, atol=1e-5)
-
-    def test_without_a_target_the_gradient_is_a_new_array(self):
-        dL_df, h = np.arange(8.0).reshape(4, 2), np.arange(6.0).reshape(3, 2)
-        first, second = (Landing().outer(dL_df, h) for _ in range(2))
-        assert first is not second
-        assert_array_equal(first, dL_df @ h.T)
-        vector = np.arange(4.0)
-        total = Landing().sum(vector)
-        assert_array_equal(total, vector)
-        assert not np.shares_memory(total, vector)
-
-    def test_a_gradient_that_is_already_in_its_place(self):
-        target = np.arange(3.0)
-        assert Landing(target, keep=0.0).add(target) is target
-        assert_array_equal(target, np.arange(3.0))
-
-    def test_arguments_are_not_changed(self):
-        dL_df, h = np.arange(8.0).reshape(4, 2), np.arange(6.0).reshape(3, 2)
-        before = dL_df.copy(), h.copy()
-        to = Landing(np.ones((4, 3)), -0.1, 1.0)
-        to.outer(dL_df, h)
-        Landing(np.ones(4), -0.1, 1.0).sum(dL_df)
-        assert_array_equal(dL_df, before[0])
-        assert_array_equal(h, before[1])
-
-
-PROGRAM = """
-import os, sys
-import numpy
-from backprop import blas
-before = dict(os.environ)
-late = not any(name.partition(".")[0] == "scipy" for name in sys.modules)
-blas.load()
-same = dict(os.environ) == before
-from threadpoolctl import threadpool_info
-found = [info for info in threadpool_info() if "scipy" in info["filepath"].split(os.sep)[-2]]
-print(found[0].get("architecture") if found else "none", late, same)
-"""
+        assert not all_finite(x)
 
 
 class TestLoad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -71,9 +72,9 @@ class Counting(bp.Optimizer):
         super().__init__(learning_rate)
         self.gain, self.turns = gain, 0
 
-    def finish(self, phi, for_pieces=None):
+    def step(self, phi, dL_dphi):
         self.turns += 1
-        super().finish(phi, for_pieces)
+        super().step(phi, dL_dphi)
 
     def update(self, alpha, phi, g, *state):
         (s,) = state
@@ -476,7 +477,7 @@ class TestControlC:
         trainer, net = trainer_of(), network()
         at_step(trainer, 9, interrupt)
         trainer.fit(X, y, epochs=2, verbose=0)
-        phi, w = trainer.net.phi.copy(), None
+        phi, w, optimizer = trainer.net.phi.copy(), None, copy.deepcopy(trainer.optimizer)
         if other == "X":
             X = 2 * X
         elif other == "y":
@@ -490,7 +491,7 @@ class TestControlC:
         (record,) = trainer.fit(X, y, epochs=1, sample_weight=w, verbose=0)
         net.phi[...] = phi
         twin = trainer_of(net, batch_size=trainer.batch_size, seed=trainer.seed)
-        twin.epochs_done, twin.optimizer = 1, trainer.optimizer
+        twin.epochs_done, twin.optimizer = 1, optimizer
         assert record.epoch == 2
         assert trainer.optimizer.t == 9 + -(-N // trainer.batch_size)  # all batches, not those that were left
 
@@ -577,14 +578,14 @@ class TestMachine:
     def test_the_first_difference_is_told(self, name, tmp_path, monkeypatch):
         trainer = trainer_of()
         trainer.save(tmp_path / "run")
-        there = checkpoint.machine(trainer)
-        monkeypatch.setattr(checkpoint, "machine", lambda trainer: there | {name: "0.0"})
+        there = checkpoint.machine(trainer.settings)
+        monkeypatch.setattr(checkpoint, "machine", lambda settings: there | {name: "0.0"})
         with pytest.warns(UserWarning, match=f"{name} {there[name]}, as where it was saved, got 0.0") as caught:
             bp.Trainer.resume(tmp_path / "run")
         assert caught[0].filename == __file__
 
     def test_names_the_library_and_its_kernel(self):
-        found = checkpoint.machine(trainer_of())
+        found = checkpoint.machine(trainer_of().settings)
         blas = [value for name, value in found.items() if name.startswith("BLAS of")]
         assert blas
         assert all(len(value.split()) == 3 for value in blas if value.startswith("openblas"))

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 from tables import LAYERS, LOSSES, Scale, spread
 
 import backprop as bp
+from backprop.layers.nesting import views
 
 N, D = 6, 3
 WEIGHTS = np.array([0.0, 1.0, 2.0, 0.5, 3.0, 1.0])
@@ -236,7 +237,7 @@ class TestHessianProduct:
         layer = bp.Linear(D, 2)
         v = direction(layer)
         x = rows(1)
-        f = layer.views(v)["omega"] @ x[0] + v[:2]
+        f = views(layer, v)["omega"] @ x[0] + v[:2]
         found = bp.hessian_product(layer, bp.LeastSquares(), x, np.ones((1, 2)), v)
         assert_allclose(found, np.concatenate([2 * f, np.outer(2 * f, x[0]).ravel()]), rtol=1e-12)
 

@@ -10,27 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import Scale
 from numpy.testing import assert_allclose, assert_array_equal
 
 import backprop as bp
-from backprop.training.shards import GROUPS, automatic_shards
-from backprop.training.threads import Pool, _blas_libraries, _quota, blas_threads, cores
+from backprop.engine.step import automatic_shards
+from backprop.engine.threads import Pool, _blas_libraries, _quota, blas_threads, cores
 
 D, K, N = 6, 3, 50
-
-
-class Scale(bp.Layer):
-    """A layer of one's own, which knows nothing of replicas and landings."""
-
-    def __init__(self, features):
-        self.parameters["omega"] = np.full((features, 1), 1.5)
-
-    def forward(self, h):
-        self.h = h
-        return self.parameters["omega"] * h
-
-    def backward(self, dL_df):
-        return self.parameters["omega"] * dL_df, {"omega": (dL_df * self.h).sum(axis=1, keepdims=True)}
 
 
 class Quartic(bp.Loss):
@@ -368,23 +355,36 @@ def test_activation_memory_is_that_of_a_shard():
         tracemalloc.stop()
         return peak
 
-    assert arrays(8192, 32) < 1.5 * arrays(256, 1) + 8 * GROUPS * 4 * 40_000
+    assert arrays(8192, 32) < 1.5 * arrays(256, 1) + 6 * 4 * 40_000  # log₂ 32 + 1 vectors
 
 
 def test_a_worker_s_exception_arrives_with_its_traceback():
-    class Faulty(Scale):
+    def fail():
+        raise ZeroDivisionError("from a worker")
+
+    with Pool(2) as pool, pytest.raises(ZeroDivisionError, match="from a worker") as caught:
+        pool.run([lambda: None, fail])
+    assert any(entry.name == "fail" for entry in caught.traceback)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
+
+
+def test_a_layer_of_ones_own_sees_one_shard_after_the_other_in_one_thread():
+    seen = []
+
+    class Watched(Scale):
         def forward(self, h):
-            if threading.current_thread() is not threading.main_thread():
-                raise ZeroDivisionError("from a worker")
+            seen.append(("forward", threading.current_thread().name, h.shape[1]))
             return super().forward(h)
 
+        def backward(self, dL_df):
+            seen.append(("backward", threading.current_thread().name, dL_df.shape[1]))
+            return super().backward(dL_df)
+
     X, y = data()
-    net = bp.Sequential(bp.Linear(D, 5), Faulty(5), bp.Linear(5, K), seed=0)
-    trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N, shards=2, threads=2)
-    with pytest.raises(ZeroDivisionError, match="from a worker") as caught:
-        trainer.fit(X, y, epochs=1, verbose=0)
-    assert any(entry.name == "forward" for entry in caught.traceback)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("backprop")]
+    net = bp.Sequential(bp.Linear(D, 5), Watched(5), bp.Linear(5, K), seed=0)
+    bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N, shards=2, threads=2).fit(X, y, epochs=2, verbose=0)
+    main = threading.main_thread().name
+    assert seen == [(pass_, main, N // 2) for pass_ in ("forward", "backward")] * 4
 
 
 def test_one_blas_has_threads_the_others_one():
@@ -402,6 +402,7 @@ def test_blas_threads_come_back_after_trainings_that_overlap():
     first, second = blas_threads(1), blas_threads(3)
     with first:
         second.__enter__()
+        assert all(library.num_threads == 1 for library in _blas_libraries())  # the least counts
     assert any(library.num_threads == 3 for library in _blas_libraries())
     second.__exit__(None, None, None)
     assert [library.num_threads for library in _blas_libraries()] == before
@@ -419,6 +420,30 @@ def test_a_pool_runs_and_raises():
         assert sorted(found) == [0, 1, 2]
         with pytest.raises(ZeroDivisionError):
             pool.run([lambda: None, lambda: 1 / 0])
+
+
+def test_blas_threads_are_set_from_any_thread():
+    """threadpoolctl 3.8 ignores all threads but the first that set any."""
+    seen = []
+
+    def work():
+        with blas_threads(1):
+            seen.extend(library.num_threads for library in _blas_libraries())
+
+    with blas_threads(2):
+        pass
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert set(seen) == {1}
+
+
+def test_the_same_bits_in_any_thread():
+    found = [trained(1, shards=1)]
+    thread = threading.Thread(target=lambda: found.append(trained(1, shards=1)))
+    thread.start()
+    thread.join()
+    assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
@@ -477,5 +502,5 @@ def test_user_arrays_survive_training():
     twin.forward(X.T)
     d = np.ones((K, N))
     expected = twin.backward(d)[1]["0.beta"]
-    net.phi[...] = twin.phi  # the trainer's replicas left the caches of `net` alone
+    net.phi[...] = twin.phi  # training left the caches of `net` alone
     assert_allclose(net.backward(d)[1]["0.beta"], expected, rtol=1e-12)

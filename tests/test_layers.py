@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from helpers import Scale
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from tables import LAYERS, SEED, assert_close, complex_step, draws, forward, network, spread
+from tables import LAYERS, SEED, assert_close, complex_step, forward, network, spread
 
 import backprop as bp
-from backprop.blas import Landing
+from backprop.layers.nesting import draws, reseed
 
 COUPLED = [name for name in LAYERS if network(name).couples_examples]
 RANDOM = [name for name in LAYERS if draws(network(name))]
@@ -213,6 +214,176 @@ class TestInfer:
         assert_array_equal(gradients.dL_dphi, dL_dphi)
 
 
+class TestCallersArrays:
+    """What is done with the arrays of a call reaches no later one."""
+
+    @every_layer
+    @pytest.mark.parametrize("shape", [(4,), (4, 3)], ids=str)
+    @pytest.mark.parametrize("alone", [False, True], ids=["in a network", "by itself"])
+    def test_backward_is_the_gradient_of_the_last_forward(self, name, shape, alone):
+        layer, h = network(name), spread(shape)
+        layer = layer[0] if alone else layer
+        _, dL_df, dL_dh, dL_dphi = passes(layer, h)
+        f = forward(layer, h)
+        f *= 2
+        h[...] = 0
+        for _ in range(2):
+            given = dL_df.copy()
+            again, gradients = layer.backward(given)
+            assert_array_equal(again, dL_dh)
+            assert_array_equal(flat(gradients), dL_dphi)
+            for array in (given, again, *gradients.values()):
+                array[...] = np.nan
+
+    @every_layer
+    @pytest.mark.parametrize("shape", [(4,), (4, 3)], ids=str)
+    def test_what_infer_returns_is_the_callers(self, name, shape):
+        net, h = network(name), spread(shape)
+        expected = net.infer(h)
+        f = net.infer(h)
+        assert not np.may_share_memory(f, h)
+        f[...] = np.nan
+        assert_array_equal(h, spread(shape))
+        assert_array_equal(net.infer(h), expected)
+
+
+class Doubled:
+    """Twice a layer, by the passes of the class above."""
+
+    def forward(self, h):
+        assert h.ndim == 2
+        return 2 * super().forward(h)
+
+    def backward(self, dL_df):
+        assert dL_df.ndim == 2
+        return super().backward(2 * dL_df)
+
+
+class DoubledScale(Doubled, Scale):
+    """Its `infer` is that of `Layer`, and runs `forward`."""
+
+
+class DoubledLinear(Doubled, bp.Linear):
+    def infer(self, h):
+        return 2 * super().infer(h)
+
+
+class Centered(bp.Layer):
+    """h − m for a running mean m, which forward moves; there is no `infer`."""
+
+    def __init__(self, features):
+        self.buffers["m"] = np.zeros((features, 1))
+        self.passes = 0
+
+    def forward(self, h):
+        self.m += 0.5 * (h.mean(axis=1, keepdims=True) - self.m)
+        self.passes += 1
+        return h - self.m
+
+    def backward(self, dL_df):
+        return dL_df * self.passes, {}
+
+
+class TestOnesOwn:
+    h = spread((4, 5))
+
+    def test_public_names_of_a_layer(self):
+        contract = ["forward", "backward", "infer", "initialize", "copy", "children", "size", "label"]
+        facts = ["in_features", "out_features", "keeps_width", "couples_examples", "equations", "traced"]
+        assert [name for name in dir(bp.Layer) if not name.startswith("_")] == sorted(contract + facts)
+        assert [name for name in vars(Scale(4)) if not name.startswith("_")] == ["parameters", "buffers"]
+
+    @pytest.mark.parametrize("shape", [(4,), (4, 5)], ids=str)
+    @pytest.mark.parametrize("alone", [False, True], ids=["in a network", "by itself"])
+    @pytest.mark.parametrize("make", [lambda: DoubledScale(4), lambda: DoubledLinear(4, 4)], ids=["Scale", "Linear"])
+    def test_super_goes_to_the_equation(self, shape, alone, make):
+        layer, h = make(), spread(shape)
+        layer.omega = np.eye(4) if isinstance(layer, bp.Linear) else np.ones((4, 1))
+        if not alone:
+            bp.Sequential(layer, dtype="float64")
+        factor = 2
+        assert_array_equal(layer.forward(h), factor * h)
+        assert_array_equal(layer.infer(h), factor * h)
+        dL_dh, gradients = layer.backward(h)
+        assert_array_equal(dL_dh, factor * h)
+        columns = h.reshape(4, -1)
+        expected = 2 * columns @ columns.T
+        of_omega = gradients["omega"]
+        assert_allclose(of_omega, expected if of_omega.shape == (4, 4) else np.diag(expected)[:, None], rtol=1e-14)
+
+    def test_an_attribute_is_the_parameter_or_buffer_of_its_name(self):
+        layer, norm = Scale(4), bp.BatchNorm(4)
+        assert layer.omega is layer.parameters["omega"]
+        assert norm.running_mean is norm.buffers["running_mean"]
+        layer.omega = np.ones((4, 1))
+        assert_array_equal(layer.parameters["omega"], 1)
+        with pytest.raises(AttributeError, match="'Scale' object has no attribute 'gamma'"):
+            layer.gamma  # noqa: B018
+
+    def test_a_parameter_may_have_another_name_as_an_attribute(self):
+        class Named(Scale):
+            def __init__(self, features):
+                self.weight = np.ones((features, 1))
+                self.parameters = {"omega": self.weight}
+
+            def forward(self, h):
+                self.h = h
+                return self.weight * h
+
+        net = bp.Sequential(Named(4), dtype="float64")
+        net.phi = [1, 2, 3, 4]
+        assert_array_equal(net.forward(self.h), self.h * [[1], [2], [3], [4]])
+        net[0].weight = np.full((4, 1), 5.0)
+        assert_array_equal(net.phi, 5)
+        assert_array_equal(net.copy().forward(self.h), 5 * self.h)
+
+    @pytest.mark.parametrize(
+        "inside", [lambda layer: layer, bp.Residual, lambda layer: bp.Sequential(bp.Tanh(), layer)]
+    )
+    def test_infer_that_is_left_out_moves_nothing(self, inside):
+        layer = Centered(4)
+        net = bp.Sequential(inside(layer), dtype="float64")
+        f = net.forward(self.h)
+        before, m = net.backward(f), layer.m.copy()
+        assert m.any()
+        for _ in range(2):
+            net.predict(self.h.T + 1)
+            net.infer(self.h)
+            layer.infer(self.h)
+        assert_array_equal(layer.m, m)
+        assert layer.passes == 1
+        assert_array_equal(net.backward(f)[0], before[0])
+        net.forward(self.h)
+        assert layer.passes == 2
+        assert (layer.m != m).any()
+
+    @pytest.mark.parametrize("name", ["empty", "land", "scratch", "take"])
+    def test_what_layers_of_version_0_1_called_says_so(self, name):
+        with pytest.raises(AttributeError, match=r"Since version 0\.2 a layer is plain"):
+            getattr(Scale(4), name)
+
+    @pytest.mark.parametrize("alone", [False, True], ids=["in a network", "by itself"])
+    def test_a_pass_that_returns_something_else_is_refused(self, alone):
+        class Rows(Scale):
+            def forward(self, h):
+                return super().forward(h).T
+
+        layer = Rows(4) if alone else bp.Sequential(Rows(4), dtype="float64")
+        with pytest.raises(
+            ValueError, match=r"Rows\(\)\.forward: expected f with 5 columns for 5 examples, got shape \(5, 4\)"
+        ):
+            layer.forward(self.h[:, :5].copy())
+
+    def test_a_parameter_shared_by_two_names_counts_once_each(self):
+        """Two layers that begin with one array have two places in φ."""
+        first, second = Scale(4), Scale(4)
+        second.parameters["omega"] = first.parameters["omega"]
+        net = bp.Sequential(first, second, dtype="float64")
+        first.omega = np.zeros((4, 1))
+        assert_array_equal(second.omega, np.full((4, 1), 1.5))
+        assert net.size == 8
+
+
 class TestStability:
     # The exponential of 10⁴ is no number.
     @pytest.mark.parametrize("name", [name for name in LAYERS if name != "Exp"])
@@ -344,7 +515,7 @@ class TestDropout:
         layer, h = bp.Dropout(0.5), np.ones((8, 64))
         masks = []
         for key in [(1, 2), (1, 2), (1, 3), (2, 2)]:
-            layer.reseed(*key)
+            reseed(layer, *key)
             masks.append(layer.forward(h))
         assert_array_equal(masks[0], masks[1])
         assert len({mask.tobytes() for mask in masks}) == 3
@@ -430,76 +601,6 @@ class TestComposition:
         for layer in net:
             h = layer.forward(h)
         assert_array_equal(forward(net, self.h), h)
-
-
-class TestReplica:
-    """What the trainer runs: the same φ, arrays of its own that it uses again and again."""
-
-    @every_layer
-    def test_gives_the_values_of_the_users_layer(self, name):
-        net = network(name)
-        twin = net.replica()
-        for n in (7, 3, 7, 9, 1):
-            for actual, desired in zip(passes(twin, spread((4, n))), passes(net, spread((4, n))), strict=True):
-                assert_array_equal(actual, desired)
-
-    @every_layer
-    def test_leaves_a_pending_backward_of_the_users_layer_alone(self, name):
-        net = network(name)
-        _, dL_df, dL_dh, dL_dphi = passes(net, spread((4, 5)))
-        forward(net, spread((4, 5)))
-        passes(net.replica(), spread((4, 6), seed=7))
-        again, gradients = net.backward(dL_df)
-        assert_array_equal(again, dL_dh)
-        assert_array_equal(flat(gradients), dL_dphi)
-
-    @every_layer
-    def test_shares_phi_and_buffers(self, name):
-        net = network(name)
-        twin = net.replica()
-        for mine, its in ((net.parameters, twin.parameters), (net.buffers, twin.buffers)):
-            assert mine.keys() == its.keys()
-            assert all(np.shares_memory(mine[key], its[key]) for key in mine)
-        net.phi[...] = np.linspace(-1, 1, net.size)
-        passes(net, spread((4, 5)))  # what it does to running statistics shows in both
-        assert_array_equal(twin.infer(spread((4, 5))), net.infer(spread((4, 5))))
-
-    @pytest.mark.parametrize("name", [name for name in LAYERS if not network(name)[0].children and "own" not in name])
-    def test_writes_to_the_same_arrays_in_each_step(self, name):
-        layer = network(name)[0].replica()
-        first = layer.forward(spread((4, 5)))
-        first_dL_dh, _ = layer.backward(np.ones_like(first))
-        second = layer.forward(spread((4, 5), seed=1))
-        second_dL_dh, _ = layer.backward(np.ones_like(first))
-        assert np.shares_memory(first, second)
-        assert name.endswith("Norm") or np.shares_memory(first_dL_dh, second_dL_dh)
-
-    @every_layer
-    @pytest.mark.parametrize(("scale", "keep"), [(-0.1, 1.0), (1.0, 0.9), (1.0, 0.0), (2.0, 0.5), (-1.0, 0.0)])
-    def test_lands_scale_times_gradient_plus_keep_times_target(self, name, scale, keep):
-        net, h = network(name), spread((4, 5))
-        f = forward(net, h)
-        _, gradients = net.backward(f)
-        targets = {key: np.full(g.shape, 0.5) for key, g in gradients.items()}
-        twin = net.replica()
-        twin.land_in({key: Landing(target, scale, keep) for key, target in targets.items()})
-        dL_dh, _ = (forward(twin, h), twin.backward(f))[1]
-        assert_array_equal(dL_dh, net.backward(f)[0])
-        for key, target in targets.items():
-            assert_close(target, scale * gradients[key] + keep * 0.5)
-
-    @every_layer
-    def test_may_land_in_phi_itself(self, name):
-        net, h = network(name), spread((4, 5))
-        f = forward(net, h)
-        dL_dh, gradients = net.backward(f)
-        expected = {key: p - 0.1 * gradients[key] for key, p in net.parameters.items()}
-        twin = net.replica()
-        twin.land_in({key: Landing(p, -0.1, 1.0) for key, p in net.parameters.items()})
-        forward(twin, h)
-        assert_array_equal(twin.backward(f)[0], dL_dh)
-        for key, p in net.parameters.items():
-            assert_close(p, expected[key])
 
 
 class TestFrozen:

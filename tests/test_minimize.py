@@ -14,7 +14,7 @@ from tables import complex_step
 from test_bad_input import assert_refused
 
 import backprop as bp
-from backprop.training.shards import Step
+from backprop.engine.step import Batch
 
 N, D = 30, 4
 GRADIENT = ["L-BFGS-B", "BFGS", "CG", "TNC"]
@@ -516,7 +516,7 @@ class TestProducts:
     @pytest.mark.parametrize("method", METHODS)
     def test_and_gradients_are_what_is_counted(self, method, monkeypatch):
         passes = []
-        for kind, name in ((Step, "run"), (bp.Curvature, "hessian_product")):
+        for kind, name in ((Batch, "run"), (bp.Curvature, "hessian_product")):
             plain = getattr(kind, name)
             monkeypatch.setattr(kind, name, lambda *a, plain=plain, name=name: passes.append(name) or plain(*a))
         history = minimize(smooth(), bp.LeastSquares(), *data(), method=method, iterations=4)

@@ -13,6 +13,7 @@ from tables import OPTIMIZERS, Scale, spread
 from test_bad_input import assert_refused
 
 import backprop as bp
+from backprop.gradients import per_example
 
 N, D = 40, 4
 
@@ -87,7 +88,7 @@ class TestNoiseScale:
     def test_blocks_make_no_difference(self, monkeypatch):
         net, (X, y) = classifier(), labelled()
         whole = bp.gradient_noise_scale(net, bp.CrossEntropy(), X, y)
-        monkeypatch.setattr(net, "_rows_per_block", 7)
+        monkeypatch.setattr(per_example, "rows_per_block", lambda _: 7)
         blocks = bp.gradient_noise_scale(net, bp.CrossEntropy(), X, y)
         assert_allclose(blocks.scale, whole.scale, rtol=1e-11)
 

@@ -14,6 +14,8 @@ from tables import LAYERS, LOSSES, Scale, complex_step, network, spread
 from test_bad_input import assert_refused
 
 import backprop as bp
+from backprop.gradients import per_example
+from backprop.layers.nesting import leaves
 
 N, D = 6, 4
 COUPLERS = {"BatchNorm", "BatchNorm inside"}
@@ -37,7 +39,7 @@ def masked(net, X):
     net = net.copy()
     net.reseed(0)
     net.forward(X.T)
-    masks = [leaf._mask for leaf in net.leaves() if isinstance(leaf, bp.Dropout)]
+    masks = [leaf.mask for leaf in leaves(net) if isinstance(leaf, bp.Dropout)]
     return [with_masks(net.copy(), [mask[:, n : n + 1] for mask in masks]) for n in range(len(X))]
 
 
@@ -324,12 +326,12 @@ class TestForm:
     def test_blocks_make_no_difference(self, function, monkeypatch):
         net, (X, y) = classifier(), labelled(23)
         whole = function(net, bp.CrossEntropy(), X, y)
-        monkeypatch.setattr(net, "_rows_per_block", 5)
+        monkeypatch.setattr(per_example, "rows_per_block", lambda _: 5)
         assert_allclose(function(net, bp.CrossEntropy(), X, y), whole, rtol=1e-13, atol=1e-15)
 
     def test_dropout_is_the_same_in_gradients_and_norms(self, monkeypatch):
         net = bp.Sequential(bp.Linear(D, 40), bp.Dropout(0.5), bp.Linear(40, 3), seed=0, dtype="float64")
-        monkeypatch.setattr(net, "_rows_per_block", 7)
+        monkeypatch.setattr(per_example, "rows_per_block", lambda _: 7)
         X, y = labelled(20)
         G = bp.per_example_gradients(net, bp.CrossEntropy(), X, y)
         norms = bp.per_example_gradient_norms(net, bp.CrossEntropy(), X, y)
@@ -340,7 +342,7 @@ class TestForm:
 
     def test_dropout_has_a_mask_for_each_block(self, monkeypatch):
         net = bp.Sequential(bp.Linear(D, 40), bp.Dropout(0.5), bp.Linear(40, 3), seed=0, dtype="float64")
-        monkeypatch.setattr(net, "_rows_per_block", 5)
+        monkeypatch.setattr(per_example, "rows_per_block", lambda _: 5)
         G = bp.per_example_gradients(net, bp.CrossEntropy(), np.ones((10, D)), np.zeros(10, int))
         assert len(np.unique(G, axis=0)) == 10
 

@@ -62,6 +62,190 @@ class TestPhi:
         assert net.size == 4 * 3 + 3 + 3 + 3
 
 
+def values_of(name, shape):
+    """Numbers for an assignment, none of them there already."""
+    return 0.25 + np.arange(np.prod(shape, dtype=int)).reshape(shape)
+
+
+# how a value is assigned, and where it shows
+ASSIGNED = {
+    "phi": (lambda net, v: setattr(net, "phi", v), lambda net: net.phi),
+    "a parameter of the network": (
+        lambda net, v: net.parameters.__setitem__("0.omega", v),
+        lambda net: net[0].omega,
+    ),
+    "of a network inside": (
+        lambda net, v: net.parameters.__setitem__("2.0.omega", v),
+        lambda net: net[2][0].omega,
+    ),
+    "phi of a network inside": (lambda net, v: setattr(net[2], "phi", v), lambda net: net.phi[-8:]),
+    "a parameter of a layer": (
+        lambda net, v: net[0].parameters.__setitem__("omega", v),
+        lambda net: net.parameters["0.omega"],
+    ),
+    "an attribute": (lambda net, v: setattr(net[0], "beta", v), lambda net: net.parameters["0.beta"]),
+    "a buffer of the network": (
+        lambda net, v: net.buffers.__setitem__("1.running_mean", v),
+        lambda net: net[1].running_mean,
+    ),
+    "a buffer of a layer": (
+        lambda net, v: net[1].buffers.__setitem__("running_variance", v),
+        lambda net: net.buffers["1.running_variance"],
+    ),
+    "an attribute that is a buffer": (
+        lambda net, v: setattr(net[1], "running_mean", v),
+        lambda net: net.buffers["1.running_mean"],
+    ),
+}
+
+
+class TestAssignment:
+    """What is assigned is copied into the place there is, so that it counts everywhere."""
+
+    def network(self):
+        return bp.Sequential(bp.Linear(4, 3), bp.BatchNorm(3), bp.Sequential(bp.Linear(3, 2)), seed=0, dtype="float64")
+
+    every_place = pytest.mark.parametrize("place", ASSIGNED)
+
+    @every_place
+    @pytest.mark.parametrize("kind", ["float64", "float32", "int64", "list"])
+    def test_copies_in(self, place, kind):
+        net = self.network()
+        assign, look = ASSIGNED[place]
+        phi, memory = net.phi, look(net)
+        value = values_of(place, memory.shape)
+        value = value.astype(kind) if kind != "list" else value
+        assign(net, value.tolist() if kind == "list" else value)
+        expected, value = value.copy(), np.multiply(value, 0, out=value)
+        assert_array_equal(look(net), expected)
+        assert np.shares_memory(look(net), memory)
+        assert net.phi is phi
+        assert look(net).dtype == np.float64
+        assert_array_equal(net.phi, np.concatenate([p.ravel() for p in net.parameters.values()]))
+
+    @every_place
+    def test_counts_in_every_pass(self, place):
+        net, twin, X = self.network(), self.network(), spread((5, 4))
+        assign, look = ASSIGNED[place]
+        value = values_of(place, look(net).shape)
+        for each in (net, twin):  # whatever was computed before
+            each.predict(X)
+            bp.Trainer(each, bp.LeastSquares(), bp.SGD(1e-3)).step(X, np.ones((5, 2)))
+        assign(net, value)
+        look(twin)[...] = value
+        assert_array_equal(net.predict(X), twin.predict(X))
+        assert_array_equal(net.forward(X.T), twin.forward(X.T))
+        for each in (net, twin):
+            bp.Trainer(each, bp.LeastSquares(), bp.SGD(1e-3)).step(X, np.ones((5, 2)))
+        assert_array_equal(net.phi, twin.phi)
+
+    @every_place
+    def test_counts_between_two_steps_of_a_trainer(self, place):
+        net, X, y = self.network(), spread((5, 4)), np.ones((5, 2))
+        assign, look = ASSIGNED[place]
+        trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(1e-3))
+        trainer.step(X, y)
+        assign(net, values_of(place, look(net).shape))
+        twin = net.copy()
+        trainer.step(X, y)
+        bp.Trainer(twin, bp.LeastSquares(), bp.SGD(1e-3)).step(X, y)
+        assert_array_equal(net.phi, twin.phi)
+        assert all((net.buffers[name] == twin.buffers[name]).all() for name in net.buffers)
+
+    @every_place
+    @pytest.mark.parametrize(
+        ("bad", "error", "words"),
+        [
+            (lambda a: np.ones((*a.shape, 1)), ValueError, r"expected shape \(.*\), got shape"),
+            (lambda a: 1.0, ValueError, r"expected shape \(.*\), got shape \(\)"),
+            (lambda a: np.ones(a.size + 1), ValueError, "expected shape .*It keeps its shape for good"),
+            (lambda a: a.astype(str), TypeError, "expected real numbers, got an array of dtype <U"),
+            (lambda a: a + 1j, TypeError, "expected real numbers, got an array of dtype complex128"),
+            (lambda a: a.astype(object), TypeError, "expected real numbers, got an array of dtype object"),
+            (lambda a: None, TypeError, "expected real numbers"),
+        ],
+        ids=["an axis more", "a number", "an entry more", "text", "complex", "objects", "None"],
+    )
+    def test_of_what_does_not_fit_is_refused_and_changes_nothing(self, place, bad, error, words):
+        net = self.network()
+        assign, look = ASSIGNED[place]
+        before = [array.copy() for array in (net.phi, *net.buffers.values())]
+        with pytest.raises(error, match=words):
+            assign(net, bad(look(net)))
+        for array, then in zip((net.phi, *net.buffers.values()), before, strict=True):
+            assert_array_equal(array, then)
+
+    def test_a_transposed_matrix_says_so(self):
+        net = self.network()
+        with pytest.raises(ValueError, match=r"expected shape \(3, 4\), got shape \(4, 3\)\. Pass its transpose"):
+            net.parameters["0.omega"] = np.ones((4, 3))
+
+    @pytest.mark.parametrize("which", ["parameters", "buffers"])
+    def test_a_name_that_is_not_there(self, which):
+        net = self.network()
+        for arrays in (getattr(net, which), getattr(net[1], which)):
+            with pytest.raises(KeyError, match="expected one of"):
+                arrays["1.nothing"] = np.ones(3)
+
+    @pytest.mark.parametrize("of", ["the network", "a layer"])
+    @pytest.mark.parametrize("which", ["parameters", "buffers"])
+    def test_all_at_once(self, of, which):
+        net = self.network()
+        owner = net if of == "the network" else net[1]
+        arrays = {name: values_of(name, array.shape) for name, array in getattr(owner, which).items()}
+        phi = net.phi
+        setattr(owner, which, arrays)
+        for name, array in arrays.items():
+            assert_array_equal(getattr(owner, which)[name], array)
+        assert net.phi is phi
+        assert_array_equal(net.phi, np.concatenate([p.ravel() for p in net.parameters.values()]))
+        with pytest.raises(ValueError, match="expected a dict of"):
+            setattr(owner, which, {"omega": np.ones(3)})
+
+    @pytest.mark.parametrize("of", ["the network", "a layer"])
+    @pytest.mark.parametrize("which", ["parameters", "buffers"])
+    def test_several_at_once(self, of, which):
+        net = self.network()
+        owner = net if of == "the network" else net[1]
+        memory = list(getattr(owner, which).values())
+        for how in ("update", "|="):
+            arrays = {
+                name: np.random.default_rng(len(how)).random(a.shape) for name, a in getattr(owner, which).items()
+            }
+            arrays.pop(next(iter(arrays)))
+            if how == "update":
+                getattr(owner, which).update(arrays)
+            elif which == "parameters":
+                owner.parameters |= arrays
+            else:
+                owner.buffers |= arrays
+            for name, array in arrays.items():
+                assert_array_equal(getattr(owner, which)[name], array)
+            assert all(np.shares_memory(a, b) for a, b in zip(getattr(owner, which).values(), memory, strict=True))
+
+    def test_in_place_arithmetic(self):
+        net = self.network()
+        before = net.phi.copy()
+        net.phi *= 2
+        net[0].beta += 1
+        net.parameters["0.omega"] -= 1
+        before *= 2
+        before[:3] += 1
+        before[3:15] -= 1
+        assert_array_equal(net.phi, before)
+
+    def test_after_a_copy_and_after_a_file(self, tmp_path):
+        net = self.network()
+        net.save(tmp_path / "net")
+        for twin in (net.copy(), pickle.loads(pickle.dumps(net)), bp.Sequential.load(tmp_path / "net")):
+            twin[0].beta = [1, 2, 3]
+            twin.parameters["0.omega"] = np.ones((3, 4))
+            twin[1].running_mean = np.full(3, 7.0)
+            assert_array_equal(twin.phi[:15], [1, 2, 3, *[1] * 12])
+            assert_array_equal(twin.buffers["1.running_mean"], 7)
+        assert not (net.buffers["1.running_mean"] == 7).any()
+
+
 class TestDtype:
     @pytest.mark.parametrize("dtype", ["float32", "float64", np.float32, np.float64, np.dtype("float64")])
     def test_is_that_of_phi_parameters_and_predictions(self, dtype):
@@ -134,10 +318,6 @@ class TestCopies:
         other = bp.Sequential(*[layer.copy() for layer in net])
         assert_array_equal(other.phi, net.phi)
         assert not np.shares_memory(other.phi, net.phi)
-
-    def test_of_a_replica_are_networks_again(self):
-        net = network("Sequential in Sequential")
-        assert_array_equal(net.replica().copy().phi, net.phi)
 
 
 class TestPredict:

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop.engine.trace import Op, converted
-from backprop.engine.twins import base
+from backprop.engine.trace import Op, base, converted
 
 ALIGNMENT = 64  # bytes, a line of the cache
 
@@ -109,10 +108,11 @@ def make(
     kept: frozenset[Op] = frozenset(),
     exact: bool = False,
     results: Sequence[Op] = (),
+    scratch: str = "",
 ) -> Plan:
     """The plan of a list. `lands`, `writes` and `results`, which stay in the arena, are what it is for.
 
-    `L` is what is known at the turn. `exact` plays NumPy's own calls, so nothing is fused.
+    `scratch` names an input that may be used up. `L` is what is known at the turn. `exact` plays NumPy's own calls, so nothing is fused.
     """
     lands = [replace(land) for land in lands]
     roots = (
@@ -137,6 +137,7 @@ def make(
     steps: list[Op] = [op for op in order if op in first] + [op for op in order if op not in first]
     made = _Placing(steps, len([op for op in order if op in first]), lands, exact)
     made.L, made.results = L, tuple(results)
+    made.compute_in_place(scratch)
     return made.plan()
 
 
@@ -235,7 +236,7 @@ class _Placing:
         self.place: dict[Op, int | str] = {}
         self.after: dict[int, list[Land]] = {}
         self.at_turn: list[Land] = []
-        self.targets = {land.target for land in lands}
+        self.targets, self.landed = {land.target for land in lands}, {land.value for land in lands}
         users: dict[Op, int] = {}
         for land in lands:
             users[land.value] = users.get(land.value, 0) + 1
@@ -262,6 +263,23 @@ class _Placing:
             return False
         reads = [x for x in op.ops if base(x).kind == "input" and base(x).function == land.target]
         return not reads or (elementwise(op) and all(x.kind == "input" and x.shape == op.shape for x in reads))
+
+    def compute_in_place(self, scratch: str) -> None:
+        """The last operation that reads what a target held may be computed there, if it is done with before the new value."""
+        ends = {target: op for op, target in self.place.items() if isinstance(target, str)}
+        last_reader = {x: i for i, op in enumerate(self.steps) for x in op.ops}
+        for target in [*ends, scratch]:
+            op = self.steps[self.last_read[target]] if target in self.last_read else None
+            if op is None or op in self.place or not elementwise(op) or self.at[op] < self.turn or op is self.L:
+                continue
+            own = [x for x in op.ops if base(x).kind == "input" and base(x).function == target]
+            end = self.at[ends[target]] if target in ends else len(self.steps)
+            alive = last_reader.get(op, self.at[op])
+            in_time = alive < end or (alive == end and elementwise(ends[target]))
+            views = any(x.kind == "view" and base(x) is op for step in self.steps for x in step.ops)
+            if in_time and not views and all(x.shape == op.shape and x.dtype == op.dtype and x.kind == "input" for x in own):
+                if op not in self.landed:
+                    self.place[op] = target
 
     def plan(self) -> Plan:
         """The steps with landings among them, and the places."""

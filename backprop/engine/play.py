@@ -14,14 +14,17 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import axpy, prepare
+from backprop.engine.live import Generators, total_on_copies
 from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise
 from backprop.engine.trace import Op, converted, look
 from backprop.layers import Layer
 from backprop.layers.boundary import backward, forward
 from backprop.losses import Loss
-from backprop.losses.base import slope, total
+from backprop.losses.base import slope
 
 Call = Callable[[], object]
+
+SMALL = 1 << 16  # bytes
 
 
 class Numbers:
@@ -62,25 +65,6 @@ class Numbers:
             array[()] = self.values[i]
 
 
-class Generators:
-    """Random generators by name, each started from a key of the step and the place of its layer."""
-
-    def __init__(self, places: Mapping[str, tuple[int, ...]]) -> None:
-        self.places, self.key = places, (0,)
-        self.made: dict[str, np.random.Generator] = {}
-
-    def draw(self, name: str, method: str, first: bool, out: Array, options: dict[str, Any]) -> None:
-        """Fill `out`; the first draw of a pass starts the generator anew."""
-        if first:
-            seed = np.random.SeedSequence((*self.key, *self.places[name]))
-            self.made[name] = np.random.Generator(np.random.Philox(seed))
-        function = getattr(self.made[name], method)
-        if method in ("normal", "uniform"):
-            out[...] = function(size=out.shape, **options)
-        else:
-            function(out=out, **options)
-
-
 class Bound:
     """A plan over one arena: `first` are the calls up to L, `rest` those after it.
 
@@ -98,6 +82,7 @@ class Bound:
         numbers: Numbers | None = None,
         part: Callable[[str], Any] | None = None,
         length: int | None = None,
+        results: dict[tuple[str, ...], Any] | None = None,
     ) -> None:
         self.plan, self.sources, self.exact, self.part, self.length = plan, arrays, exact, part, length
         self.numbers = numbers or Numbers()
@@ -106,6 +91,7 @@ class Bound:
         self.arena = raw[-raw.ctypes.data % ALIGNMENT :]
         self.arrays: dict[Op, Array] = {}
         self.held: dict[str, Any] = {}  # gradients of a layer of one's own, from its backward on
+        self.ready = results or {}  # what layers of one's own returned in the step that was traced, which is played first
         self.calls: list[Call] = []
         self.products: set[Op] = set()
         turn = 0
@@ -199,9 +185,21 @@ class Bound:
                 return
             if ufunc is np.add and self._adds_a_column(op, args, out):
                 return
-            args = _quicker(ufunc, args, op)
+            args = self._as_floats(ufunc, _quicker(ufunc, args, op), op)
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         self.calls.append(partial(function, *args, out=out, **op.options))
+
+    def _as_floats(self, ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:
+        """A mask as numbers beforehand: NumPy converts it by itself, but in small arrays that takes longer than to multiply."""
+        if ufunc is not np.multiply or op.dtype.kind != "f" or op.nbytes > SMALL:
+            return args
+        converted_ = []
+        for a in args:
+            if isinstance(a, np.ndarray) and a.dtype.kind == "b" and a.ndim:
+                mask, a = a, np.empty(a.shape, op.dtype)
+                self.calls.append(partial(np.copyto, a, mask))
+            converted_.append(a)
+        return converted_
 
     def _adds_a_column(self, op: Op, args: list[Any], out: Array) -> bool:
         """Ω h + β as a second product, β 1ᵀ, onto the first one: several times quicker than NumPy's broadcast."""
@@ -210,7 +208,6 @@ class Bound:
                 product in self.products
                 and isinstance(column, Op)
                 and column.shape == (op.shape[0], 1)
-                and op.shape[1] > 8
             ):
                 there, beta = self.get(product), self.get(column)
                 if there.ctypes.data == out.ctypes.data and there.strides == out.strides and beta.dtype == out.dtype:
@@ -241,22 +238,22 @@ class Bound:
         """A pass of a layer or loss of one's own, on copies: what it keeps, it keeps."""
         kind, *where = op.function
         part = self.part(where[0] if where else "loss.")  # type: ignore[misc]
-        held = self.held
+        held, ready, key = self.held, self.ready, op.function
 
         def run() -> None:
             match kind:
                 case "forward":
-                    np.copyto(out, forward(part, np.array(args[0])))
+                    np.copyto(out, ready.pop(key) if key in ready else forward(part, np.array(args[0])))
                 case "backward":
-                    dL_dh, held[where[0]] = backward(part, np.array(args[0]))
+                    dL_dh, held[where[0]] = ready.pop(key) if key in ready else backward(part, np.array(args[0]))
                     np.copyto(out, dL_dh)
                 case "gradient":
                     np.copyto(out, held[where[0]][where[1]])
                 case "total":
                     f, y, share = args
-                    out[()] = total(part, np.array(f), y, share if share.ndim else share.item())
+                    out[()] = ready.pop(key) if key in ready else total_on_copies(part, f, y, share)
                 case "slope":
-                    np.copyto(out, slope(part), casting="unsafe")
+                    np.copyto(out, ready.pop(key) if key in ready else slope(part), casting="unsafe")
 
         return run
 

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import axpy
-from backprop.engine.plan import Form, Land, Plan, linear, make
+from backprop.engine.plan import ALIGNMENT, Form, Land, Plan, linear, make
+from backprop.engine.live import Generators, Live, NotFinite
 from backprop.engine.play import Bound, Numbers, part_at
 from backprop.engine.threads import Pool
 from backprop.engine.trace import CannotTrace, Op, refusal
@@ -33,7 +36,7 @@ from backprop.layers.nesting import views
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 
-PIECE = 1 << 15  # entries of φ updated at a time: few enough for the cache, enough to be worth a call
+PIECE = 1 << 16  # entries of φ updated at a time: few enough for the cache, enough to be worth a call
 LEAST_PIECES = 3  # below that, updating φ on one thread is quicker than handing half of it over
 LEAST_FLOPS = 2e8  # a shard with less work costs more to hand over than it saves
 MOST_PLANS = 64  # kept for nets of the same structure
@@ -63,12 +66,17 @@ class Shape:
     weighted: bool
     dtype: Any
 
+    def of(self, n: int) -> Shape:
+        """The same for n examples."""
+        kind, y = self.y
+        return replace(self, n=n, y=((*kind[:-1], n), y))
+
 
 @dataclass(eq=False)
 class Plans:
     """The plans of a step of one structure: both passes, and what the rule does once the gradient has landed."""
 
-    passes: Plan
+    passes: Any  # Plan
     landed: str  # "phi", "velocity", or "g": where the gradient goes
     update: Plan | None = None  # of a piece of φ
     mixes: bool = False  # the rule looks at all of φ at once
@@ -134,45 +142,71 @@ def _structure(net: Layer) -> Any:
     return type(net), is_traced(net), arrays, inside, getattr(net, "checkpoint", None)
 
 
-def _make(net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool) -> Plans:
-    step = trace_step(net, loss, shape.D, shape.n, shape.y, shape.weighted, shape.dtype)
-    _require_constant(net, loss, shape, step)
-    traced = (
-        trace_rule(rule, min(PIECE, net.size), shape.dtype)
-        if rule is not None and is_traced(rule) and net.size
-        else None
-    )
-    calls = [op for op in step.trace.ops if op.is_effect]
-    opaque = any(op.kind == "call" for op in calls)
+def _make(
+    net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool, live: Live | None = None
+) -> Plans:
+    step = trace_step(net, loss, shape.D, shape.n, shape.y, shape.weighted, shape.dtype, live=live)
+    _require_constant(net, loss, shape, step, live)
+    effects = [op for op in step.trace.ops if op.kind == "call"]
     landing = None
-    if land and not exact and not opaque and rule is not None and traced is not None and not rule.clips:
-        landing = _landing(traced)
+    if land and not exact and not effects and rule is not None and is_traced(rule) and not rule.clips and net.size:
+        landing = _landing(trace_rule(rule, min(PIECE, net.size), shape.dtype))
     target, scale, keep, moves = landing or ("g", 1.0, 0.0, [])
-    lands = [Land(f"{target} {name}", op.shape, op, scale, keep) for name, op in step.gradients.items()]
-    if target == "phi":
-        lands = [replace(each, target=each.target.removeprefix("phi ")) for each in lands]
-    effects = [op for op in calls if op.kind == "call"]
+    prefix = "" if target == "phi" else f"{target} "
+    lands = [Land(f"{prefix}{name}", op.shape, op, scale, keep) for name, op in step.gradients.items()]
     passes = make(step.L, lands, step.trace.writes, effects=effects, turn=step.turn, kept=step.kept, exact=exact)
     passes.generators, passes.settings = step.trace.places, step.trace.settings
-    made = Plans(passes, target, moves=moves, settings=dict(step.trace.settings))
-    if traced is not None:
-        made.settings |= traced.trace.settings
-        if landing is None:
-            new = {op: traced.new[str(op.function)] for op in traced.trace.ops if op.function in traced.new}
-            made.update = make(None, [], {op: value for op, value in new.items() if op is not value}, exact=exact)
-            vector = (min(PIECE, net.size),)
-            made.mixes = any(op.shape not in (vector, ()) or op.kind == "function" for op in _ops(made.update)) or any(
-                op.kind == "ufunc" and op.function[1] != "__call__" for op in _ops(made.update)
-            )
-            if made.mixes and net.size > PIECE:
-                made.update = _whole(rule, net.size, shape.dtype, exact)  # type: ignore[arg-type]
-    return made
+    update = (None, False) if landing or rule is None else _rule_plans(rule, net.size, shape.dtype)
+    settings = step.trace.settings | (_rule_settings(rule, shape.dtype) if rule is not None and is_traced(rule) else {})
+    return Plans(passes, target, *update, moves=moves, settings=settings)
 
 
-def _whole(rule: Optimizer, size: int, dtype: Any, exact: bool) -> Plan:
+def _rule_plans(rule: Optimizer | None, size: int, dtype: Any) -> tuple[Plan | None, bool]:
+    """The plan of a rule on a piece of φ, or on all of it where the rule mixes entries; None for a rule of one's own."""
+    if rule is None or not is_traced(rule) or not size:
+        return None, False
+    plan = _rule_plan(rule, min(PIECE, size), dtype)
+    shapes = {op.shape for op in _ops(plan)}
+    reduces = any(op.kind != "ufunc" or op.function[1] != "__call__" for op in _ops(plan))
+    if not reduces and shapes <= {(min(PIECE, size),), ()}:
+        return plan, False
+    return (_rule_plan(rule, size, dtype) if size > PIECE else plan), True
+
+
+def _rule_plan(rule: Optimizer, size: int, dtype: Any) -> Plan:
     traced = trace_rule(rule, size, dtype)
     new = {op: traced.new[str(op.function)] for op in traced.trace.ops if op.function in traced.new}
-    return make(None, [], {op: value for op, value in new.items() if op is not value}, exact=exact)
+    return make(None, [], {op: value for op, value in new.items() if op is not value}, scratch="g")
+
+
+def _rule_settings(rule: Optimizer, dtype: Any) -> dict[tuple[str, str], Any]:
+    return trace_rule(rule, 1, dtype).trace.settings
+
+
+def _places(layer: Layer, path: str = "", place: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
+    """Generators of traced layers by the name they have in a list, with the place of their layer."""
+    found = {f"generator {path}{k}": place for k, v in vars(layer).items() if isinstance(v, np.random.Generator)}
+    for i, (key, child) in enumerate(layer.children.items()):
+        found |= _places(child, f"{path}{key}.", (*place, i))
+    return found
+
+
+def _outermost(layer: Layer) -> Iterator[Layer]:
+    """A layer and those inside it, but none inside a layer of one's own."""
+    yield layer
+    for child in layer.children.values() if is_traced(layer) else ():
+        yield from _outermost(child)
+
+
+class Sources(dict[str, Array]):
+    """Arrays by name; those that layers keep as attributes are looked up when they are asked for."""
+
+    def __init__(self, arrays: dict[str, Array], kept: Callable[[str], Array]) -> None:
+        super().__init__(arrays)
+        self.kept = kept
+
+    def __missing__(self, name: str) -> Array:
+        return self.kept(name)
 
 
 def _ops(plan: Plan) -> Iterator[Op]:
@@ -180,11 +214,11 @@ def _ops(plan: Plan) -> Iterator[Op]:
         yield step.value if isinstance(step, Land) else step
 
 
-def _require_constant(net: Layer, loss: Loss, shape: Shape, step: Step) -> None:
+def _require_constant(net: Layer, loss: Loss, shape: Shape, step: Step, live: Live | None) -> None:
     """Trace once more where a class of one's own says `traced`: what differs was drawn, counted or remembered elsewhere."""
     if all(type(part).__module__.startswith("backprop.") for part in (loss, *_inside(net))):
         return
-    again = trace_step(net, loss, shape.D, shape.n, shape.y, shape.weighted, shape.dtype)
+    again = trace_step(net, loss, shape.D, shape.n, shape.y, shape.weighted, shape.dtype, live=live and live.again())
     for op, other in zip(step.trace.ops, again.trace.ops, strict=False):
         same = (op.kind, op.shape, op.dtype, len(op.inputs)) == (
             other.kind,
@@ -270,42 +304,54 @@ class Batch:
         self.bounds = np.linspace(0, shape.n, min(S, shape.n) + 1).astype(int).tolist()
         self.land = land and self.S == 1
         self.now = (0.0, 0)  # α and t of the step
-        self.plans = {n: self._plans(n) for n in sorted({self.bounds[i + 1] - self.bounds[i] for i in range(self.S)})}
-        self.main = next(iter(self.plans.values()))
-        passes = [plans.passes for plans in self.plans.values()]
-        self.is_opaque = any(plan.is_opaque for plan in passes)
+        self.is_opaque = not is_traced(loss) or not all(map(is_traced, _outermost(net)))
+        sizes = sorted({end - start for start, end in pairwise(self.bounds)})
+        # What a layer of one's own returns is known when it has been called: its plans are made in the first step.
+        self.plans = {} if self.is_opaque else {n: self._plans(n) for n in sizes}
+        main = next(iter(self.plans.values()), None) or Plans(None, "g", *_rule_plans(rule, net.size, shape.dtype))
+        self.landed, self.mixes, self.rule_plan = main.landed, main.mixes, main.update
         self._layers = [id(layer) for layer in _inside(net)]
         # Statistics move shard after shard, and a layer of one's own sees them in their order.
         alone = self.is_opaque or bool(net.buffers)
-        self.threads = 1 if alone else min(threads, self.S)
+        self.threads, self.cores = 1 if alone else min(threads, self.S), threads
         self.memories = [Memory() for _ in range(self.threads)]
-        self.g = np.empty(net.size if self.main.landed == "g" else 0, net.phi.dtype)  # type: ignore[attr-defined]
+        self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)  # type: ignore[attr-defined]
         self._bound: dict[tuple[int, int, int], Bound] = {}
         self._vectors: dict[tuple[int, int], Array] = {(0, 0): self.g}
         self._losses = [0.0] * self.S
-        self._update: list[Bound] | None = None
+        self.committing, self.on_commit = False, _nothing
+        self._moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
+        self._update: list[Callable[[], None]] | None = None
+        self._update_of: list[Array] = []
         self._rule_numbers = Numbers()
-        self.moves = [(target, source, self._rule_numbers.getter(c)) for target, source, c in self.main.moves]
-        self._buffers = (
-            {name: buffer.copy() for name, buffer in net.buffers.items()} if self.S > 1 or self.is_opaque else {}
-        )
+        self.moves = [(target, source, self._rule_numbers.getter(c)) for target, source, c in main.moves]
+        spared = self.S > 1 or self.is_opaque
+        self._buffers = {name: buffer.copy() for name, buffer in net.buffers.items()} if spared else {}
 
     @property
     def S(self) -> int:
         """Number of shards."""
         return len(self.bounds) - 1
 
+    @property
+    def mean(self) -> float:
+        """What each example counts in L, without weights."""
+        return 1 / self.shape.n if self.loss.reduction == "mean" else 1.0
+
     def _plans(self, n: int) -> Plans:
-        kind, y = self.shape.y
-        shape = replace(self.shape, n=n, y=((*kind[:-1], n), y))
-        return plans_for(self.net, self.loss, self.rule, shape, self.land)
+        return plans_for(self.net, self.loss, self.rule, self.shape.of(n), self.land)
+
+    @property
+    def passes(self) -> Plan:
+        """The plan of both passes, to be looked at."""
+        return (next(iter(self.plans.values()), None) or self._plans(self.bounds[1])).passes
 
     def is_current(self) -> bool:
         """Whether nothing that the plans were made for has changed: settings, and arrays that layers of one's own keep."""
         if not all(fits(plans.settings, self.net, self.loss, self.rule) for plans in self.plans.values()):
             return False
-        if self.is_opaque and self._layers != [id(layer) for layer in _inside(self.net)]:
-            return False  # a layer of one's own was put in the place of another
+        if self._layers != [id(layer) for layer in _inside(self.net)]:
+            return False  # a layer was put in the place of another
         bound = next(iter(self._bound.values()), None)
         return bound is None or all(
             self._kept_array(name) is bound.sources[name] for name in bound.plan.inputs if ":" in name
@@ -324,10 +370,13 @@ class Batch:
         Where L is not finite, nothing has changed.
         """
         self.now = alpha, t
+        for name, buffer in (self.net.buffers if self._buffers else {}).items():
+            np.copyto(self._buffers[name], buffer)
         if self.S == 1:
-            return self._shard(0, 0, 0, fill, key)
-        for name, before in self._buffers.items():
-            np.copyto(before, self.net.buffers[name])
+            L = self._shard(0, 0, 0, fill, key)
+            if not math.isfinite(L):
+                self.restore()
+            return L
         nodes: list[dict[tuple[int, int], Array]] = [{} for _ in range(self.threads)]
 
         def work(thread: int) -> None:
@@ -340,6 +389,11 @@ class Batch:
         else:
             self.restore()
         return L
+
+    def commit(self) -> None:
+        """φ, state and statistics are written from here on."""
+        self.committing = True
+        self.on_commit()
 
     def restore(self) -> None:
         """Put running statistics back as they were before the batch."""
@@ -383,7 +437,12 @@ class Batch:
         """Both passes over one shard; a part of L."""
         mine = slice(self.bounds[s], self.bounds[s + 1])
         place = mine.stop - mine.start, thread, depth
-        bound = self._bound.get(place) or self._bind(*place)
+        bound = self._bound.get(place)
+        if bound is None:
+            try:
+                bound = self._bind(*place, partial(fill, mine), (*key, s))
+            except NotFinite as known:
+                return known.L
         fill(mine, bound.sources)  # type: ignore[arg-type]
         if bound.numbers.texts:
             bound.numbers.set(*self.now)
@@ -393,20 +452,34 @@ class Batch:
             call()
         L = float(bound.L)  # type: ignore[arg-type]
         if math.isfinite(L):
+            if self.landed != "g" or self._moves_buffers:
+                self.commit()
             for call in bound.rest:
                 call()
         return L
 
-    def _bind(self, n: int, thread: int, depth: int) -> Bound:
-        plans, memory = self.plans[n], self.memories[thread]
-        shape = replace(self.shape, n=n, y=((*self.shape.y[0][:-1], n), self.shape.y[1]))
-        sources = memory.arrays(shape) | self._arrays(plans, self._vector(thread, depth))
-        room, part = memory.room(plans.passes.nbytes), partial(part_at, self.net, self.loss)
-        bound = Bound(plans.passes, sources, arena=room, part=part)
+    def _bind(self, n: int, thread: int, depth: int, fill: Callable[[dict[str, Array]], None], key: tuple[int, ...]) -> Bound:
+        """The plan of a shard of n examples in the memory of a thread, made with the numbers of this very step if need be."""
+        memory, part = self.memories[thread], partial(part_at, self.net, self.loss)
+        inputs, results = memory.arrays(self.shape.of(n)), {}
+        if n not in self.plans:
+            self.plans[n], results = self._live_plans(n, inputs, fill, key)
+        plans = self.plans[n]
+        sources = inputs | self._arrays(plans, self._vector(thread, depth))
+        bound = Bound(plans.passes, sources, arena=memory.room(plans.passes.nbytes), part=part, exact=self.is_opaque, results=results)
         self._bound[n, thread, depth] = bound
-        if plans.passes.generators:
-            bound.generators.places = plans.passes.generators
         return bound
+
+    def _live_plans(self, n: int, inputs: dict[str, Array], fill: Any, key: tuple[int, ...]) -> tuple[Plans, dict[Any, Any]]:
+        """Plans with layers of one's own, whose passes are called once, and what they returned."""
+        fill(inputs)
+        places = _places(self.net)
+        generators = Generators(places)
+        generators.key = key
+        arrays = inputs | self.net.parameters | {name: buffer.copy() for name, buffer in self.net.buffers.items()}
+        live = Live(Sources(arrays, self._kept_array), generators)
+        plans = _make(self.net, self.loss, self.rule, self.shape.of(n), False, True, live)
+        return plans, live.results
 
     def _arrays(self, plans: Plans, g: Array) -> dict[str, Array]:
         """Parameters, buffers, the vector that gradients land in, and arrays that layers keep as attributes, by name."""
@@ -428,51 +501,58 @@ class Batch:
         """What the rule does once the gradient has landed."""
         rule, phi = self.rule, self.net.phi  # type: ignore[attr-defined]
         assert rule is not None  # noqa: S101
-        if self.main.landed != "g":
-            arrays = {"phi": phi, **self._state()}
-            for target, source, coefficient in self.moves:
+        if self.landed != "g":
+            if self.moves:
                 self._rule_numbers.set(alpha, t)
-                axpy(coefficient(), arrays[source], arrays[target])
-        elif self.main.update is None:
+                arrays = {"phi": phi, **rule.state}
+                for target, source, coefficient in self.moves:
+                    axpy(coefficient(), arrays[source], arrays[target])
+        elif self.rule_plan is None:
             rule.step(phi, self.g)
             return
         else:
-            state = self._state()
-            rule.clip(self.g)
-            self._play_update(state, alpha, t, pool)
+            if rule.clips:
+                rule.clip(self.g)
+            self._play_update(alpha, t, pool)
         rule.t += 1
 
-    def _play_update(self, state: dict[str, Array], alpha: float, t: int, pool: Pool | None) -> None:
-        rule, plan = self.rule, self.main.update
-        vectors = {"phi": self.net.phi, "g": self.g, **state}  # type: ignore[attr-defined]
-        for name in ("weight_decay", "l1"):
-            if name in plan.inputs:  # type: ignore[union-attr]
-                vectors[name] = rule.penalty(name)  # type: ignore[union-attr]
-        if self._update is None or any(self._update_of[name] is not array for name, array in vectors.items()):
-            self._update_of, self._update = vectors, self._bind_update(vectors)
+    def _play_update(self, alpha: float, t: int, pool: Pool | None) -> None:
+        rule, phi, plan = self.rule, self.net.phi, self.rule_plan  # type: ignore[attr-defined]
+        vectors = [phi, *rule.state.values()]  # type: ignore[union-attr]
+        if self._update is None or not all(map(operator.is_, vectors, self._update_of)):
+            named = {"phi": phi, "g": self.g, **self._state()}
+            penalties = [name for name in ("weight_decay", "l1") if name in plan.inputs]  # type: ignore[union-attr]
+            self._update = self._bind_update(named | {name: rule.penalty(name) for name in penalties})  # type: ignore[union-attr]
+            self._update_of = [phi, *rule.state.values()]  # type: ignore[union-attr]
         self._rule_numbers.set(alpha, t)
-        bounds = self._update
+        run_all(self._update, pool)
 
-        def update(piece: slice) -> None:
-            for call in bounds[piece.start // PIECE].calls:
-                call()
-
-        if len(bounds) == 1:
-            update(slice(0, 1))
-        else:
-            for_pieces(self.g.size, update, pool)
-
-    def _bind_update(self, vectors: Mapping[str, Array]) -> list[Bound]:
-        """The rule on pieces of φ that stay in cache."""
-        plan, size = self.main.update, self.net.size
+    def _bind_update(self, vectors: Mapping[str, Array]) -> list[Callable[[], None]]:
+        """The rule on pieces of φ that stay in cache, as a job for each thread, with an arena of its own."""
+        plan, size = self.rule_plan, self.net.size
         self._rule_numbers = Numbers()
-        step = size if self.main.mixes else PIECE
-        made = []
-        for start in range(0, size, step):
-            part = {name: vector[start : start + step] for name, vector in vectors.items()}
-            length = min(step, size - start)
-            made.append(Bound(plan, part, numbers=self._rule_numbers, length=length))  # type: ignore[arg-type]
-        return made
+        step = size if self.mixes else PIECE
+        starts = range(0, size, step)
+        threads = self.cores if len(starts) >= LEAST_PIECES else 1
+        jobs = []
+        for thread in range(threads):
+            arena, calls = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
+            for start in starts[len(starts) * thread // threads : len(starts) * (thread + 1) // threads]:
+                part = {name: vector[start : start + step] for name, vector in vectors.items()}
+                length = min(step, size - start)
+                bound = Bound(plan, part, arena=arena, numbers=self._rule_numbers, length=length)  # type: ignore[arg-type]
+                calls += bound.calls
+            jobs.append(partial(_play, calls))
+        return jobs
+
+
+def _play(calls: list[Callable[[], object]]) -> None:
+    for call in calls:
+        call()
+
+
+def _nothing() -> None:
+    """Where nobody waits for it."""
 
 
 def _add_piece(left: Array, right: Array, piece: slice) -> None:

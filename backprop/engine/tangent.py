@@ -1,13 +1,18 @@
 """Tangents: how each value of a list moves when some of its inputs move, as more operations of the same list.
 
-One rule for each ufunc, written in NumPy on stand-ins, so that what they compute is traced, planned and played like all else. Where a
-function jumps or has a kink its tangent is that of the side the values are on.
+    f' = Σ factor ⊙ x'        over what moves: x' are seeds, products and sums; factors come from the values alone
+
+One rule for each function, its partial derivatives, written in NumPy on stand-ins: what they compute is traced, planned and played
+like all else. Factors are multiplied with one another before they meet an x', so from any chain of functions of each entry comes
+one factor, a' or a'', which is the same for all directions. Where a function jumps or has a kink its tangent is that of one side,
+for every function of 0 the side below, so that pieces such as min(h, 0) and −|h| of a smooth function stay together.
 Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,125 +20,247 @@ import numpy as np
 from backprop.engine.plan import needed
 from backprop.engine.trace import CannotTrace, Op, Trace, Value, converted, gathered, of_list
 
-Moving = Value | None
+Factor = Any  # a number, an array, or a Value that does not move
+Terms = dict[Op, Factor]
 
-
-def _sum(a: Moving, b: Moving) -> Moving:
-    return b if a is None else a if b is None else a + b
-
-
-def _times(a: Any, b: Moving) -> Moving:
-    return None if b is None else a * b
-
-
-def _power(f: Value, x: Any, n: Any, dx: Moving, dn: Moving) -> Moving:
-    slope = 2 * x if isinstance(n, int | float) and n == 2 else n * x ** (n - 1)
-    return _sum(_times(slope, dx), None if dn is None else f * np.log(x) * dn)
-
-
-def _ndtr(f: Value, x: Value, dx: Value) -> Value:
-    return np.exp(-0.5 * (x * x)) * (2 * np.pi) ** -0.5 * dx
-
-
-# Output, inputs, and how the inputs move (None: not at all) -> how the output moves.
-RULES: dict[str, Callable[..., Moving]] = {
-    "add": lambda f, x, y, dx, dy: _sum(dx, dy),
-    "subtract": lambda f, x, y, dx, dy: _sum(dx, None if dy is None else -dy),
-    "multiply": lambda f, x, y, dx, dy: _sum(_times(y, dx), _times(x, dy)),
-    "divide": lambda f, x, y, dx, dy: _sum(None if dx is None else dx / y, None if dy is None else -(f * dy) / y),
-    "matmul": lambda f, x, y, dx, dy: _sum(None if dx is None else dx @ y, None if dy is None else x @ dy),
-    "negative": lambda f, x, dx: -dx,
-    "positive": lambda f, x, dx: dx,
-    "square": lambda f, x, dx: 2 * x * dx,
-    "power": _power,
-    "exp": lambda f, x, dx: f * dx,
-    "expm1": lambda f, x, dx: (f + 1) * dx,
-    "log": lambda f, x, dx: dx / x,
-    "log1p": lambda f, x, dx: dx / (1 + x),
-    "sqrt": lambda f, x, dx: dx / (2 * f),
-    "tanh": lambda f, x, dx: (1 - f * f) * dx,
-    "cosh": lambda f, x, dx: np.sinh(x) * dx,
-    "sinh": lambda f, x, dx: np.cosh(x) * dx,
-    "sin": lambda f, x, dx: np.cos(x) * dx,
-    "cos": lambda f, x, dx: -np.sin(x) * dx,
-    "absolute": lambda f, x, dx: np.sign(x) * dx,
-    "ndtr": _ndtr,
-    "maximum": lambda f, x, y, dx, dy: _chosen(x >= y, dx, dy),
-    "minimum": lambda f, x, y, dx, dy: _chosen(x <= y, dx, dy),
-    "clip": lambda f, x, low, high, dx, *_: _chosen((x >= low) & (x <= high), dx, None),
+# Output and inputs -> the partial derivative by one input. True and False are 1 and 0, and nothing comes out of a 0.
+RULES: dict[str, tuple[Callable[..., Factor], ...]] = {
+    "add": (lambda f, x, y: 1, lambda f, x, y: 1),
+    "subtract": (lambda f, x, y: 1, lambda f, x, y: -1),
+    "multiply": (lambda f, x, y: y, lambda f, x, y: x),
+    "divide": (lambda f, x, y: 1 / y, lambda f, x, y: -f / y),
+    "negative": (lambda f, x: -1,),
+    "positive": (lambda f, x: 1,),
+    "conjugate": (lambda f, x: 1,),
+    "reciprocal": (lambda f, x: -f * f,),
+    "square": (lambda f, x: 2 * x,),
+    "power": (
+        lambda f, x, n: 2 * x if isinstance(n, int | float) and n == 2 else n * x ** (n - 1),
+        lambda f, x, n: f * np.log(x),
+    ),
+    "exp": (lambda f, x: f,),
+    "exp2": (lambda f, x: f * np.log(2.0).item(),),
+    "expm1": (lambda f, x: np.exp(x),),
+    "log": (lambda f, x: 1 / x,),
+    "log2": (lambda f, x: np.log2(np.e).item() / x,),
+    "log10": (lambda f, x: np.log10(np.e).item() / x,),
+    "log1p": (lambda f, x: 1 / (1 + x),),
+    "logaddexp": (lambda f, x, y: np.exp(x - f), lambda f, x, y: np.exp(y - f)),
+    "sqrt": (lambda f, x: 0.5 / f,),
+    "tanh": (lambda f, x: (1 / np.cosh(x)) ** 2,),  # 1 - f * f would lose its digits far out
+    "cosh": (lambda f, x: np.sinh(x),),
+    "sinh": (lambda f, x: np.cosh(x),),
+    "sin": (lambda f, x: np.cos(x),),
+    "cos": (lambda f, x: -np.sin(x),),
+    "tan": (lambda f, x: 1 + f * f,),
+    "arctan": (lambda f, x: 1 / (1 + x * x),),
+    "arctanh": (lambda f, x: 1 / (1 - x * x),),
+    "arcsinh": (lambda f, x: 1 / np.sqrt(1 + x * x),),
+    "ndtr": (lambda f, x: np.exp(x * x * -0.5) * (2 * np.pi) ** -0.5,),
+    "erf": (lambda f, x: np.exp(-x * x) * (2 * np.pi**-0.5),),
+    "absolute": (lambda f, x: 2 * (x > 0).astype(x.dtype) - 1,),
+    "clip": (lambda f, x, low, high: (x >= low) & (x <= high),),
 }
+RULES["fabs"] = RULES["absolute"]
 STILL = {"sign", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "isinf", "isnan", "isfinite"}
 STILL |= {"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "invert", "floor", "ceil", "rint"}
+# Of the first argument, or of each of several on its own.
+LINEAR = {np.cumsum, np.diff, np.repeat, np.tile, np.roll, np.flip, np.trace, np.diag, np.take, np.take_along_axis}
+MULTILINEAR = {np.einsum, np.tensordot, np.outer, np.vdot}
+JOINING = {np.concatenate, np.stack, np.vstack, np.hstack}
+
+Calls = Callable[[Op, list[Value | None]], Value | None]
 
 
-def _chosen(first: Value, dx: Moving, dy: Moving) -> Moving:
-    if dx is None and dy is None:
-        return None
-    return np.where(first, 0 if dx is None else dx, 0 if dy is None else dy)
+class Tangents:
+    """How what the roots need moves. `seeds` says how some operations do, `still` are those that stay where they are.
 
-
-def tangents(trace: Trace, roots: Iterable[Op], seeds: Mapping[Op, Value], still: Iterable[Op] = ()) -> dict[Op, Value]:
-    """For each operation that the roots need and that moves, how it moves; `seeds` says how some of them do.
-
-    Raises CannotTrace for a function without a rule, and for a layer of one's own.
+    `calls` says how a pass of a layer or loss of one's own moves, from how its inputs do. Raises CannotTrace for a function without
+    a rule.
     """
-    found, fixed = dict(seeds), set(still)
-    for op in needed(roots):
-        if op in found or op in fixed:
-            continue
-        moving = [found.get(x) if isinstance(x, Op) else None for x in op.inputs]
-        if all(dx is None for dx in moving) or op.dtype.kind != "f":
-            continue
-        tangent = _rule(trace, op, moving)
-        if tangent is None:
-            continue
-        if tangent.shape != op.shape:  # something that moves is smaller than what it is added to
-            tangent = tangent + trace.constant(np.zeros(op.shape, op.dtype))
-        found[op] = tangent.astype(op.dtype)
-    return found
 
+    def __init__(
+        self,
+        trace: Trace,
+        roots: Iterable[Op],
+        seeds: Mapping[Op, Value],
+        still: Iterable[Op] = (),
+        calls: Calls | None = None,
+    ) -> None:
+        self.trace, self.calls, fixed = trace, calls, set(still)
+        self.terms: dict[Op, Terms] = {op: {trace.now(value): 1} for op, value in seeds.items()}
+        with _as_computed(trace):
+            for op in needed(roots):
+                if op not in self.terms and op not in fixed and op.dtype.kind == "f":
+                    terms = self._of(op)
+                    if terms:
+                        self.terms[op] = terms
 
-def _rule(trace: Trace, op: Op, moving: list[Moving]) -> Moving:
-    inputs = [Value(trace, x) if isinstance(x, Op) else x for x in op.inputs]
-    if op.kind == "view":
-        return trace.view(moving[0], op.function)  # type: ignore[arg-type]
-    if op.kind == "ufunc":
+    def get(self, op: Op) -> Value | None:
+        """How an operation moves, in its shape and type; None if it does not."""
+        if op not in self.terms:
+            return None
+        made: Any = None
+        with _as_computed(self.trace):
+            for x, factor in sorted(self.terms[op].items(), key=lambda term: _is(term[1], -1)):
+                value = Value(self.trace, x)
+                if made is not None and _is(factor, -1):
+                    made = made - value
+                else:
+                    value = _product(_number(factor, x.dtype), value)
+                    made = value if made is None else made + value
+            if made.shape != op.shape:  # something that moves is smaller than what it is added to
+                made = made + zeros(self.trace, op)
+            made = made.astype(op.dtype)
+        self.terms[op] = {made.op: 1}
+        return made  # type: ignore[no-any-return]
+
+    def _of(self, op: Op) -> Terms | None:
+        moves = [isinstance(x, Op) and x in self.terms for x in op.inputs]
+        if op.kind == "call" and self.calls is not None:
+            return _single(self.calls(op, [self._moving(x) for x in op.inputs]))
+        if not any(moves) or op.kind == "input":
+            return None
+        inputs = [Value(self.trace, x) if isinstance(x, Op) else x for x in op.inputs]
+        if op.kind == "view":
+            return _single(self.trace.view(self._moving(op.inputs[0]), op.function))
+        if op.kind == "ufunc":
+            return self._of_ufunc(op, inputs, moves)
+        if op.kind == "function":
+            return self._of_function(op, inputs, moves)
+        raise _unknown(op)
+
+    def _moving(self, x: Any) -> Any:
+        return self.get(x) if isinstance(x, Op) else None
+
+    def _of_ufunc(self, op: Op, inputs: list[Any], moves: list[bool]) -> Terms | None:
         ufunc, method = op.function
         if method == "reduce" and ufunc is np.add:
-            return trace.ufunc(np.add, "reduce", (moving[0],), dict(op.options))  # type: ignore[no-any-return]
+            return _single(self.trace.ufunc(np.add, "reduce", (self._moving(op.inputs[0]),), dict(op.options)))
         if method == "reduce" and ufunc in (np.maximum, np.minimum):
-            return _of_the_largest(trace, op, inputs[0], moving[0])  # type: ignore[arg-type]
-        if method == "__call__" and ufunc.__name__ in RULES:
-            return RULES[ufunc.__name__](Value(trace, op), *inputs, *moving)
-        if method == "__call__" and ufunc.__name__ in STILL:
+            return _single(self._of_the_largest(op, inputs[0]))
+        if method != "__call__":
+            raise _unknown(op)
+        if ufunc is np.matmul:
+            A, B = map(self._moving, op.inputs)
+            return _sum([_single(None if A is None else A @ inputs[1]), _single(None if B is None else inputs[0] @ B)])
+        if ufunc.__name__ in STILL:
             return None
-    if op.kind == "function":
-        dx = [
-            _zeros(trace, x) if d is None and isinstance(x, Op) else d for x, d in zip(op.inputs, moving, strict=True)
-        ]
-        if op.function is converted:
-            return dx[0]
-        if op.function is np.where:
-            a, b = (0 if d is None else d for d in moving[1:])
-            return np.where(inputs[0], a, b)
-        if op.function is gathered and moving[0] is not None and not any(d is not None for d in moving[1:]):
-            return trace.gather(moving[0], tuple(inputs[1:]))
-        if op.function is of_list and op.options["function"] in (np.concatenate, np.stack, np.vstack, np.hstack):
+        if ufunc in (np.maximum, np.minimum):
+            return self._chain(op, moves, _sides(ufunc, *inputs, all(moves)))
+        rules = RULES.get(ufunc.__name__, ())
+        if not all(i < len(rules) for i, moving in enumerate(moves) if moving):
+            raise _unknown(op)
+        f = Value(self.trace, op)
+        partials = [rules[i](f, *inputs) if moving else 0 for i, moving in enumerate(moves)]
+        return self._chain(op, moves, partials)
+
+    def _of_function(self, op: Op, inputs: list[Any], moves: list[bool]) -> Terms | None:
+        function, trace = op.function, self.trace
+        if function is converted and (x := op.inputs[0]).dtype != op.dtype:
+            return _single(None if x.dtype.kind != "f" else self._moving(x).astype(op.dtype))
+        if function is converted:
+            return self.terms[op.inputs[0]]
+        if function is np.where:
+            chosen = inputs[0] if _is_mask(inputs[0]) else inputs[0] != 0
+            return self._chain(op, [False, *moves[1:]], [0, chosen, np.logical_not(chosen)])
+        if (function in LINEAR or function is gathered) and not any(moves[1:]):
+            dx = self._moving(op.inputs[0])
+            if function is gathered:
+                return _single(trace.gather(dx, tuple(inputs[1:])))
+            return _single(trace.listed(function, (dx, *inputs[1:]), dict(op.options)))
+        if function in MULTILINEAR:
+            each = [self._moving(x) for x in op.inputs]
+            with_dx = [(*inputs[:i], dx, *inputs[i + 1 :]) for i, dx in enumerate(each) if dx is not None]
+            return _sum([_single(trace.listed(function, args, dict(op.options))) for args in with_dx])
+        if function is of_list and op.options["function"] in JOINING:
+            pieces = [self._moving(x) if moving else zeros(trace, x) for x, moving in zip(op.inputs, moves, strict=True)]
             options = {k: v for k, v in op.options.items() if k not in ("function", "rest", "many")}
-            return trace.listed(op.options["function"], (dx, *op.options["rest"]), options)
-    raise CannotTrace(
-        f"{op.line}: {op.name} has no tangent here; the complex step has, where the layer takes complex numbers."
-    )
+            return _single(trace.listed(op.options["function"], (pieces, *op.options["rest"]), options))
+        raise _unknown(op)
+
+    def _chain(self, op: Op, moves: list[bool], partials: list[Factor]) -> Terms | None:
+        """Σ ∂f/∂x x': factors meet factors. What is a sum already is added up before a factor would meet each of its terms."""
+        found = []
+        for x, moving, partial in zip(op.inputs, moves, partials, strict=True):
+            if not moving:
+                continue
+            if len(self.terms[x]) > 1 and not (_is(partial, 1) or _is(partial, -1)):
+                self.get(x)
+            found.append({base: _product(partial, factor, base.dtype) for base, factor in self.terms[x].items()})
+        return _sum(found)
+
+    def _of_the_largest(self, op: Op, x: Value) -> Value:
+        """A largest entry moves as that entry does; of several that are alike, as their mean."""
+        reduce, options = self.trace.ufunc, {**op.options, "keepdims": True}
+        there = (x == reduce(op.function[0], "reduce", (x,), dict(options))).astype(x.dtype)
+        share = there / reduce(np.add, "reduce", (there,), dict(options))
+        return reduce(np.add, "reduce", (share * self._moving(x.op),), dict(op.options))  # type: ignore[no-any-return]
 
 
-def _of_the_largest(trace: Trace, op: Op, x: Value, dx: Value) -> Value:
-    """A largest entry moves as that entry does; of several that are alike, as their mean."""
-    options = {**op.options, "keepdims": True}
-    kept = trace.ufunc(op.function[0], "reduce", (x,), options)
-    there = (x == kept).astype(x.dtype)
-    share = there / trace.ufunc(np.add, "reduce", (there,), options)
-    return trace.ufunc(np.add, "reduce", (share * dx,), dict(op.options))  # type: ignore[no-any-return]
+@contextmanager
+def _as_computed(trace: Trace) -> Iterator[None]:
+    """Each operation stands for what it computed, whatever was written to its array later."""
+    before, trace.current = trace.current, {}
+    try:
+        yield
+    finally:
+        trace.current = before
 
 
-def _zeros(trace: Trace, op: Op) -> Value:
+def _single(value: Value | None) -> Terms | None:
+    return None if value is None else {value.trace.now(value): 1}
+
+
+def _sum(each: Iterable[Terms | None]) -> Terms | None:
+    """Terms with the same x' become one."""
+    total: Terms = {}
+    for terms in each:
+        for x, factor in (terms or {}).items():
+            total[x] = _number(total[x], x.dtype) + _number(factor, x.dtype) if x in total else factor
+    return total or None
+
+
+def _product(a: Factor, b: Factor, dtype: Any = None) -> Factor:
+    """The product of two factors; a mask chooses, for 0 times inf would be no number."""
+    for one, other in ((a, b), (b, a)):
+        if _is(one, 1):
+            return other
+        if _is(one, -1):
+            return -_number(other, dtype)
+    for mask, other in ((a, b), (b, a)):
+        if _is_mask(mask) and not hasattr(other, "dtype"):
+            return _number(mask, dtype) * other
+        if _is_mask(mask):
+            return mask & other if _is_mask(other) else np.where(mask, other, 0)
+    return a * b
+
+
+def _number(factor: Factor, dtype: Any) -> Factor:
+    """A factor to calculate with: no mask."""
+    return factor.astype(dtype) if _is_mask(factor) else factor
+
+
+def _is(factor: Factor, number: int) -> bool:
+    return isinstance(factor, int | float) and factor == number
+
+
+def _is_mask(factor: Factor) -> bool:
+    return getattr(factor, "dtype", None) == np.bool_
+
+
+def _sides(ufunc: np.ufunc, x: Any, y: Any, both: bool) -> list[Factor]:
+    """Which of two is the larger or smaller. Where they are equal it is the smaller side of what moves; of two that move, one."""
+    if ufunc is np.maximum:
+        return [x > y, y >= x if both else y > x]
+    return [x <= y, y < x if both else y <= x]
+
+
+def _unknown(op: Op) -> CannotTrace:
+    advice = "the complex step has, where the layer takes complex numbers."
+    return CannotTrace(f"{op.line}: {op.name} has no tangent here; {advice}")
+
+
+def zeros(trace: Trace, op: Op) -> Value:
+    """How something moves that does not."""
     return trace.constant(np.zeros(op.shape, op.dtype))

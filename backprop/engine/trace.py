@@ -370,6 +370,7 @@ class Trace:
     places: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of generators
     refused: CannotTrace | None = None
     apart: bool = False  # layers of one's own give the gradients of each example
+    live: Any = None  # numbers of the step that is traced, where layers of one's own need them
 
     def __post_init__(self) -> None:
         self.same: dict[Key, Op] = {}  # pure expressions that there are
@@ -501,6 +502,13 @@ class Trace:
         if place.kind == "input":
             self.writes[place] = value
         return target
+
+
+def base(op: Op) -> Op:
+    """The operation whose memory a view looks at."""
+    while op.kind == "view":
+        op = op.inputs[0]
+    return op
 
 
 def look(array: Any, what: tuple[Any, ...]) -> Any:

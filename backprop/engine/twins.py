@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from backprop.checks import Array
-from backprop.engine.trace import Draws, Number, Op, Trace, Value, refusal
+from backprop.engine.live import NotFinite, total_on_copies
+from backprop.engine.trace import Draws, Number, Op, Trace, Value, base, refusal
 from backprop.layers import Gradients, Layer
 from backprop.layers.base import Arrays
 from backprop.layers.boundary import backward, forward, is_traced
@@ -149,7 +150,7 @@ def same_setting(value: Any, other: Any) -> bool:
         return False
 
 
-@dataclass
+@dataclass(eq=False)
 class OpaqueLayer:
     """A layer of one's own: one call of its forward and one of its backward."""
 
@@ -164,28 +165,41 @@ class OpaqueLayer:
         return self.layer.parameters
 
     def forward(self, h: Value) -> Value:
-        """What `forward` returns; its shape and that of the gradients come from a copy of the layer, run on ones."""
-        probe, h = copy.deepcopy(self.layer), self.trace.value(h)
-        with np.errstate(all="ignore"):
-            f = forward(probe, np.ones(h.shape, h.dtype))
-            self.result = backward(probe, np.ones(f.shape, f.dtype))
-        made = self.trace.add("call", ("forward", self.path), (h,), f.shape, f.dtype, {})
-        self.f = made
-        return made
+        """What `forward` returns. Where the numbers are known it is called; else a copy of the layer is run on ones."""
+        op, live = self.trace.now(h), self.trace.live
+        if live is None:
+            self.probe = copy.deepcopy(self.layer)
+            with np.errstate(all="ignore"):
+                f = forward(self.probe, np.ones(h.shape, h.dtype))
+        else:
+            f = live.result(("forward", self.path), lambda: forward(self.layer, np.array(live(op))))
+        self.f = self.trace.add("call", ("forward", self.path), (h,), f.shape, f.dtype, {})
+        if live is not None:
+            live.values[self.f.op] = np.array(f)
+        return self.f
 
     def backward(self, dL_df: Value) -> tuple[Value, Gradients]:
         """What `backward` returns."""
-        dL_dh, gradients = self.result
-        add = self.trace.add
+        op, live, add = self.trace.now(dL_df), self.trace.live, self.trace.add
+        if live is None:
+            with np.errstate(all="ignore"):
+                dL_dh, gradients = backward(self.probe, np.ones(dL_df.shape, dL_df.dtype))
+        else:
+            call = lambda: backward(self.layer, np.array(live(op)))  # noqa: E731
+            dL_dh, gradients = live.result(("backward", self.path), call)
         made = add("call", ("backward", self.path), (dL_df, self.f), np.shape(dL_dh), np.asarray(dL_dh).dtype, {})
         found = {}
         for name, array in gradients.items():
             shape = (dL_df.shape[1], *np.shape(array)) if self.trace.apart else np.shape(array)
             found[name] = add("call", ("gradient", self.path, name), (made,), shape, np.asarray(array).dtype, {})
+            if live is not None:
+                live.values[found[name].op] = np.asarray(array)
+        if live is not None:
+            live.values[made.op] = np.asarray(dL_dh)
         return made, found  # type: ignore[return-value]
 
 
-@dataclass
+@dataclass(eq=False)
 class OpaqueLoss:
     """A loss of one's own: one call for L and one for ∂L/∂f."""
 
@@ -195,13 +209,19 @@ class OpaqueLoss:
 
     def total(self, f: Value, y: Value, share: Value) -> Value:
         """L."""
-        self.f = f
+        self.f, live, now = f, self.trace.live, self.trace.now
         self.L = self.trace.add("call", ("total",), (f, y, share), (), f.dtype, {})
+        if live is not None:
+            args = [live.sources["y"], live.sources["share"]]
+            live.values[self.L.op] = live.result(("total",), lambda: total_on_copies(self.loss, live(now(f)), *args))
         return self.L
 
     def slope(self) -> Value:
         """∂L/∂f."""
-        return self.trace.add("call", ("slope",), (self.L, self.f), self.f.shape, self.f.dtype, {})
+        made = self.trace.add("call", ("slope",), (self.L, self.f), self.f.shape, self.f.dtype, {})
+        if (live := self.trace.live) is not None:
+            live.values[made.op] = np.asarray(live.result(("slope",), lambda: slope(self.loss)), made.dtype)
+        return made
 
 
 def total_of(loss: Any, f: Value, y: Value, share: Value) -> Value:
@@ -237,13 +257,14 @@ def trace_step(
     dtype: Any,
     *,
     apart: bool = False,
+    live: Any = None,
 ) -> Step:
     """Trace both passes over n examples of D features: h (D, n), targets of a shape and type as a loss takes them.
 
     Without a loss, the targets are ∂L/∂f, from which the way back begins. With `apart`, layers of one's own give the gradients of
     each example.
     """
-    trace = Trace(apart=apart)
+    trace = Trace(apart=apart, live=live)
     own = twin(net, trace)
     h = trace.view(trace.input("X", (n, D), dtype), ("T",))
     targets = trace.input("y", *y)
@@ -252,6 +273,8 @@ def trace_step(
     its = None if loss is None else twin(loss, trace, "loss.")
     L = f if its is None else total_of(its, f, targets, s)
     turn = len(trace.ops)
+    if live is not None and not np.isfinite(number := float(live(trace.now(L)))):
+        raise NotFinite(number)
     if kept:
         kept |= set(trace.ops[trace.now(f).number :])  # the loss is small, and needed at once
     trace.turn()
@@ -264,10 +287,9 @@ def trace_step(
 
 def _forward(net: Layer, own: Any, h: Value) -> tuple[Value, set[Op]]:
     """f, and what is kept where the outermost network says `checkpoint=k`: the output of every k-th layer."""
-    k = getattr(net, "checkpoint", None) if is_traced(net) else None
+    k = getattr(own, "checkpoint", None) if is_traced(net) else None  # read of the twin, and thereby noted as a setting
     if not k:
         return forward(own, h), set()  # type: ignore[return-value]
-    own.checkpoint  # noqa: B018  (read, and thereby noted as a setting)
     kept = set()
     for i, layer in enumerate(own.layers.values(), start=1):
         h = forward(layer, h)  # type: ignore[assignment]
@@ -314,10 +336,3 @@ def trace_rule(rule: Optimizer, size: int, dtype: Any) -> Rule:
     for name in ("weight_decay", "l1"):
         trace.settings["rule.", name] = described(getattr(rule, name))
     return Rule(trace, {name: trace.now(value) for name, value in vectors.items() if name != "g"})
-
-
-def base(op: Op) -> Op:
-    """The operation whose memory a view looks at."""
-    while op.kind == "view":
-        op = op.inputs[0]
-    return op

@@ -20,7 +20,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients.problem import Problem
-from backprop.gradients.tangents import products
+from backprop.gradients.tangents import Products
 from backprop.layers import Layer
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, LeastSquares, Loss, Poisson
 from backprop.losses.base import slope, total
@@ -63,7 +63,7 @@ class Curvature:
         if not np.array_equal(problem.forward(), problem.forward(), equal_nan=True):
             advice = "Draw from a generator that `reseed(*key)` sets."
             raise RuntimeError(checks.message(problem.who, "the same outputs twice", "two different ones", advice))
-        self._problem, self._products = problem, products(problem)
+        self._problem, self._products = problem, Products(problem)
         self._f: Array | None = None  # of the real pass at this φ, whose caches serve any number of backward passes
 
     @property
@@ -77,6 +77,7 @@ class Curvature:
         if not np.array_equal(phi, self._problem.net.phi):
             self._problem.net.phi[...] = phi
             self._f = None
+            self._products.moved()
         return self
 
     def value(self) -> float:

@@ -59,9 +59,11 @@ def _unsteady(problem: Problem, before: Array, after: Array) -> tuple[str, str]:
         first = boundary.forward(layer, h.copy())
         reseed(layer, 0)
         if not np.array_equal(first, boundary.forward(layer, h.copy())):
-            advice = "If it is random, draw from a generator that `reseed(*key)` sets; else forward must not change its state."
+            advice = (
+                "If it is random, draw from a generator kept as an attribute; else forward must not change its state."
+            )
             return f"two different ones: {name} gives another f for the same h", advice
-    return "two different ones", "Draw from a generator that `reseed(*key)` sets."
+    return "two different ones", "Draw from a generator kept as an attribute."
 
 
 def analytic(problem: Problem, inputs: str) -> tuple[dict[str, Array], list[str]]:

@@ -21,18 +21,22 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.plan import Plan, make, summed
+from backprop.engine.plan import Plan, make, needed, summed
 from backprop.engine.play import Bound, part_at
 from backprop.engine.step import remembered
-from backprop.engine.twins import trace_step
+from backprop.engine.trace import Op
+from backprop.engine.twins import base, trace_step
 from backprop.gradients.problem import Problem
 from backprop.layers import Gradients, Layer, boundary
-from backprop.layers.nesting import leaves, reseed, views
+from backprop.layers.nesting import draws, leaves, reseed, views
 from backprop.losses import Loss
 from backprop.sequential import Sequential, rows_per_block
 
 # Entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all.
 LARGE = 8192
+# What a subclass may have without computing anything else.
+OF_ANY_CLASS = {"__init__", "__doc__", "__module__", "__qualname__", "__annotations__", "__repr__", "__abstractmethods__"}
+OF_ANY_CLASS |= {"_abc_impl", "__parameters__", "__firstlineno__", "__static_attributes__", "initialize", "label"}
 
 
 def per_example_gradients(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
@@ -135,9 +139,9 @@ class Apart:
             expected = "layers that treat each example on its own"
             advice = "Pass net.frozen(), which computes what predict does."
             raise ValueError(checks.message(who, expected, layer.label, advice))
-        self.who, self.net, self.loss, self.y, self.D = who, net, loss, y, D
+        self.who, self.net, self.loss, self.y, self.D = who, taken_for_ours(net), loss, y, D
         self.bound: dict[int, tuple[Bound, Any]] = {}
-        self.singles: dict[str, OneByOne] = {}
+        self.parts: dict[str, Any] = {}  # layers of one's own, by path
 
     def blocks(self, problem: Problem) -> Iterator[tuple[slice, dict[str, Factors]]]:
         """Stretches of examples whose activations stay in cache, and the factors of their gradients by name."""
@@ -160,7 +164,7 @@ class Apart:
             arrays = {"X": np.empty((n, self.D), self.net.phi.dtype), "share": np.ones((), self.net.phi.dtype)}
             arrays["y"] = np.empty((n, *self.y[0]), self.y[1]).T
             arrays |= self.net.parameters | self.net.buffers
-            arrays |= {name: getattr(self._part(path), key) for path, key, name in kept_arrays(plan)}
+            arrays |= {name: getattr(part_at(self.net, self.loss, path), key) for path, key, name in kept_arrays(plan)}
             self.bound[n] = Bound(plan, arrays, part=self._part), forms
         return self.bound[n]
 
@@ -174,10 +178,14 @@ class Apart:
         }
 
     def _part(self, path: str) -> Any:
-        part = part_at(self.net, self.loss, path)
-        if isinstance(part, Layer) and not is_library(part):
-            return self.singles.setdefault(path, OneByOne(part, self.who))
-        return part
+        """What is played for a part of one's own. Passes of the library's that have no gradients do not mix examples."""
+        if path not in self.parts:
+            part = part_at(self.net, self.loss, path)
+            if isinstance(part, Layer):
+                together = is_library(part) and not part.parameters and not draws(part)
+                part = boundary.beside(part) if together else OneByOne(part, self.who)
+            self.parts[path] = part
+        return self.parts[path]
 
     def _plan(self, n: int) -> Any:
         """The plan for n examples, kept with others of the same structure, and how many factors each gradient has."""
@@ -188,12 +196,21 @@ class Apart:
             parts = {name: summed(op) for name, op in step.gradients.items()}
             roots = [x for name, op in step.gradients.items() for x in parts[name] or (op,)]
             calls = [op for op in step.trace.ops if op.kind == "call"]
-            results = [*roots, step.dL_dX]
-            plan = make(step.L, [], {}, effects=calls, turn=step.turn, results=results)
+            # Without a loss the way back may be played several times, and must find what it reads.
+            kept = _read_after(step.turn, (*roots, step.dL_dX)) if self.loss is None else []
+            results = [*roots, *kept, step.dL_dX]
+            first = step.f if self.loss is None else None
+            plan = make(first, [], {}, effects=calls, turn=step.turn, results=results)
             plan.generators, plan.settings = step.trace.places, step.trace.settings
             return (plan, {name: len(part or ()) for name, part in parts.items()}), plan.settings, plan.is_opaque
 
         return remembered(("apart", n, y, self.D, dtype), self.net, self.loss, None, planned)
+
+
+def _read_after(turn: int, roots: tuple[Op, ...]) -> list[Op]:
+    """What was computed before the turn and is read after it."""
+    read = {base(x) for op in needed(roots) if op.number >= turn for x in op.ops}
+    return sorted((op for op in read if op.number < turn and op.kind != "input"), key=lambda op: op.number)
 
 
 def apart(problem: Problem) -> Apart:
@@ -208,29 +225,51 @@ def is_library(part: object) -> bool:
     return all(method.__module__.partition(".")[0] == __name__.partition(".")[0] for method in passes)
 
 
+def taken_for_ours(layer: Any) -> Any:
+    """The layer with the library's class in the place of each subclass that changes nothing of the passes."""
+    kind = _inherited(type(layer))
+    children = {key: taken_for_ours(child) for key, child in layer.children.items()} if kind.traced else {}
+    if kind is type(layer) and all(child is layer.children[key] for key, child in children.items()):
+        return layer
+    made = object.__new__(kind)
+    vars(made).update(vars(layer))
+    if children:
+        vars(made)["layers"] = children
+    return made
+
+
+def _inherited(kind: type) -> type:
+    ours = next(base for base in kind.__mro__ if base.__module__.startswith("backprop."))
+    added = {name for base in kind.__mro__[: kind.__mro__.index(ours)] for name in vars(base)}
+    changes = any(hasattr(ours, name) for name in added - OF_ANY_CLASS)
+    return kind if changes or not vars(ours).get("traced") else ours
+
+
 def kept_arrays(plan: Plan) -> list[tuple[str, str, str]]:
     """Arrays that layers keep as attributes: path, attribute, and the name they have in a plan."""
     names = [name.rpartition(":") for name in plan.inputs if ":" in name]
     return [(path, key, f"{path}:{key}") for path, _, key in names]
 
 
-class OneByOne(Layer):
+class OneByOne:
     """A layer of one's own, run forward on the whole batch and then, to have its gradients apart, on each column.
 
     Both must give the same f, or the gradients of single examples would not be those of the batch.
     """
 
+    traced = True  # its results are not those of a layer, and their parts are checked already
+
     def __init__(self, layer: Layer, who: str) -> None:
         self.layer, self.who = layer.copy(), who
-        self._singles: list[Layer] = []
+        self.singles: list[Layer] = []
 
     def forward(self, h: Array) -> Array:
         """Return the layer's f of the whole batch; keeps a twin with the caches of each column."""
         reseed(self.layer, 0)
         f = boundary.forward(boundary.beside(self.layer), h)
-        self._singles = [boundary.beside(self.layer) for _ in range(h.shape[1])]
+        self.singles = [boundary.beside(self.layer) for _ in range(h.shape[1])]
         tolerance = np.sqrt(np.finfo(f.dtype).eps)
-        for n, single in enumerate(self._singles):
+        for n, single in enumerate(self.singles):
             f_n, column = boundary.forward(single, h[:, n : n + 1]), f[:, n : n + 1]
             if f_n.shape != column.shape or not np.allclose(f_n, column, tolerance, tolerance, equal_nan=True):
                 expected = "layers that treat each example on its own"
@@ -241,7 +280,6 @@ class OneByOne(Layer):
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         """Return dL_dh, and the gradients of all columns, each (N, *shape)."""
-        found = [boundary.backward(single, dL_df[:, n : n + 1]) for n, single in enumerate(self._singles)]
-        names = self.layer.parameters
-        gradients = {name: np.stack([own[name] for _, own in found]) for name in names}
+        found = [boundary.backward(single, dL_df[:, n : n + 1]) for n, single in enumerate(self.singles)]
+        gradients = {name: np.stack([own[name] for _, own in found]) for name in self.layer.parameters}
         return np.concatenate([dL_dh for dL_dh, _ in found], axis=1), gradients

@@ -21,8 +21,8 @@ class Problem:
     """L of a network and its examples: h (D, N), y and w in columns, nothing of the caller's changed.
 
     The pass is that of training: BatchNorm takes the statistics of these examples, and Dropout one mask, the same in each
-    call. `dtype` None keeps the type of the network. `shared` spares the copy, for a caller that runs a replica of `problem.net`
-    and never itself. Raises TypeError or ValueError for what does not fit, in the name of `who`.
+    call. `dtype` None keeps the type of the network. `shared` spares the copy, for a caller that plays passes of `problem.net`
+    and never runs it. Raises TypeError or ValueError for what does not fit, in the name of `who`.
     """
 
     def __init__(

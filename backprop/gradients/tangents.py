@@ -4,8 +4,9 @@ The list of operations of both passes is made longer by its tangents (`engine.ta
 
     (φ, v) → f, ∂f/∂φ v → L → ∂L/∂φ, H v
 
-so no layer states a second derivative, and what is not needed for the product is not computed. With a layer or a loss of one's own,
-which is no list, the plain passes carry tangents as imaginary parts, φ + iεv, because ε² vanishes beside every number.
+so no layer states a second derivative, and what is not needed for the product is not computed. What does not depend on v, such as
+f and all slopes, is computed once for each φ. A layer or a loss of one's own, which is no list, carries tangents as imaginary parts,
+h + iεh', through its own passes, because ε² vanishes beside every number.
 Sources: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6; Squire and Trapp (1998), "Using
 complex variables to estimate derivatives of real functions", SIAM Review 40.
 """
@@ -21,12 +22,12 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.plan import Land, make
+from backprop.engine.plan import Land, Plan, make, needed
 from backprop.engine.play import Bound, part_at
 from backprop.engine.step import remembered
-from backprop.engine.tangent import tangents
-from backprop.engine.trace import Op, Trace, Value
-from backprop.engine.twins import slope_of, total_of, twin
+from backprop.engine.tangent import Tangents, zeros
+from backprop.engine.trace import CannotTrace, Op, Trace, Value
+from backprop.engine.twins import OpaqueLoss, base, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, sizes, takes_complex
 from backprop.gradients.per_example import kept_arrays
 from backprop.gradients.problem import Problem
@@ -42,239 +43,305 @@ from backprop.sequential import Sequential
 EPSILON = {np.dtype(np.float32): 2.0**-50, np.dtype(np.float64): 2.0**-100}
 
 Moved = Callable[[complex], list[complex]]
-
-
-def products(problem: Problem) -> Products:
-    """Products for a problem: on the list of its operations, or, with layers or a loss of one's own, by complex passes.
-
-    Raises ValueError for a layer or a loss of one's own whose tangents are wrong.
-    """
-    traced = is_traced(problem.loss) and all(map(is_traced, _inside(problem.net)))
-    return OnTheList(problem) if traced else ByComplexNumbers(problem)
+Gradients = dict[str, Any]  # of the trace, by parameter: a Value, or terms (Op, factor) that are added up
 
 
 class Products:
-    """Products of a vector v (P,) with H, G and F at the φ that the problem's network has now."""
+    """Products of a vector v (P,) with H, G and F at the φ that the problem's network has now.
+
+    Each is a plan of its own, made when it is first asked for. Raises ValueError for a layer or a loss of one's own whose tangents
+    are wrong.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.v = problem, np.zeros_like(problem.net.phi)
+        self.bound: dict[str, tuple[Bound, Array]] = {}
+        self.at_phi: set[str] = set()  # kinds for which all that does not depend on v is computed
+        self.carrier: Carrier | None = None
+        if not all(map(is_traced, (problem.loss, *_inside(problem.net)))):
+            self.carrier = Carrier(problem)
 
-    def hessian(self, v: Array) -> Array:
-        """H v."""
-        raise NotImplementedError
-
-    def gauss_newton(self, v: Array) -> Array:
-        """Jᵀ (∂²L/∂f²) J v."""
-        raise NotImplementedError
-
-    def gaussian_fisher(self, v: Array) -> Array:
-        """G v, its ∂²L/∂f² the mean over targets one standard deviation to either side of the mean.
-
-        ∂²ℓ/∂f² is of second degree in y, so two points average to its expectation.
-        """
-        raise NotImplementedError
-
-    def empirical_fisher(self, v: Array) -> Array:
-        """Σ_n s_n g_n g_nᵀ v; from g_nᵀ v = ∂ℓ_n/∂f_n J v no g_n need be formed."""
-        raise NotImplementedError
-
-
-class OnTheList(Products):
-    """Each product is a plan of its own, bound when it is first asked for."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.v, self.product = (np.zeros_like(problem.net.phi) for _ in range(2))
-        self.bound: dict[str, Bound] = {}
+    def moved(self) -> None:
+        """The network has another φ."""
+        self.at_phi.clear()
 
     def hessian(self, v: Array) -> Array:
         """H v."""
         return self._play("hessian", v)
 
     def gauss_newton(self, v: Array) -> Array:
-        """G v."""
+        """Jᵀ (∂²L/∂f²) J v."""
         return self._play("gauss_newton", v)
 
     def gaussian_fisher(self, v: Array) -> Array:
-        """F v of GaussianNLL."""
+        """G v, its ∂²L/∂f² the mean over targets one standard deviation to either side of the mean.
+
+        ∂²ℓ/∂f² is of second degree in y, so two points average to its expectation.
+        """
         return self._play("gaussian_fisher", v)
 
     def empirical_fisher(self, v: Array) -> Array:
-        """F v for the targets at hand."""
+        """Σ_n s_n g_n g_nᵀ v; from g_nᵀ v = ∂ℓ_n/∂f_n J v no g_n need be formed."""
         return self._play("empirical_fisher", v)
 
     def _play(self, kind: str, v: Array) -> Array:
         if kind not in self.bound:
             self.bound[kind] = self._bind(kind)
+        bound, product = self.bound[kind]
         self.v[...] = v
+        if self.carrier is not None:
+            self.carrier.start(v)
         with np.errstate(all="ignore"):
-            for call in self.bound[kind].calls:
+            for call in bound.rest if kind in self.at_phi else bound.calls:
                 call()
-        return self.product.copy()
+        self.at_phi.add(kind)
+        return product.copy()
 
-    def _bind(self, kind: str) -> Bound:
+    def _bind(self, kind: str) -> tuple[Bound, Array]:
         problem, net = self.problem, self.problem.net
         shape = problem.h.shape, problem.y.shape, problem.y.dtype, problem.w is None, problem.dtype
 
         def planned() -> Any:
             plan = self._plan(kind)
-            return plan, plan.settings, False
+            return plan, plan.settings, self.carrier is not None
 
         plan = remembered((kind, shape), net, problem.loss, None, planned)
-        part = partial(part_at, net, problem.loss)
+        product, part = np.zeros_like(net.phi), partial(part_at, net, problem.loss)
         arrays = net.parameters | {name: buffer.copy() for name, buffer in net.buffers.items()}
-        arrays |= {
-            "X": np.ascontiguousarray(problem.h.T),
-            "y": problem.y,
-            "share": np.asarray(problem.shares(problem.h)),
-        }
-        arrays["share"] = arrays["share"].astype(problem.dtype)
-        for prefix, vector in (("v", self.v), ("product", self.product)):
+        arrays |= {"X": np.ascontiguousarray(problem.h.T), "y": problem.y}
+        arrays["share"] = np.asarray(problem.shares(problem.h)).astype(problem.dtype)
+        for prefix, vector in (("v", self.v), ("product", product)):
             arrays |= {f"{prefix} {name}": view for name, view in views(net, vector).items()}
         arrays |= {name: getattr(part(path), key) for path, key, name in kept_arrays(plan)}
         bound = Bound(plan, arrays, part=part)
         bound.generators.key = (0,)  # as Problem.forward starts them
-        return bound
+        return bound, product
 
-    def _plan(self, kind: str) -> Any:
-        problem, trace = self.problem, Trace()
-        own, its = twin(problem.net, trace), twin(problem.loss, trace, "loss.")
+    def _plan(self, kind: str) -> Plan:
+        """The plan of one product. A part of one's own that is traced, but for a function without a rule, is taken as it is."""
+        parts = (self.problem.loss, *_inside(self.problem.net))
+        try:
+            return _Traced(self.problem, self.carrier).plan(kind)
+        except CannotTrace:
+            if all(map(_is_ours, parts)) or (self.carrier is not None and self.carrier.all_own):
+                raise
+        self.carrier = Carrier(self.problem, all_own=True)
+        return _Traced(self.problem, self.carrier).plan(kind)
+
+
+class _Traced:
+    """The trace of a forward pass and of what is built on it."""
+
+    def __init__(self, problem: Problem, carrier: Carrier | None) -> None:
+        self.problem, self.carrier, loss = problem, carrier, problem.loss
+        self.trace = trace = Trace(apart=carrier is not None and carrier.all_own)  # then layers of one's own are not looked into
+        self.own: Any = twin(problem.net, trace)
+        self.its = OpaqueLoss(loss, trace) if trace.apart and not _is_ours(loss) else twin(loss, trace, "loss.")
+        trace.apart = False
         h = trace.view(trace.input("X", problem.h.shape[::-1], problem.dtype), ("T",))
-        y = trace.input("y", problem.y.shape, problem.y.dtype)
-        share = trace.input("share", () if problem.w is None else (problem.n,), problem.dtype)
-        f: Any = boundary.forward(own, h)  # type: ignore[arg-type]
-        seeds = {}
-        for op in list(trace.ops):
-            if op.kind == "input" and op.function in problem.net.parameters:
-                seeds[op] = trace.input(f"v {op.function}", op.shape, op.dtype)
-        moved = getattr(self, f"_{kind}")(trace, own, its, f, y, share, seeds)
+        self.y = trace.input("y", problem.y.shape, problem.y.dtype)
+        self.share = trace.input("share", () if problem.w is None else (problem.n,), problem.dtype)
+        self.f: Any = boundary.forward(self.own, h)  # type: ignore[arg-type]
+        names = problem.net.parameters
+        parameters = [op for op in trace.ops if op.kind == "input" and op.function in names]
+        self.seeds = {op: trace.input(f"v {op.function}", op.shape, op.dtype) for op in parameters}
+
+    def plan(self, kind: str) -> Plan:
+        """The plan of a product: first what does not depend on v."""
+        trace, gradients = self.trace, getattr(self, kind)()
+        if trace.refused:
+            raise trace.refused
         lands = []
-        for name, parameter in problem.net.parameters.items():
-            value = moved.get(name)
-            value = trace.constant(np.zeros(parameter.shape, problem.dtype)) if value is None else value
-            lands.append(Land(f"product {name}", parameter.shape, trace.now(value)))
-        plan = make(None, lands, {})
+        for name, parameter in self.problem.net.parameters.items():
+            for i, (op, factor) in enumerate(self._terms(gradients.get(name))):
+                lands.append(Land(f"product {name}", parameter.shape, op, float(factor), float(i > 0)))
+        moving = _moving_ops(trace)
+        for number, op in enumerate(sorted(trace.ops, key=lambda op: (op in moving, op.number))):
+            op.number = number
+        still = set(trace.ops) - moving
+        steps = needed(land.value for land in lands)
+        results = {base(x) for op in steps if op in moving for x in op.ops if x in still and base(x).kind != "input"}
+        plan = make(None, lands, {}, results=sorted(results, key=lambda op: op.number))
+        values = [step.value if isinstance(step, Land) else step for step in plan.steps]
+        plan.turn = next((i for i, op in enumerate(values) if op not in still), len(values))
         plan.generators, plan.settings = trace.places, trace.settings
         return plan
 
-    @staticmethod
-    def _hessian(
-        trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: dict[Op, Value]
-    ) -> dict[str, Any]:
-        total_of(its, f, y, share)
-        _, gradients = boundary.backward(own, slope_of(its))  # type: ignore[arg-type]
-        ops = {name: trace.now(gradient) for name, gradient in gradients.items()}
-        moved = tangents(trace, ops.values(), seeds)
-        return {name: moved.get(op) for name, op in ops.items()}
+    def _terms(self, gradient: Any) -> list[tuple[Op, float]]:
+        if gradient is None:
+            return []
+        return gradient if isinstance(gradient, list) else [(self.trace.now(gradient), 1.0)]
+
+    def hessian(self) -> Gradients:
+        """H v."""
+        total_of(self.its, self.f, self.y, self.share)
+        _, gradients = boundary.backward(self.own, slope_of(self.its))  # type: ignore[arg-type]
+        ops = {name: self.trace.now(gradient) for name, gradient in gradients.items()}
+        tangents = Tangents(self.trace, ops.values(), self.seeds, calls=self._call)
+        return {name: self._added_up(tangents, op) for name, op in ops.items()}
 
     @staticmethod
-    def _gauss_newton(trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: Any) -> dict[str, Any]:
-        return _pulled_back(own, _slope_along(trace, its, f, y, share, _along(trace, f, seeds)))
+    def _added_up(tangents: Tangents, op: Op) -> Any:
+        """How a gradient moves; as terms where each of them, a product of matrices, may land by itself."""
+        terms = tangents.terms.get(op, {})
+        plain = all(isinstance(factor, int | float) and x.shape == op.shape for x, factor in terms.items())
+        return sorted(terms.items(), key=lambda term: term[0].number) if plain and terms else tangents.get(op)
 
-    @staticmethod
-    def _gaussian_fisher(
-        trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: Any
-    ) -> dict[str, Any]:
-        K, df = f.shape[0] // 2, _along(trace, f, seeds)
-        deviation = np.exp(f[K:] / 2)
-        sides = [_slope_along(trace, its, f, f[:K] + side * deviation, share, df) for side in (-1, 1)]
-        return _pulled_back(own, (sides[0] + sides[1]) / 2)
+    def gauss_newton(self) -> Gradients:
+        """G v."""
+        return self._pulled_back(self._slope_along(self.y, self._along()))
 
-    @staticmethod
-    def _empirical_fisher(
-        trace: Trace, own: Any, its: Any, f: Any, y: Value, share: Value, seeds: Any
-    ) -> dict[str, Any]:
-        df = _along(trace, f, seeds)
-        total_of(its, f, y, share)
-        return _pulled_back(own, slope_of(its) * (its.dell_df() * df).sum(axis=0))  # type: ignore[operator]
+    def gaussian_fisher(self) -> Gradients:
+        """F v of GaussianNLL."""
+        K, df = self.f.shape[0] // 2, self._along()
+        mean, deviation = self.f[:K], np.exp(self.f[K:] / 2)
+        sides = [self._slope_along(mean + side * deviation, df) for side in (-1, 1)]
+        return self._pulled_back((sides[0] + sides[1]) / 2)
+
+    def empirical_fisher(self) -> Gradients:
+        """F v for the targets at hand."""
+        df = self._along()
+        total_of(self.its, self.f, self.y, self.share)
+        dL_df, dell_df = slope_of(self.its), self._dell_df()
+        if self.share.ndim:
+            dell_df = np.where(self.share > 0, dell_df, 0)
+        return self._pulled_back(dL_df * (dell_df * df).sum(axis=0))
+
+    def _dell_df(self) -> Any:
+        if not isinstance(self.its, OpaqueLoss):
+            return self.its.dell_df()
+        f, loss = self.f, partial(_dell_df, self.problem.loss)
+        return self.trace.add("function", loss, (f, self.y), f.shape, f.dtype, {})
+
+    def _along(self) -> Value:
+        """J v."""
+        op = self.trace.now(self.f)
+        moved = Tangents(self.trace, [op], self.seeds, calls=self._call).get(op)
+        return zeros(self.trace, op) if moved is None else moved
+
+    def _slope_along(self, y: Any, df: Value) -> Value:
+        """(∂²L/∂f²) df for targets y, which stay where they are."""
+        total_of(self.its, self.f, y, self.share)
+        now = self.trace.now
+        op = now(slope_of(self.its))
+        moved = Tangents(self.trace, [op], {now(self.f): df}, [now(y)], self._call_of_loss).get(op)
+        return zeros(self.trace, op) if moved is None else moved
+
+    def _pulled_back(self, u: Value) -> Gradients:
+        """Jᵀ u by parameter."""
+        return boundary.backward(self.own, u)[1]  # type: ignore[arg-type]
+
+    def _call(self, op: Op, moving: list[Value | None]) -> Value | None:
+        """How a pass of a layer or loss of one's own moves."""
+        kind, *where = op.function
+        if kind in ("total", "slope"):
+            return self._call_of_loss(op, moving)
+        trace, carried = self.trace, self.carrier.layer(where[0])  # type: ignore[union-attr]
+        some = [zeros(trace, x) if dx is None else dx for x, dx in zip(op.ops, moving, strict=True)]
+        match kind:
+            case "forward":
+                layer = part_at(self.problem.net, None, where[0])
+                v = [trace.input(f"v {where[0]}{name}", p.shape, p.dtype) for name, p in layer.parameters.items()]
+                return trace.add("function", carried.forward, (op.inputs[0], *some, *v), op.shape, op.dtype, {})
+            case "backward":
+                return trace.add("function", carried.backward, (op.inputs[0], *some), op.shape, op.dtype, {})
+        return trace.add("function", partial(carried.gradient, where[1]), some, op.shape, op.dtype, {})
+
+    def _call_of_loss(self, op: Op, moving: list[Value | None]) -> Value | None:
+        if op.function[0] != "slope" or moving[1] is None:
+            return None
+        f, y, share = op.ops[0].inputs
+        carried = self.carrier.slope  # type: ignore[union-attr]
+        return self.trace.add("function", carried, (f, moving[1], y, share), op.shape, op.dtype, {})
 
 
-def _along(trace: Trace, f: Value, seeds: dict[Op, Value]) -> Value:
-    """J v."""
-    op = trace.now(f)
-    return tangents(trace, [op], seeds).get(op) or trace.constant(np.zeros(op.shape, op.dtype))
+def _moving_ops(trace: Trace) -> set[Op]:
+    """The operations that depend on v."""
+    moving: set[Op] = set()
+    for op in trace.ops:
+        if (op.kind == "input" and op.function.startswith("v ")) or any(x in moving for x in op.ops):
+            moving.add(op)
+    return moving
 
 
-def _slope_along(trace: Trace, its: Any, f: Value, y: Any, share: Value, df: Value) -> Value:
-    """(∂²L/∂f²) df for targets y, which stay where they are."""
-    total_of(its, f, y, share)
-    dL_df = trace.now(slope_of(its))
-    moved = tangents(trace, [dL_df], {trace.now(f): df}, still=[trace.now(y)])
-    return moved.get(dL_df) or trace.constant(np.zeros(dL_df.shape, dL_df.dtype))
+def _dell_df(loss: Loss, f: Array, y: Array) -> Array:
+    """∂ℓ/∂f of a loss of one's own."""
+    loss = copy.copy(loss)
+    loss.ell(np.array(f), y)
+    return loss.dell_df()
 
 
-def _pulled_back(own: Any, u: Value) -> dict[str, Any]:
-    """Jᵀ u by parameter."""
-    return boundary.backward(own, u)[1]  # type: ignore[arg-type]
+class Carrier:
+    """The layers and the loss of one's own, in complex passes: φ + iεv, h + iεh' give f + iεf'.
 
+    With `all_own` those that are traced, too. Raises ValueError for one whose tangents are wrong.
+    """
 
-class ByComplexNumbers(Products):
-    """Complex passes of the plain layers: φ + iεv gives f + iε J v and ∂L/∂φ + iε H v. `v` counts in units of `scale`."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.epsilon = EPSILON[problem.dtype]
-        self.net = problem.net.copy()
+    def __init__(self, problem: Problem, *, all_own: bool = False) -> None:
+        self.problem, self.all_own, self.epsilon, self.exponent = problem, all_own, EPSILON[problem.dtype], 0
+        self.net, self.layers = problem.net.copy(), dict[str, Carried]()
         self.net.bind(np.empty(self.net.size, np.result_type(problem.dtype, np.complex64)))
-        self.loss = copy.copy(problem.loss)
-        for layer, h in _own_layers(problem):
+        for layer, h in _own_layers(problem, all_own):
             # Beside h, too: where several entries stand at a kink, as many zeros do, no difference confirms anything.
             places = (h, h + BESIDE * _random(h.shape, 5) * sizes(h))
             if not any(_confirmed(_moving_layer(layer, at)) for at in places):
                 raise _loses_tangents(layer.label, layer, "forward and backward")
-        f = problem.fresh().forward()
-        if not is_traced(problem.loss) and not _confirmed(_moving_loss(problem, f)):
+        own_loss = not _is_ours(problem.loss) if all_own else not is_traced(problem.loss)
+        if own_loss and not _confirmed(_moving_loss(problem, problem.fresh().forward())):
             raise _loses_tangents(problem.who, problem.loss, "ell and dell_df")
 
-    def _forward(self, v: Array) -> tuple[Array, float]:
-        """Outputs f + iε f' (K, N) for a finite v, in units that do no harm whatever its size."""
-        scale = 2.0 ** max(np.frexp(max(v.max(initial=0), -v.min(initial=0)))[1] - 1, -1000)
+    def start(self, v: Array) -> None:
+        """Prepare a product with a finite v, in units of 2^exponent that do no harm whatever its size."""
+        self.exponent = max(int(np.frexp(np.abs(v).max())[1]) - 1, -1000)
         self.net.phi.real = self.problem.net.phi
-        self.net.phi.imag = v * (self.epsilon / scale)
+        reseed(self.problem.net, 0)
         reseed(self.net, 0)
-        f = boundary.forward(self.net, self.problem.h)
-        # Products of two tangents leave some ε² beside a value of 0, and must not choose the side of a kink.
-        f.real[np.abs(f.real) < self.epsilon**1.5] = 0
-        return f, scale
 
-    def _slope(self, f: Array, y: Array | None = None) -> Array:
-        total(self.loss, f, self.problem.y if y is None else y, self.problem.shares(f))
-        return slope(self.loss)
+    def layer(self, path: str) -> Carried:
+        """The layer at this path."""
+        if path not in self.layers:
+            self.layers[path] = Carried(self, part_at(self.net, None, path))
+        return self.layers[path]
 
-    def _pull_back(self, u: Array) -> Array:
-        """Jᵀ u."""
-        net = self.problem.net
-        self.problem.forward()
-        return net.backward(u)[1].dL_dphi  # type: ignore[attr-defined,no-any-return]
+    def slope(self, f: Array, df: Array, y: Array, share: Array) -> Array:
+        """How the slope of the loss moves with f."""
+        loss = copy.copy(self.problem.loss)
+        total(loss, self.put(f, df), y, share if share.ndim else share.item())
+        return self.tangent(slope(loss))
 
-    def _tangent(self, array: Array, scale: float) -> Array:
-        return array.imag * (scale / self.epsilon)
+    def put(self, value: Array, tangent: Array) -> Array:
+        """Value + iε tangent."""
+        return value + 1j * (self.epsilon * np.ldexp(tangent, -self.exponent))  # type: ignore[no-any-return]
 
-    def hessian(self, v: Array) -> Array:
-        """H v."""
-        f, scale = self._forward(v)
-        _, gradients = boundary.backward(self.net, self._slope(f))
-        flat = [np.zeros(0, f.dtype), *(np.ravel(gradient) for gradient in gradients.values())]
-        return self._tangent(np.concatenate(flat), scale)
+    def tangent(self, array: Array) -> Array:
+        """The tangent in an array."""
+        return np.ldexp(np.imag(array) * (1 / self.epsilon), self.exponent)
 
-    def gauss_newton(self, v: Array) -> Array:
-        """G v."""
-        f, scale = self._forward(v)
-        return self._pull_back(self._tangent(self._slope(f), scale))
 
-    def gaussian_fisher(self, v: Array) -> Array:
-        """F v of GaussianNLL."""
-        f, scale = self._forward(v)
-        mean, s = np.split(f.real, 2)
-        both = [self._tangent(self._slope(f, mean + side * np.exp(s / 2)), scale) for side in (-1, 1)]
-        return self._pull_back((both[0] + both[1]) / 2)
+class Carried:
+    """A layer of one's own as functions of values and tangents, called in their order."""
 
-    def empirical_fisher(self, v: Array) -> Array:
-        """F v for the targets at hand."""
-        f, scale = self._forward(v)
-        df, loss = self._tangent(f, scale), self.loss
-        dL_df = self._slope(f.real.copy())
-        return self._pull_back(dL_df * np.add.reduce(loss.dell_df() * df, axis=0))
+    def __init__(self, carrier: Carrier, layer: Layer) -> None:
+        self.carrier, self.layer, self.gradients = carrier, layer, dict[str, Array]()
+
+    def forward(self, h: Array, dh: Array, *v: Array) -> Array:
+        """How f moves."""
+        for parameter, along in zip(self.layer.parameters.values(), v, strict=True):
+            parameter.imag = self.carrier.put(0.0, along).imag  # type: ignore[arg-type]
+        return self.carrier.tangent(boundary.forward(self.layer, self.carrier.put(h, dh)))
+
+    def backward(self, dL_df: Array, tangent: Array, _: Array) -> Array:
+        """How ∂L/∂h moves; after `forward`, whose result is therefore an argument."""
+        dL_dh, self.gradients = boundary.backward(self.layer, self.carrier.put(dL_df, tangent))
+        return self.carrier.tangent(dL_dh)
+
+    def gradient(self, name: str, _: Array) -> Array:
+        """How the gradient of a parameter moves."""
+        return self.carrier.tangent(self.gradients[name])
+
+
+def _is_ours(part: object) -> bool:
+    return type(part).__module__.startswith("backprop.")
 
 
 def _inside(layer: Layer) -> Iterator[Layer]:
@@ -283,22 +350,22 @@ def _inside(layer: Layer) -> Iterator[Layer]:
         yield from _inside(child)
 
 
-def _own_layers(problem: Problem) -> list[tuple[Layer, Array]]:
-    """Layers that are not traced, the outermost of them, with their inputs in a pass."""
+def _own_layers(problem: Problem, all_own: bool) -> list[tuple[Layer, Array]]:
+    """Layers of one's own, the outermost of them, with their inputs in a pass."""
     found: list[tuple[Layer, Array]] = []
     run = boundary.beside(problem.net)
     waiting = [run]
     for layer in waiting:  # grows while it runs
-        if is_traced(layer):
+        if is_traced(layer) and (_is_ours(layer) or not all_own):
             waiting.extend(layer.children.values())
         else:
-            vars(layer)["forward"] = partial(_noting, layer, type(layer).forward, found)
+            vars(layer)["forward"] = partial(_noting, layer, found)
     reseed(run, 0)
     boundary.forward(run, problem.h)
     return found
 
 
-def _noting(layer: Layer, method: Any, found: list[tuple[Layer, Array]], h: Array) -> Array:
+def _noting(layer: Layer, found: list[tuple[Layer, Array]], h: Array) -> Array:
     del vars(layer)["forward"]
     found.append((layer.copy(), np.array(h, float)))
     return boundary.forward(layer, h)

@@ -46,6 +46,15 @@ class Arrays(dict[str, Array]):
         else:
             raise KeyError(checks.message("parameters or buffers of a network", f"one of {list(self)}", repr(name)))
 
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign each."""
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
 
 def _arrays(arrays: dict[str, Array], placed: bool, aliases: dict[str, str]) -> Arrays:
     """A copy of `Arrays`."""
@@ -97,8 +106,9 @@ class Layer(ABC):
 
     def __init_subclass__(cls) -> None:
         for name in ("forward", "backward", "infer"):
-            if name in vars(cls) and not hasattr(vars(cls)[name], "plain"):
-                setattr(cls, name, getattr(boundary, f"around_{name}")(vars(cls)[name]))
+            method = getattr(cls, name)  # also one of a mixin, which is no Layer
+            if not hasattr(method, "plain") and not getattr(method, "__isabstractmethod__", False):
+                setattr(cls, name, getattr(boundary, f"around_{name}")(method))
 
     @abstractmethod
     def forward(self, h: Array) -> Array:
@@ -165,9 +175,9 @@ class Layer(ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = vars(self)
-        if name in ("parameters", "buffers") and isinstance(own.get(name), Arrays) and own[name].placed:
-            for key in checks.same_keys(f"{self.label}.{name}", own[name], value):
-                own[name][key] = value[key]
+        if name in ("parameters", "buffers") and getattr(arrays := getattr(self, name), "placed", False):
+            for key in checks.same_keys(f"{self.label}.{name}", arrays, value):
+                arrays[key] = value[key]
             return
         held, key = self._find(name)
         if key:

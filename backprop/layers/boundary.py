@@ -124,7 +124,8 @@ def beside(layer: Any) -> Any:
     twin = object.__new__(type(layer))
     parameters = list(vars(layer)["parameters"].values()) if "parameters" in vars(layer) else []
     for name, value in vars(layer).items():
-        vars(twin)[name] = value if name == "parameters" or any(value is array for array in parameters) else _own(value)
+        shared = name in ("parameters", "_phi") or any(value is array for array in parameters)
+        vars(twin)[name] = value if shared else _own(value)
     return twin
 
 
@@ -137,6 +138,6 @@ def _own(value: Any) -> Any:
         return type(value)(map(_own, value))
     if isinstance(value, dict):
         twin = copy.copy(value)
-        twin.update({key: _own(each) for key, each in value.items()})
+        dict.update(twin, {key: _own(each) for key, each in value.items()})
         return twin
     return value

@@ -37,18 +37,20 @@ def place(layer: Layer, arrays: Mapping[str, Array]) -> None:
     it keeps.
     """
     own = vars(layer)
-    held = own["parameters"]
-    if held.keys() != arrays.keys() or layer.parameters is not held:
-        expected = "parameters in self.parameters"
-        raise ValueError(checks.message(layer.label, expected, "arrays that are made anew at each look"))
+    held, parameters = own["parameters"], layer.parameters
     for name in [name for name, value in own.items() if isinstance(value, np.ndarray)]:
-        key = next((key for key, array in held.items() if array is own[name]), None)
+        key = next((key for key, array in parameters.items() if array is own[name]), None)
         if key is not None:
             del own[name]
             held.aliases[name] = key
     held.placed = False
+    held.clear()
     held.update(arrays)
     held.placed = own["buffers"].placed = True
+    for name in arrays:
+        if layer.parameters.get(name) is not arrays[name]:
+            expected = f"parameter {name!r} in self.parameters, or as an attribute"
+            raise ValueError(checks.message(layer.label, expected, "an array that is made anew at each look"))
 
 
 def adopt(layer: Layer, name: str, array: Array) -> None:

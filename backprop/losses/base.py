@@ -63,7 +63,7 @@ class Loss(ABC):
         A vector f (K,) is one example with K outputs; pass f[None] for N examples with one output each.
         """
         columns = self._columns("forward", f)
-        y = self.targets(y, columns.shape, single=np.ndim(f) < 2)
+        y = np.array(self.targets(y, columns.shape, single=np.ndim(f) < 2))
         w = (
             sample_weight
             if sample_weight is None
@@ -86,7 +86,7 @@ class Loss(ABC):
     def per_example(self, f: Array, y: Array) -> Array:
         """ℓ_n (N,), without weights; a pending `backward` is not disturbed."""
         columns = self._columns("per_example", f)
-        return copy.copy(self).ell(columns, self.targets(y, columns.shape, single=np.ndim(f) < 2))
+        return copy.copy(self).ell(columns, np.array(self.targets(y, columns.shape, single=np.ndim(f) < 2)))
 
     def _columns(self, method: str, f: object) -> Array:
         """A copy of the outputs (K, N) of a floating or complex type; a vector (K,) is one example."""

@@ -64,6 +64,9 @@ class Optimizer(ABC):
             value.serve(vars(self).setdefault("_mark", Mark()))
         object.__setattr__(self, name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_serves"}  # a copy is free to serve another
+
     @property
     def learning_rate(self) -> float:
         """α of the next step. Raises ValueError if a schedule of one's own leaves the numbers ≥ 0."""

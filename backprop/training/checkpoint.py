@@ -186,7 +186,7 @@ def check_machine(path: str, expected: Mapping[str, str], found: Mapping[str, st
             advice = "Training goes on, but its last bits may not be those of a run that never stopped."
             wanted = f"{name} {expected.get(name, 'missing')}, as where it was saved"
             text = checks.message(f"Trainer.resume({path!r})", wanted, found.get(name, "none"), advice)
-            warnings.warn(text, stacklevel=4)
+            warnings.warn(text, stacklevel=3)
             return
 
 
@@ -266,7 +266,7 @@ def put(state: State, about: Mapping[str, Any], found: Mapping[str, Array]) -> N
         arrays_ = {key[len(start) :]: array for key, array in found.items() if key.startswith(start)}
         state.callbacks.append((name, arrays_ | {key: from_json(value) for key, value in numbers.items()}))
     known = {
-        name.replace("._", "."): state for name, state in about["generators"].items()
+        name.replace("._", "."): state for name, state in (about["generators"] or {}).items()
     }  # in 0.1 they had an underscore
     states = [(generator, known[name.replace("._", ".")]) for name, generator in generators(net)]
     for generator, each in states:

@@ -29,7 +29,6 @@ from backprop.training.state import Position, Settings
 BLAS_FLOPS = 3e7  # products of a step from which on a second BLAS thread pays, 0.3 ms at 100 GFLOP/s
 LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
 FEW = 64  # … and examples up to which it pays more there than in the products
-PATIENCE = 3  # times that Ctrl-C is pressed until a step is not waited for
 
 
 class Descent:
@@ -42,6 +41,7 @@ class Descent:
         self.lost = False  # the weights: an epoch ended with numbers that were not finite
         self.before: dict[str, Array] = {}  # φ, state and statistics when the epoch began, and …
         self.t = 0  # … the optimizer's t
+        self.presses = Presses()
         self._pool: Pool | None = None
         self._cores: ExitStack | None = None  # while a whole `fit` holds them
         self._held: tuple[int, int] = (0, 0)
@@ -75,6 +75,7 @@ class Descent:
         batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size, done))}
         self.remember()
         with self.at_work(examples, settings), interrupts() as interrupted:
+            self.presses = interrupted
             for start in range(done, examples.n, batch_size):
                 rows = order[start : start + batch_size]
                 share = self._share(None if weights is None else weights[start : start + batch_size], len(rows))
@@ -145,27 +146,29 @@ class Descent:
         """One optimizer step; returns the loss before it."""
         rule = batch.rule
         alpha, t = rule.learning_rate, rule.t  # type: ignore[union-attr]
+        batch.on_commit = self.presses.hold
         try:
-            L = batch.run(partial(fill, examples, rows, self._shares(examples, rows)), alpha, t, (seed, t), self._pool)
+            share = batch.mean if examples.w is None else self._shares(examples.w[rows])
+            L = batch.run(partial(fill, examples, rows, share), alpha, t, (seed, t), self._pool)
             if not math.isfinite(L):
                 raise self._lost("loss", None, examples, rows)
-            if batch.main.landed == "g" and not all_finite(batch.g):
+            if batch.landed == "g" and not all_finite(batch.g):
                 raise self._lost("gradient", batch.g, examples, rows)
+            batch.commit()
             batch.update(alpha, t, self._pool)
         except FloatingPointError:
             raise
         except BaseException:
+            if batch.committing:
+                self.go_back()
             batch.restore()
-            self.go_back()
             raise
+        finally:
+            self.presses.held = batch.committing = False
         return L
 
-    def _shares(self, examples: Examples, rows: Array) -> Any:
-        mean = self.engine.loss.reduction == "mean"
-        if examples.w is None:
-            return 1 / len(rows) if mean else 1.0
-        w = examples.w[rows]
-        return w / w.sum() if mean else w
+    def _shares(self, w: Array) -> Array:
+        return w / w.sum() if self.engine.loss.reduction == "mean" else w
 
     def remember(self) -> None:
         """Keep φ, the optimizer's state and statistics: a gradient that lands does so before it can be looked at."""
@@ -235,7 +238,7 @@ def sizes(n: int, batch_size: int, done: int) -> set[int]:
 def fill(examples: Examples, rows: Array, share: Any, mine: slice, arrays: dict[str, Array]) -> None:
     """Copy these examples of a batch, and what each counts, to the arrays of a shard."""
     examples.fill(rows[mine], arrays["X"], arrays["y rows"])
-    arrays["share"][...] = share[mine] if np.ndim(share) else share
+    arrays["share"][...] = share if examples.w is None else share[mine]
 
 
 def most(threads: int | str) -> int:
@@ -246,7 +249,7 @@ def most(threads: int | str) -> int:
 def cores_for(batch: Batch, threads: int | str, deterministic: bool = False) -> tuple[int, int]:
     """Threads for BLAS, and of our own: never both, for BLAS's spin between products, on the cores that ours would need."""
     size, n = batch.net.size, batch.shape.n
-    long_update = size >= LONG and batch.main.update is not None
+    long_update = size >= LONG and batch.rule_plan is not None
     if batch.S > 1 or (long_update and (deterministic or n <= FEW)):
         return 1, most(threads)
     pays = 6.0 * size * n >= BLAS_FLOPS or not isinstance(threads, str)
@@ -279,26 +282,34 @@ def first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: A
     return "the loss"
 
 
+class Presses(list[bool]):
+    """Ctrl-C, each time it was pressed; while φ and state are being written, `held`, nothing is interrupted."""
+
+    held = False
+
+    def hold(self) -> None:
+        """From here on the step is finished first."""
+        self.held = True
+
+    def note(self, number: int, frame: object) -> None:
+        """Handle SIGINT: the first one waits for the end of the step, a second one not, where nothing is written yet."""
+        self.append(True)
+        if len(self) > 1 and not self.held:
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def interrupts() -> Iterator[list[bool]]:
-    """Collect Ctrl-C while a step runs, so that it ends between two steps; one that is pressed again and again interrupts."""
-    seen: list[bool] = []
+def interrupts() -> Iterator[Presses]:
+    """Collect Ctrl-C while a step runs, so that it ends between two steps."""
     handler = signal.getsignal(signal.SIGINT)
-    nested = getattr(handler, "seen", None)
-    if nested is not None:  # the `fit` around this epoch collects already
-        yield nested
+    if isinstance(around := getattr(handler, "__self__", None), Presses):  # the `fit` around this epoch collects already
+        yield around
         return
+    seen = Presses()
     if handler in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
         yield seen
         return
-
-    def note(number: int, frame: object) -> None:
-        seen.append(True)
-        if len(seen) >= PATIENCE:
-            raise KeyboardInterrupt
-
-    note.seen = seen  # type: ignore[attr-defined]
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, seen.note)
     try:
         yield seen
     finally:

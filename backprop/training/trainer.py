@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, container
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
 from backprop.engine.plan import Plan
@@ -160,14 +160,14 @@ class Trainer:
         n = checks.integer("Trainer.plan", "n", default if n is None else n)
         self._descent.serve(self.net, self.loss, self.optimizer)
         if isinstance(self._data, Examples):
-            return self._descent.batch(self._data, n, self.settings).main.passes
+            return self._descent.batch(self._data, n, self.settings).passes
         D = self.net.in_features or 1
         K = self.net.out_features or D
         y = np.zeros((n, K // self.loss.outputs_per_target)) if not self.loss.takes_labels else np.zeros(n)
         examples = Examples(
             "Trainer.plan", self.net, self.loss, np.zeros((n, D)), y if y.ndim == 1 or K > 1 else y[:, 0]
         )
-        return self._descent.batch(examples, n, self.settings).main.passes
+        return self._descent.batch(examples, n, self.settings).passes
 
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
         """One optimizer step on the rows X (N, D) as one batch; returns the loss before it.
@@ -381,7 +381,10 @@ class Trainer:
         of the first of the versions, BLAS libraries, kernels and threads that is another: the last bits may then be others.
         """
         state, machine = checkpoint.load(path, classes, net, loss, optimizer)
-        trainer = cls(state.net, state.loss, state.optimizer, **vars(state.settings), constraints=state.constraints)
+        try:
+            trainer = cls(state.net, state.loss, state.optimizer, **vars(state.settings), constraints=state.constraints)
+        except Exception as error:
+            raise container.refusal(path, "a checkpoint", error) from error
         trainer._descent.position, trainer._data, trainer.notes = state.position, state.data, state.notes
         trainer._waiting, trainer._begun_with = state.callbacks, (trainer.batch_size, trainer.seed)
         if checks.boolean("Trainer.resume", "other_data", other_data):

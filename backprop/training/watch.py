@@ -88,8 +88,9 @@ def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
                 callback.start(trainer)
                 started.append(callback)
                 if type(callback).step is not Callback.step:
-                    steps.append(partial(callback.step, trainer))
-            after_step[:0] = steps  # before functions that may save what the callbacks remember
+                    # Before functions that may save what the callbacks remember.
+                    after_step.insert(len(steps), partial(callback.step, trainer))
+                    steps.append(after_step[len(steps)])
             yield
         finally:
             for step in steps:
