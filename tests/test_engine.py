@@ -322,6 +322,7 @@ def test_a_step_allocates_nothing_that_grows(hidden, optimizer, shards):
     X, y = rng.standard_normal((2 * 1024, 256)).astype(np.float32), rng.integers(0, 10, 2 * 1024)
     net = bp.Sequential(bp.Linear(256, 1024), SPARING[hidden](), bp.Linear(1024, 10), seed=0)
     trainer = bp.Trainer(net, bp.CrossEntropy(), RULES[optimizer](), batch_size=1024, shards=shards)
+    trainer._advisor.quiet = True  # its look at a few examples makes arrays of its own
     peaks = []
     tracemalloc.start()
     for _ in trainer.epochs(X, y, 3, sample_weight=rng.random(len(X))):

@@ -196,6 +196,15 @@ class TestEquations:
         with pytest.raises(NotOnce, match="part of 0 lines"):
             line_of(text, "a = 2")
 
+    def test_a_line_may_be_that_of_a_function(self):
+        text = "def f(h):\n    return h\n\n\nclass A:\n    def g(self, h):\n        return h\n"
+        assert line_of(text, "return h", "f") == 2
+        assert line_of(text, "return h", "g") == 7
+        with pytest.raises(NotOnce, match="'k' is the name of 0 functions"):
+            line_of(text, "return h", "k")
+        with pytest.raises(NotOnce, match="part of 0 lines"):
+            line_of(text, "return 2", "g")
+
     @pytest.mark.parametrize(
         ("below", "message"),
         [

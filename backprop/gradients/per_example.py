@@ -130,16 +130,26 @@ class Factors:
 class Apart:
     """Both passes over blocks of examples up to where they are added up, played once for each block.
 
-    Without `loss` the way back begins with any ∂L/∂f, in `dL_df`. Raises ValueError if the network couples examples.
+    `y` is the shape of a target and its type; without `loss`, of ∂L/∂f, from which the way back then begins. With `data` ∂L/∂X is
+    asked for, and not the gradients. Raises ValueError if the network couples examples.
     """
 
-    def __init__(self, who: str, net: Sequential, loss: Loss | None, y: tuple[tuple[int, ...], Any], D: int) -> None:
+    def __init__(
+        self,
+        who: str,
+        net: Sequential,
+        loss: Loss | None,
+        y: tuple[tuple[int, ...], Any],
+        D: int,
+        *,
+        data: bool = False,
+    ) -> None:
         if net.couples_examples:
             layer = next((leaf for leaf in leaves(net) if leaf.couples_examples), net)
             expected = "layers that treat each example on its own"
             advice = "Pass net.frozen(), which computes what predict does."
             raise ValueError(checks.message(who, expected, layer.label, advice))
-        self.who, self.net, self.loss, self.y, self.D = who, taken_for_ours(net), loss, y, D
+        self.who, self.net, self.loss, self.y, self.D, self.data = who, taken_for_ours(net), loss, y, D, data
         self.bound: dict[int, tuple[Bound, Any]] = {}
         self.parts: dict[str, Any] = {}  # layers of one's own, by path
 
@@ -158,7 +168,7 @@ class Apart:
             yield block, self.factors(block.stop - start)
 
     def bind(self, n: int) -> tuple[Bound, Any]:
-        """The passes over n examples, in memory of their own; results are the factors, ∂L/∂h last."""
+        """The passes over n examples, in memory of their own; results are the factors, or ∂L/∂h."""
         if n not in self.bound:
             plan, forms = self._plan(n)
             arrays = {"X": np.empty((n, self.D), self.net.phi.dtype), "share": np.ones((), self.net.phi.dtype)}
@@ -193,21 +203,21 @@ class Apart:
 
         def planned() -> Any:
             step = trace_step(self.net, self.loss, self.D, n, y, False, dtype, apart=True)
-            parts = {name: summed(op) for name, op in step.gradients.items()}
-            roots = [x for name, op in step.gradients.items() for x in parts[name] or (op,)]
+            gradients = {} if self.data else step.gradients
+            parts = {name: summed(op) for name, op in gradients.items()}
+            roots = [x for name, op in gradients.items() for x in parts[name] or (op,)] + [step.dL_dX] * self.data
             calls = [op for op in step.trace.ops if op.kind == "call"]
             # Without a loss the way back may be played several times, and must find what it reads.
-            kept = _read_after(step.turn, (*roots, step.dL_dX)) if self.loss is None else []
-            results = [*roots, *kept, step.dL_dX]
+            kept = _read_after(step.turn, roots) if self.loss is None else []
             first = step.f if self.loss is None else None
-            plan = make(first, [], {}, effects=calls, turn=step.turn, results=results)
+            plan = make(first, [], {}, effects=calls, turn=step.turn, results=[*roots, *kept])
             plan.generators, plan.settings = step.trace.places, step.trace.settings
             return (plan, {name: len(part or ()) for name, part in parts.items()}), plan.settings, plan.is_opaque
 
-        return remembered(("apart", n, y, self.D, dtype), self.net, self.loss, None, planned)
+        return remembered(("apart", n, y, self.D, dtype, self.data), self.net, self.loss, None, planned)
 
 
-def _read_after(turn: int, roots: tuple[Op, ...]) -> list[Op]:
+def _read_after(turn: int, roots: list[Op]) -> list[Op]:
     """What was computed before the turn and is read after it."""
     read = {base(x) for op in needed(roots) if op.number >= turn for x in op.ops}
     return sorted((op for op in read if op.number < turn and op.kind != "input"), key=lambda op: op.number)

@@ -27,6 +27,9 @@ Gradients = dict[str, Array]
 GONE = ("empty", "land", "scratch", "take")  # methods that layers of version 0.1 called
 
 
+FIXED = ("in_features", "out_features", "bias")  # of a layer in a network, whose φ they have shaped
+
+
 class Arrays(dict[str, Array]):
     """Arrays by name. Once they are placed, as parameters are in φ, assignment copies into them."""
 
@@ -179,6 +182,9 @@ class Layer(ABC):
             for key in checks.same_keys(f"{self.label}.{name}", arrays, value):
                 arrays[key] = value[key]
             return
+        if name in FIXED and own.get("_owned") and getattr(self, name) != value:
+            advice = "Put a new layer into a new network."
+            raise ValueError(checks.message(self.label, f"{name} {getattr(self, name)} for good", repr(value), advice))
         held, key = self._find(name)
         if key:
             own.pop(name, None)

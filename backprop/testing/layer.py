@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.step import Batch, Shape, plans_for
 from backprop.engine.trace import CannotTrace
 from backprop.gradients import check_gradients
 from backprop.initializers import Constant
@@ -43,10 +43,10 @@ from backprop.training import Trainer
 def assert_layer(layer: Layer, h: Any) -> None:
     """Run the library's tests of a layer on one of your own. Raises AssertionError for the first promise it breaks.
 
-    h (D, N) holds examples the layer can take, one per column, a few of them different; a vector (D,) asks for vectors, too.
-    What is tested: arrays and caches that no other pass disturbs, copies, gradients (`check_gradients`, at several batch sizes),
-    inference, dtypes, memory order, and the trainer against steps by hand, in shards and with checkpoints. Raises TypeError or
-    ValueError for what is no layer, or an h that does not fit.
+    h (D, N) holds examples the layer can take, one per column, a few of them different. What is tested: arrays and caches that no
+    other pass disturbs, copies, gradients (`check_gradients`, at several batch sizes), inference, dtypes, memory order, the
+    promise `traced`, and the trainer against steps by hand, in shards and with checkpoints. Raises TypeError or ValueError for
+    what is no layer, or an h that does not fit.
 
     >>> import numpy as np, backprop as bp
     >>> class Wrong(bp.Tanh):
@@ -66,7 +66,7 @@ class _Layers:
     """Copies of a layer, each in a network of its own, and examples drawn from h."""
 
     def __init__(self, layer: Layer, h: Array) -> None:
-        self.layer, self.is_vector = layer, h.ndim == 1
+        self.layer = layer
         h = h.reshape(len(h), -1).astype(np.float64)
         self.all = h if h.shape[1] > 1 else np.hstack([h, 0.9 * h])
         self.h, self.N = self.examples(FEW), h.shape[1]
@@ -98,14 +98,15 @@ class _Layers:
 
 
 def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array]:
-    """f, ∂L/∂h and the gradients of a forward and a backward pass, by name."""
+    """f, ∂L/∂h and the gradients of a forward and a backward pass, by name, as a network runs them: nothing is copied."""
     reseed(layer, 0)
     f = boundary.forward(layer, h.copy(order="K"))
-    return {"f": f, **_backward(layer, spread(f.shape, f.dtype) if dL_df is None else dL_df)}
+    dL_df = spread(f.shape, f.dtype) if dL_df is None else dL_df
+    return {"f": f, **_gradients_of(layer, dL_df.copy(order="K"))}
 
 
-def _backward(layer: Layer, dL_df: Array) -> dict[str, Array]:
-    dL_dh, gradients = boundary.backward(layer, dL_df.copy(order="K"))
+def _gradients_of(layer: Layer, dL_df: Array) -> dict[str, Array]:
+    dL_dh, gradients = boundary.backward(layer, dL_df)
     return {"∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
 
 
@@ -192,7 +193,7 @@ def _pending_backward(of: _Layers) -> Iterator[Fault]:
         reseed(layer, 0)
         dL_df = spread(boundary.forward(layer, of.h).shape)
         disturb(layer)
-        found = _backward(layer, dL_df)
+        found = _gradients_of(layer, dL_df)
         del expected["f"]
         yield from differences(found, expected, f"the same gradients after {name}", advice)
 
@@ -257,9 +258,8 @@ def _layouts(of: _Layers) -> Iterator[Fault]:
     for layout in LAYOUTS:
         layer = of.alone()
         reseed(layer, 0)
-        f = layer.forward(laid_out(of.h, layout))
-        dL_dh, gradients = layer.backward(laid_out(dL_df, layout))
-        found = {"f": f, "∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
+        f = boundary.forward(layer, laid_out(of.h, layout))
+        found = {"f": f, **_gradients_of(layer, laid_out(dL_df, layout))}
         yield from differences(found, expected, f"the same from {layout} arrays", "Use shapes, not memory.", ROUNDING)
 
 
@@ -296,101 +296,45 @@ def _checkpoints(of: _Layers) -> Iterator[Fault]:
 
 
 def _traced(of: _Layers) -> Iterator[Fault]:
-    """Where the class says `traced`: the list of a step is that of the passes, in every step, type and setting."""
+    """Where the class says `traced`, its passes are the same list of calls in each step, and settings are read in each."""
     if not is_traced(of.layer):
         return
-    for dtype in TRAINED:
-        for n in BATCHES:
-            net, h = of.network(dtype), of.examples(n).astype(dtype)
-            y = spread(net.infer(h).shape, dtype)
-            for step in range(2):
-                yield from _played(net, h, y, dtype, step)
-                net.phi[...] = net.phi + 0.01
-    yield from _settings(of)
-
-
-def _played(net: Sequential, h: Array, y: Array, dtype: str, step: int) -> Iterator[Fault]:
-    loss = LeastSquares()
     try:
-        plans = plans_for(
-            net, loss, None, Shape(h.shape[1], len(h), (y.shape, y.dtype), False, net.phi.dtype), False, exact=True
-        )
+        for dtype in TRAINED:
+            for n in BATCHES:
+                yield from _steps(of, dtype, n, (1,))
+        for name in [name for name, value in vars(of.layer).items() if name[0] != "_" and type(value) is float]:
+            yield from _setting(of, name)
     except CannotTrace as error:
         yield "passes whose calls are always the same, as traced = True says", str(error), "Or leave `traced` out."
-        return
-    exact = net.copy()
-    reseed(exact, 0, step)
-    L = loss.forward(boundary.forward(exact, h), y)
-    _, gradients = boundary.backward(exact, loss.backward())
-    batch = Batch(
-        net.copy(), loss, None, Shape(h.shape[1], len(h), (y.shape, y.dtype), False, net.phi.dtype), 1, 1, False
-    )
-
-    def fill(mine: slice, arrays: dict[str, Array]) -> None:
-        arrays["X"][...], arrays["y"][...], arrays["share"][...] = h.T, y, 1 / h.shape[1]
-
-    found = {"L": batch.run(fill, 0.0, step, (0, step), None)}
-    found |= {f"∂L/∂{name}": view for name, view in batch.net.views(batch.g).items()}  # type: ignore[attr-defined]
-    expected = {"L": L} | {f"∂L/∂{name}": gradient for name, gradient in gradients.items()}
-    if draws(net):
-        return  # the masks of a trainer are keyed by its shard, too; `training` compares them
-    wanted = f"the list of calls of {dtype} passes over {h.shape[1]} examples to give what they give"
-    advice = "Keep state in `buffers`, and numbers that may change as plain attributes."
-    yield from differences(found, expected, wanted, advice, TRAINED[dtype])
-    if plans.passes.is_opaque:
-        yield "a layer that is traced", "one that is called", "Say traced = True in the class itself."
 
 
-def _settings(of: _Layers) -> Iterator[Fault]:
-    """A number that is changed between two steps counts."""
-    for name, value in vars(of.layer).items():
-        if name.startswith("_") or type(value) is not float:
-            continue
-        net, fresh = of.network(), of.network()
-        y = spread(net.infer(of.h).shape)
-        if not net.size:
-            return
-        trainer = Trainer(net, LeastSquares(), SGD(1e-3), batch_size="full")
-        for _ in trainer.epochs(of.h.T, y.T, 1):
-            pass
-        fresh.phi[...] = net.phi
-        for buffer, array in fresh.buffers.items():
-            array[...] = net.buffers[buffer]
-        for each in (net, fresh):
-            setattr(each[0], name, 0.9 * value)
-        other = Trainer(fresh, LeastSquares(), SGD(1e-3), batch_size="full")
-        other.optimizer.t = trainer.optimizer.t
-        for each in (trainer, other):
-            for _ in each.epochs(of.h.T, y.T, 1):
-                pass
-        advice = "Read it in each pass; make nothing of it in __init__."
-        yield from differences(
-            {"φ": net.phi}, {"φ": fresh.phi}, f"training to go on with a changed {name}", advice, ROUNDING
-        )
+def _setting(of: _Layers, name: str) -> Iterator[Fault]:
+    """A number that is changed between two steps counts from the next one on."""
+    net = of.network(inside=True)
+    X, y = of.h.T, spread(net.infer(of.h).shape).T
+    trainer = Trainer(net, LeastSquares(), SGD(1e-3))
+    trainer.step(X, y)
+    setattr(net[1], name, 0.9 * getattr(net[1], name))
+    twin = net.copy()
+    for each in (Trainer(twin, LeastSquares(), copy.deepcopy(trainer.optimizer)), trainer):
+        each.step(X, y)
+    wanted = f"a step of the trainer to heed the {name} of the moment"
+    yield from differences({"φ": net.phi}, {"φ": twin.phi}, wanted, f"Read it in each pass, as self.{name}.", ROUNDING)
 
 
 def _trains(of: _Layers) -> Iterator[Fault]:
     """Two steps of the trainer are two steps by hand."""
+    shards = (1,) if of.draws or of.layer.couples_examples else (1, 2)
     for dtype in TRAINED:
         for inside in (True, False):
-            net = of.network(dtype, inside=inside)
-            h = of.h.astype(dtype)
-            y = spread(net.infer(h).shape, dtype)
-            if net.size:
-                whole = of.draws or of.layer.couples_examples
-                yield from steps(net, LeastSquares(), h, y, None, (1,) if whole else (1, 2))
+            yield from _steps(of, dtype, FEW, shards, inside=inside)
 
 
-def _vectors(of: _Layers) -> Iterator[Fault]:
-    """A single example may be a vector."""
-    if of.is_vector:
-        layer = of.alone()
-        dL_df = spread(layer.forward(of.all[:, :1]).shape)
-        column = copied(_pass(layer, of.all[:, :1], dL_df))
-        vector = _pass(layer, of.all[:, 0], dL_df[:, 0])
-        expected = column | {name: column[name][:, 0] for name in ("f", "∂L/∂h")}
-        wanted, advice = "the same for h (D,) as for h (D, 1)", "Pass h with shape (D, 1) if vectors are not wanted."
-        yield from differences(vector, expected, wanted, advice, ROUNDING)
+def _steps(of: _Layers, dtype: str, n: int, shards: tuple[int, ...], *, inside: bool = True) -> Iterator[Fault]:
+    net, h = of.network(dtype, inside=inside), of.examples(n).astype(dtype)
+    if net.size:
+        yield from steps(net, LeastSquares(), h, spread(net.infer(h).shape, dtype), None, shards)
 
 
 LAYER: Promises = {
@@ -406,8 +350,7 @@ LAYER: Promises = {
     "dtypes": _dtypes,
     "memory order": _layouts,
     "examples": _examples_apart,
+    "traced": _traced,
     "checkpoints": _checkpoints,
     "training": _trains,
-    "traced": _traced,
-    "vectors": _vectors,
 }

@@ -92,7 +92,7 @@ def laid_out(array: Array, layout: str) -> Array:
 
 
 def steps(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, shards: Iterable[int]) -> Iterator[Fault]:
-    """φ after two steps of gradient descent, by hand and by the trainer."""
+    """φ and buffers after two steps of gradient descent, by hand and by the trainer."""
     by_hand = net.copy()
     alpha = 0.0
     for t in range(2):
@@ -106,6 +106,7 @@ def steps(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, shar
         trainer = Trainer(twin, loss, SGD(alpha), batch_size="full", shards=S, threads=1)
         for _ in trainer.epochs(h.T, y.T, 2, sample_weight=w):
             pass
+        found, expected = ({"φ": each.phi, **(each.buffers if S == 1 else {})} for each in (twin, by_hand))
         wanted = f"φ after two steps of the trainer (shards={S}, {net.phi.dtype}) to be φ − α ∂L/∂φ by hand"
-        advice = "A pass must depend on its arguments and on φ alone; the trainer plays its calls again and again, in memory that it reuses."
-        yield from differences({"φ": twin.phi}, {"φ": by_hand.phi}, wanted, advice, TRAINED[net.phi.dtype.name])
+        advice = "A pass must depend on its arguments and on φ alone: the trainer repeats its calls, in memory that it reuses."
+        yield from differences(found, expected, wanted, advice, TRAINED[net.phi.dtype.name])

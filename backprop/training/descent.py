@@ -130,7 +130,7 @@ class Descent:
             with np.errstate(all="ignore"):
                 yield
             return
-        with ExitStack() as stack, np.errstate(all="ignore"):  # numbers that are not finite are found and named
+        with ExitStack() as stack:
             self._take_cores(stack, wanted)
             self._cores = stack if hold else None
             try:
@@ -260,7 +260,8 @@ def cores_for(batch: Batch, threads: int | str, deterministic: bool = False) -> 
 def at_work(wanted: tuple[int, int]) -> Iterator[Pool | None]:
     """These numbers of threads for BLAS and of our own."""
     blas, mine = wanted
-    with blas_threads(blas), Pool(mine) if mine > 1 else nullcontext() as pool:
+    # Numbers that are not finite are found and named.
+    with np.errstate(all="ignore"), blas_threads(blas), Pool(mine) if mine > 1 else nullcontext() as pool:
         yield pool
 
 

@@ -82,15 +82,18 @@ def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
     started: list[Callback] = []
     steps: list[Callable[[], None]] = []
     after_step = getattr(trainer, "after_step", [])  # a search of `minimize` has none
+    users, after_step[:] = list(after_step), []
     try:
         try:
-            for callback in callbacks:
-                callback.start(trainer)
-                started.append(callback)
-                if type(callback).step is not Callback.step:
-                    # Before functions that may save what the callbacks remember.
-                    after_step.insert(len(steps), partial(callback.step, trainer))
-                    steps.append(after_step[len(steps)])
+            try:
+                for callback in callbacks:
+                    callback.start(trainer)
+                    started.append(callback)
+                    if type(callback).step is not Callback.step:
+                        steps.append(partial(callback.step, trainer))
+                        after_step.append(steps[-1])
+            finally:
+                after_step.extend(users)  # last, for they may save what the callbacks remember
             yield
         finally:
             for step in steps:

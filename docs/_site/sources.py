@@ -47,12 +47,14 @@ def link_equations(app: Sphinx, doctree: nodes.document) -> None:
 
 def link_code(doctree: nodes.document, paragraph: nodes.paragraph) -> None:
     """Link each piece of code in a paragraph to its line, or to its block on this page."""
+    said = IMPLEMENTED.fullmatch(paragraph.rawsource.strip())
+    function = said[2] if said else None
     path, *codes = paragraph.findall(nodes.literal)
-    for code in codes:
+    for code in codes[1:] if function else codes:
         if path.astext() == HERE:
             code.replace_self(reference_to(code, refid=block_with(doctree, code.astext())))
         else:
-            line = line_of(text_of(path.astext()), code.astext())
+            line = line_of(text_of(path.astext()), code.astext(), function)
             code.replace_self(reference_to(code, refuri=f"source:{path.astext()}#L{line}"))
 
 
