@@ -71,6 +71,7 @@ class Sequential(Chain):
         if generator is not None:
             self.initialize(generator)
         self.bind(np.empty(self.size, kind))
+        vars(self).update(_predict=f"{self.label}.predict", _block=rows_per_block(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "checkpoint" and value is not None:
@@ -165,8 +166,8 @@ class Sequential(Chain):
         >>> bp.Sequential(bp.Exp()).predict(np.zeros((1, 3)))
         array([[1., 1., 1.]], dtype=float32)
         """
-        X = checks.rows(f"{self.label}.predict", X, self.in_features)
-        n, block = X.shape[0], rows_per_block(self)
+        X = checks.rows(vars(self)["_predict"], X, self.in_features)
+        n, block = X.shape[0], vars(self)["_block"]
         if n <= block and out is None:
             return self._infer_rows(X, 0, n).T
         for start in range(0, n, block):
@@ -177,7 +178,7 @@ class Sequential(Chain):
 
     def _infer_rows(self, X: Any, start: int, end: int) -> Array:
         X, dtype = np.asarray(X[start:end]), self.phi.dtype
-        checks.finite(f"{self.label}.predict", "X", X, start, dtype)
+        checks.finite(vars(self)["_predict"], "X", X, start, dtype)
         return self.infer(X.T if X.dtype == dtype else X.T.astype(dtype))
 
     def _checked_out(self, out: Array | None, shape: tuple[int, int]) -> Array:

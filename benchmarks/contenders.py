@@ -255,7 +255,7 @@ class Floor(Contender):
     needs, packages = "backprop", ("backprop-mlp", "scipy")
 
     def start(self) -> None:
-        from backprop.blas import load
+        from backprop.functions import load
 
         self.gemm = load().sgemm
         self.layouts = [self.products(rows=False), self.products(rows=True)]

@@ -72,7 +72,7 @@ class Answers:
         """Load the library; what it runs on."""
         common.network([2, 2]) if CONTENDERS[self.name].needs == "backprop" else __import__(CONTENDERS[self.name].needs)
         if CONTENDERS[self.name].needs == "backprop":
-            from backprop.blas import load
+            from backprop.functions import load
 
             load()
         return common.blas_lines()

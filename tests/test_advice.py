@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import backprop as bp
+from backprop.layers import boundary
 from backprop.training import advice, look
 from backprop.training.data import Examples
 
@@ -320,7 +321,7 @@ class TestLook:
         assert look.may_look(net, loss)
         seen = look.look(net, loss, X.T, y.T, w, backward=True)
 
-        own = net.snapshot()
+        own = boundary.beside(net)
         own.checkpoint = None
         f = own.forward(X.T)
         expected = loss.forward(f, y.T)
@@ -330,7 +331,7 @@ class TestLook:
         assert np.isclose(seen.of_zeros, loss.forward(0 * f, y.T), rtol=1e-5)
         assert [passed.name for passed in seen.layers[-3:]] == ["2", "3", "4"]
         assert np.isclose(seen.layers[-1].size, np.sqrt(np.mean(f**2)), rtol=1e-4)
-        assert seen.layers[-2].dead == np.count_nonzero((own[3]._f <= 0).all(axis=1))
+        assert seen.layers[-2].dead == np.count_nonzero((own[3].f <= 0).all(axis=1))
 
     def test_weight_0_is_absent(self):
         X, y, w = np.full((50, 6), 1e6), rng.integers(0, 3, 50), np.zeros(50)

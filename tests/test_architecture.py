@@ -161,6 +161,19 @@ class TestFloors:
         )
         assert sorted(name for _, name in imports(tree)) == ["a", "backprop", "backprop.checks", "c"]
 
+    def test_the_chalkboard_does_not_know_the_engine(self):
+        chalkboard = ("layers", "losses", "optimizers", "sequential", "schedules", "initializers", "autodiff")
+        found = [
+            f"{module} imports {name}"
+            for module, tree in TREES.items()
+            if module.split(".")[1:2] and module.split(".")[1] in chalkboard
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            if name.startswith("backprop.engine") or name == "engine"
+        ]
+        assert found == []
+
     def test_the_ground_imports_nothing_of_the_house(self):
         assert not [name for _, name in imports(TREES["backprop.checks"]) if name.startswith("backprop")]
 
@@ -205,6 +218,17 @@ class TestHabits:
                 values = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert values.get("allow_pickle", "False") == "False", f"{module}:{node.lineno}"
             assert ast.unparse(node.func) not in ("eval", "exec", "torch.load"), f"{module}:{node.lineno}"
+
+    def test_the_chalkboard_is_plain_expressions(self):
+        """Where results go in memory is the engine's business."""
+        chalkboard = ("backprop.layers", "backprop.losses", "backprop.optimizers", "backprop.functions")
+        found = [
+            f"{module}:{node.lineno}"
+            for module, node in nodes(ast.Call)
+            if module.startswith(chalkboard)
+            and (any(keyword.arg == "out" for keyword in node.keywords) or ast.unparse(node.func) == "np.copyto")
+        ]
+        assert found == []
 
     def test_randomness_is_an_explicit_generator(self):
         allowed = {"Generator", "default_rng", "SeedSequence", "Philox", "PCG64", "BitGenerator"}

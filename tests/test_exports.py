@@ -18,6 +18,7 @@ from test_numbers import ACTIVATIONS, DTYPES, ULPS, assert_numbers, expected, po
 import backprop as bp
 from backprop.formats import c_header, numpy_file, onnx_file, verify
 from backprop.formats.plan import Plan
+from backprop.layers.nesting import leaves
 from backprop.testing import networks
 
 OWN = {name for name in LAYERS if name.startswith(("Elementwise", "a layer of one's own"))}
@@ -33,7 +34,7 @@ def small(name="GELU", dtype="float32"):
     """A layer of the table behind a linear one, with running statistics that have moved."""
     net = bp.Sequential(bp.Linear(5, 4), LAYERS[name](4), seed=1, dtype=dtype)
     net.reseed(SEED)
-    for layer in net.leaves():
+    for layer in leaves(net):
         if isinstance(layer, bp.BatchNorm):
             layer.buffers["running_mean"] += spread((layer.in_features,))
             layer.buffers["running_variance"] += spread((layer.in_features,), 1) ** 2

@@ -232,6 +232,33 @@ class Named(bp.Sequential):
     """A network with a name: a subclass whose passes are the library's."""
 
 
+class Affine(bp.Linear):
+    """Another one."""
+
+    def __init__(self, *widths):
+        super().__init__(*widths)
+
+    @property
+    def ratio(self):
+        return self.out_features / self.in_features
+
+
+class TracedScale(Scale):
+    """A layer of one's own that the engine may look into."""
+
+    traced = True
+
+
+class TracedBell(bp.layers.activations.Activation):
+    traced = True
+
+    def value(self, h):
+        return np.exp(-h * h)
+
+    def slope(self, h, f):
+        return -2 * h * f
+
+
 class Halved(bp.Sequential):
     """A network with a forward pass of its own."""
 
@@ -284,6 +311,33 @@ class TestLayersOfOnesOwn:
         assert_allclose(bp.per_example_gradients(net, bp.CrossEntropy(), X, y), desired, rtol=1e-12, atol=1e-13)
         norms = bp.per_example_gradient_norms(net, bp.CrossEntropy(), X, y)
         assert_allclose(norms, np.linalg.norm(desired, axis=1), rtol=1e-12)
+
+    @pytest.mark.parametrize("function", BOTH)
+    def test_a_name_for_ours_is_ours(self, function, monkeypatch):
+        """It has one mask for all examples, and none of them is run alone."""
+        monkeypatch.setattr(per_example, "OneByOne", None)
+        layers = [bp.Linear(D, 8), bp.Sequential(bp.Tanh(), bp.Dropout(0.3)), bp.Linear(8, 3)]
+        ours = bp.Sequential(*(layer.copy() for layer in layers), seed=0, dtype="float64")
+        named = Named(Affine(D, 8), Named(bp.Tanh(), bp.Dropout(0.3)), bp.Linear(8, 3), seed=0, dtype="float64")
+        X, y = labelled()
+        assert_array_equal(function(named, bp.CrossEntropy(), X, y), function(ours, bp.CrossEntropy(), X, y))
+        assert type(named[0]) is Affine
+
+    def test_a_layer_of_ones_own_that_is_traced(self):
+        net = bp.Sequential(bp.Linear(D, 3), TracedScale(3), bp.Tanh(), TracedBell(), seed=0, dtype="float64")
+        X, y = labelled()
+        desired = looped(net, bp.CrossEntropy(), X, y)
+        assert_allclose(bp.per_example_gradients(net, bp.CrossEntropy(), X, y), desired, rtol=1e-12, atol=1e-13)
+
+    @pytest.mark.parametrize("function", BOTH)
+    def test_a_pending_backward_is_left_alone(self, function):
+        bell = TracedBell()
+        net = bp.Sequential(bp.Linear(D, 3), bp.Elementwise(lambda v: v * v), Scale(3), bell, seed=0, dtype="float64")
+        X, y = labelled()
+        net.forward(X.T)
+        before = net.backward(np.ones((3, N)))[1].dL_dphi
+        function(net, bp.CrossEntropy(), X[::-1] / 2, y)
+        assert_array_equal(net.backward(np.ones((3, N)))[1].dL_dphi, before)
 
     def test_a_missing_gradient_is_named(self):
         net = bp.Sequential(bp.Linear(D, 3), Forgetful(3))

@@ -16,6 +16,7 @@ from tables import LAYERS, Scale, network, spread
 import backprop as bp
 from backprop import architecture, container
 from backprop.architecture import build, describe
+from backprop.layers.nesting import leaves
 
 WITH_CODE = [name for name in LAYERS if name.startswith("Elementwise")]
 
@@ -493,7 +494,7 @@ class TestForged:
     def test_widths_are_compared_for_every_layer_with_parameters(self):
         """A layer of the library that allocates what its arguments say needs a row in the table of shapes."""
         for name in LAYERS:
-            for leaf in network(name).leaves():
+            for leaf in leaves(network(name)):
                 if leaf.parameters and type(leaf) is not Scale:
                     with pytest.raises(ValueError, match="no such tensor"):
                         build(describe(leaf), {type(leaf).__name__: type(leaf)} | architecture.LIBRARY)

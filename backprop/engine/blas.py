@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from backprop.functions import load
 
 Call = Callable[[float, float], object]
 
+SMALL = 10**6  # multiplications of the largest product that OpenBLAS takes for a small one
+LEAST_ROWS = 48
 RELEASE_FLOPS = 2e6  # from about 20 µs of work on, a product gives other Python threads the interpreter
 
 
@@ -60,11 +63,24 @@ def prepare(A: Array, B: Array, C: Array) -> Call:
     usable = C.flags.f_contiguous and C.flags.aligned and C.flags.writeable
     if not usable or _order(A) is None or _order(B) is None:
         return partial(_by_numpy, A, B, C)
+    pieces = _pieces(*C.shape, A.shape[1])
+    if len(pieces) > 1 and A.flags.f_contiguous and not A.flags.c_contiguous:
+        calls = [_by_address(A[piece], B, C[piece]) for piece in pieces]
+        return lambda scale, keep: [call(scale, keep) for call in calls]
     if 2.0 * C.size * A.shape[1] >= RELEASE_FLOPS or not (_whole(A) and _whole(B)):
         return _by_address(A, B, C)
     gemm = load().sgemm if C.dtype.char == "f" else load().dgemm
     (a, trans_a), (b, trans_b) = _fortran(A), _fortran(B)
     return lambda scale, keep: gemm(scale, a, b, keep, C, trans_a, trans_b, 1)
+
+
+def _pieces(m: int, n: int, k: int) -> list[slice]:
+    """Stretches of the m rows, of at least LEAST_ROWS each, whose products OpenBLAS computes in its quick way for small matrices."""
+    count = -(-m * n * k // SMALL)
+    if count < 2 or m < LEAST_ROWS * count:
+        return [slice(0, m)]
+    bounds = [m * i // count // 16 * 16 if i < count else m for i in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 def axpy(a: float, x: Array, y: Array) -> None:
@@ -140,7 +156,8 @@ def _by_address(A: Array, B: Array, C: Array) -> Call:
     gemm, real = _address(kind + "gemm"), ctypes.c_float if kind == "f" else ctypes.c_double
     (trans_a, lda), (trans_b, ldb) = _order(A), _order(B)  # type: ignore[misc]
     alpha, beta = real(), real()
-    numbers = [ctypes.c_int(v) for v in (*C.shape, A.shape[1], lda, ldb, max(C.shape[0], 1))]
+    ldc = C.strides[1] // C.itemsize if C.shape[1] > 1 else max(C.shape[0], 1)
+    numbers = [ctypes.c_int(v) for v in (*C.shape, A.shape[1], lda, ldb, ldc)]
     m, n, k, a_lead, b_lead, c_lead = map(ctypes.addressof, numbers)
     letters = [ctypes.c_char(trans_a), ctypes.c_char(trans_b)]
     pointers = [ctypes.addressof(letter) for letter in letters]

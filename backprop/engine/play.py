@@ -6,6 +6,7 @@ fast player, which trains, gives products to BLAS, lands gradients in them, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -135,7 +136,7 @@ class Bound:
         if isinstance(place, str):
             return self.sources[place]
         shape = op.shape if self.length is None or not op.shape else (self.length,)
-        size = int(np.prod(shape)) * op.dtype.itemsize
+        size = math.prod(shape) * op.dtype.itemsize
         flat = self.arena[place : place + size].view(op.dtype)
         like = [a for a in args if isinstance(a, np.ndarray) and a.ndim == 2]
         same = [a for a in like if a.shape == op.shape] if elementwise(op) else like if op.kind == "function" else []

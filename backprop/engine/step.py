@@ -319,6 +319,8 @@ class Batch:
         self._bound: dict[tuple[int, int, int], Bound] = {}
         self._vectors: dict[tuple[int, int], Array] = {(0, 0): self.g}
         self._losses = [0.0] * self.S
+        self._noted: list[tuple[Any, str, Any]] = []
+        self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
         self._moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
         self._update: list[Callable[[], None]] | None = None
@@ -347,15 +349,21 @@ class Batch:
         return (next(iter(self.plans.values()), None) or self._plans(self.bounds[1])).passes
 
     def is_current(self) -> bool:
-        """Whether nothing that the plans were made for has changed: settings, and arrays that layers of one's own keep."""
-        if not all(fits(plans.settings, self.net, self.loss, self.rule) for plans in self.plans.values()):
+        """Whether nothing that the plans were made for has changed: layers, settings, and arrays that layers of one's own keep."""
+        if self._layers != list(map(id, _inside(self.net))):
             return False
-        if self._layers != [id(layer) for layer in _inside(self.net)]:
-            return False  # a layer was put in the place of another
-        bound = next(iter(self._bound.values()), None)
-        return bound is None or all(
-            self._kept_array(name) is bound.sources[name] for name in bound.plan.inputs if ":" in name
-        )
+        noted = self._noted or self._note()
+        if not all(same_setting(described(getattr(part, name, None)), value) for part, name, value in noted):
+            return False
+        return all(self._kept_array(name) is bound.sources[name] for name, bound in self._keeps)
+
+    def _note(self) -> list[tuple[Any, str, Any]]:
+        """The settings of all plans, with the parts that have them."""
+        for plans in self.plans.values():
+            for (path, name), value in plans.settings.items():
+                part = self.rule if path == "rule." else part_at(self.net, self.loss, path)
+                self._noted.append((part, name, value))
+        return self._noted
 
     def run(
         self,
@@ -468,6 +476,8 @@ class Batch:
         sources = inputs | self._arrays(plans, self._vector(thread, depth))
         bound = Bound(plans.passes, sources, arena=memory.room(plans.passes.nbytes), part=part, exact=self.is_opaque, results=results)
         self._bound[n, thread, depth] = bound
+        self._keeps += [(name, bound) for name in plans.passes.inputs if ":" in name]
+        self._noted = []
         return bound
 
     def _live_plans(self, n: int, inputs: dict[str, Array], fill: Any, key: tuple[int, ...]) -> tuple[Plans, dict[Any, Any]]:

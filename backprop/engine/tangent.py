@@ -2,10 +2,10 @@
 
     f' = Σ factor ⊙ x'        over what moves: x' are seeds, products and sums; factors come from the values alone
 
-One rule for each function, its partial derivatives, written in NumPy on stand-ins: what they compute is traced, planned and played
-like all else. Factors are multiplied with one another before they meet an x', so from any chain of functions of each entry comes
-one factor, a' or a'', which is the same for all directions. Where a function jumps or has a kink its tangent is that of one side,
-for every function of 0 the side below, so that pieces such as min(h, 0) and −|h| of a smooth function stay together.
+One rule for each function, its partial derivatives, written in NumPy on stand-ins: what they compute is traced, planned and
+played like all else. Factors are multiplied with one another before they meet an x', so from any chain of functions of each entry
+comes one factor, such as a' or a'', that is the same for all directions. Where a function has a kink its tangent is that of one
+side, at 0 of the side below for every function, so that pieces such as min(h, 0) and −|h| of a smooth one stay together.
 Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
 """
 
@@ -75,8 +75,8 @@ Calls = Callable[[Op, list[Value | None]], Value | None]
 class Tangents:
     """How what the roots need moves. `seeds` says how some operations do, `still` are those that stay where they are.
 
-    `calls` says how a pass of a layer or loss of one's own moves, from how its inputs do. Raises CannotTrace for a function without
-    a rule.
+    `calls` says how a pass of a layer or loss of one's own moves, from how its inputs do. Raises CannotTrace for a function
+    without a rule.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Tangents:
                 made = made + zeros(self.trace, op)
             made = made.astype(op.dtype)
         self.terms[op] = {made.op: 1}
-        return made  # type: ignore[no-any-return]
+        return made
 
     def _of(self, op: Op) -> Terms | None:
         moves = [isinstance(x, Op) and x in self.terms for x in op.inputs]
@@ -147,7 +147,7 @@ class Tangents:
         if ufunc.__name__ in STILL:
             return None
         if ufunc in (np.maximum, np.minimum):
-            return self._chain(op, moves, _sides(ufunc, *inputs, all(moves)))
+            return self._chain(op, moves, _sides(ufunc, inputs, all(moves)))
         rules = RULES.get(ufunc.__name__, ())
         if not all(i < len(rules) for i, moving in enumerate(moves) if moving):
             raise _unknown(op)
@@ -174,7 +174,7 @@ class Tangents:
             with_dx = [(*inputs[:i], dx, *inputs[i + 1 :]) for i, dx in enumerate(each) if dx is not None]
             return _sum([_single(trace.listed(function, args, dict(op.options))) for args in with_dx])
         if function is of_list and op.options["function"] in JOINING:
-            pieces = [self._moving(x) if moving else zeros(trace, x) for x, moving in zip(op.inputs, moves, strict=True)]
+            pieces = [self._moving(x) if x in self.terms else zeros(trace, x) for x in op.inputs]
             options = {k: v for k, v in op.options.items() if k not in ("function", "rest", "many")}
             return _single(trace.listed(op.options["function"], (pieces, *op.options["rest"]), options))
         raise _unknown(op)
@@ -195,7 +195,7 @@ class Tangents:
         reduce, options = self.trace.ufunc, {**op.options, "keepdims": True}
         there = (x == reduce(op.function[0], "reduce", (x,), dict(options))).astype(x.dtype)
         share = there / reduce(np.add, "reduce", (there,), dict(options))
-        return reduce(np.add, "reduce", (share * self._moving(x.op),), dict(op.options))  # type: ignore[no-any-return]
+        return reduce(np.add, "reduce", (share * self._moving(x.op),), dict(op.options))
 
 
 @contextmanager
@@ -249,8 +249,9 @@ def _is_mask(factor: Factor) -> bool:
     return getattr(factor, "dtype", None) == np.bool_
 
 
-def _sides(ufunc: np.ufunc, x: Any, y: Any, both: bool) -> list[Factor]:
+def _sides(ufunc: np.ufunc, inputs: list[Any], both: bool) -> list[Factor]:
     """Which of two is the larger or smaller. Where they are equal it is the smaller side of what moves; of two that move, one."""
+    x, y = inputs
     if ufunc is np.maximum:
         return [x > y, y >= x if both else y > x]
     return [x <= y, y < x if both else y <= x]

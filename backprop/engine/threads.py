@@ -26,7 +26,7 @@ def cores() -> int:
     True
     """
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    limits += _quota(Path("/sys/fs/cgroup"))
+    limits += _quota("/sys/fs/cgroup")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         value = os.environ.get(name, "")
         if value.isdigit() and int(value):
@@ -35,8 +35,9 @@ def cores() -> int:
 
 
 @cache  # read once: two files an epoch are a tenth of a short one
-def _quota(folder: Path) -> list[int]:
+def _quota(path: str | Path) -> list[int]:
     """Whole cores that the control group grants: version 2 keeps them in one file, version 1 in two. [] is no limit."""
+    folder = Path(path)
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         files = [folder / name for name in names]
         if all(file.exists() for file in files):
@@ -89,10 +90,12 @@ def blas_threads(n: int) -> Iterator[None]:
 def _set_threads() -> None:
     ours = _scipys()
     for library, before in zip(_blas_libraries(), _before, strict=True):
-        # threadpoolctl 3.8 lets only the thread that was first set the number of OpenBLAS's, and ignores all others.
-        getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
-        library.set_num_threads(before if not _wanted else min(_wanted) if library in ours else 1)
-        getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
+        number = before if not _wanted else min(_wanted) if library in ours else 1
+        if library.get_num_threads() != number:
+            # threadpoolctl 3.8 lets only the thread that was first set the number of OpenBLAS's, and ignores all others.
+            getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
+            library.set_num_threads(number)
+            getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
 
 
 def _stay(number: int, n: int) -> None:

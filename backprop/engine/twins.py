@@ -55,8 +55,9 @@ def twin(part: Any, trace: Trace, path: str = "", place: tuple[int, ...] = ()) -
     own["_trace"], own["_part"], own["_path"], own["_made"], own["_read"] = trace, part, path, set(), set()
     for i, (key, child) in enumerate(_children(part).items()):
         own.setdefault("layers", {})[key] = twin(child, trace, f"{path}{key}.", (*place, i))
+    held = [*vars(part).get("parameters", ()), *vars(part).get("buffers", ())]
     for name, value in vars(part).items():
-        if name not in own:
+        if name not in own and name not in held:
             own[name] = _stand_in(value, name, trace, path, place)
     return made
 

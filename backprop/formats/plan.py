@@ -32,9 +32,12 @@ from backprop.layers.normalization import FrozenBatchNorm
 from backprop.sequential import Sequential
 
 # The number an activation is made with, by its class; None where there is none.
-ACTIVATIONS: dict[type[Layer], str | None] = dict.fromkeys(
-    (ReLU, SiLU, GELU, Softplus, Sigmoid, Tanh, Sin, Cos, Exp), None
-) | {LeakyReLU: "negative_slope", ELU: "alpha"}
+WITHOUT: tuple[type[Layer], ...] = ReLU, SiLU, GELU, Softplus, Sigmoid, Tanh, Sin, Cos, Exp
+ACTIVATIONS: dict[type[Layer], str | None] = {
+    **dict.fromkeys(WITHOUT),
+    LeakyReLU: "negative_slope",
+    ELU: "alpha",
+}
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ class Curvature:
 
         (φ, v) → f, J v → L, ∂L/∂φ v → ∂L/∂φ, H v
 
-    The list of the layers' operations is made longer by its tangents (see docs/curvature.md): exact to rounding, at the cost of one
-    to three gradients. Raises TypeError or ValueError for what does not fit, ValueError for a layer or a loss of one's own that does
-    not take complex numbers, RuntimeError for a forward pass that is random and cannot be repeated.
+    The list of the layers' operations is made longer by its tangents (see docs/curvature.md): exact to rounding, at the cost of
+    about one gradient, two at a new φ. Raises TypeError or ValueError for what does not fit, ValueError for a layer or a loss of
+    one's own that does not take complex numbers, RuntimeError for a forward pass that is random and cannot be repeated.
     Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
 
     >>> import numpy as np, backprop as bp
@@ -89,7 +89,7 @@ class Curvature:
         """∂L/∂φ (P,)."""
         self.value()
         _, gradients = self._problem.net.backward(slope(self._problem.loss))
-        return gradients.dL_dphi  # type: ignore[attr-defined,no-any-return]
+        return gradients.dL_dphi  # type: ignore[attr-defined]
 
     def hessian_product(self, v: Any) -> Array:
         """H v (P,). Raises TypeError or ValueError for a v that is not P finite real numbers."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.gradients.per_example import Apart, is_library
+from backprop.gradients.per_example import Apart, factors, is_library
 from backprop.gradients.problem import Problem, independent
 from backprop.layers import Layer
 from backprop.layers.nesting import frozen as frozen_layer
@@ -77,11 +77,8 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
     _check_frozen(who, frozen, h)
     n, K = len(X), len(frozen.infer(h[:, :1]))
     J = np.empty((n, K, len(h) if wrt == "inputs" else frozen.size), h.dtype)
-    run = Apart(who, frozen, None, ((K,), h.dtype), len(h), data=wrt == "inputs")
-    bound, _ = run.bind(n)
-    bound.sources["X"][...] = X
-    dL_df = bound.sources["y"]
-    dL_df[...] = 0
+    dL_df = np.zeros((n, K), h.dtype).T
+    bound, forms = Apart(who, frozen, None, data=wrt == "inputs").bind(h.T, dL_df)
     with np.errstate(all="ignore"):
         for call in bound.first:
             call()
@@ -92,8 +89,9 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
             if wrt == "inputs":
                 J[:, k] = bound.results[0].T
             else:
+                found = factors(bound, forms)
                 for name, rows in views(frozen, J[:, k]).items():
-                    run.factors(n)[name].write(rows)
+                    found[name].write(rows)
             dL_df[k] = 0  # only now: dL_df may itself be what was asked for
     return J
 

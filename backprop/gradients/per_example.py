@@ -1,8 +1,8 @@
 """What each example says about φ: a gradient of its own, or the norm of it alone.
 
-A backward pass adds the examples up in one place only, the last operation of each gradient: ∂L/∂Ω = Σ_n ∂ℓ_n/∂f_n h_nᵀ is a sum because
-the product of the two matrices is, ∂L/∂β because it says so. Read off the list of operations before that last one, the same
-numbers are each example's own:
+A backward pass adds the examples up in one place only, the last operation of each gradient: ∂L/∂Ω = Σ_n ∂ℓ_n/∂f_n h_nᵀ is a sum
+because the product of the two matrices is, ∂L/∂β because it says so. Read off the list of operations before that last one, the
+same numbers are each example's own:
 
     G_n    ∂ℓ_n/∂f_n h_nᵀ                        row n of a matrix (N, P)
     norms  |∂ℓ_n/∂f_n h_nᵀ|² = |∂ℓ_n/∂f_n|² |h_n|²      no gradient is formed
@@ -21,11 +21,11 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.plan import Plan, make, needed, summed
+from backprop.engine.plan import ALIGNMENT, Plan, make, needed, summed
 from backprop.engine.play import Bound, part_at
 from backprop.engine.step import remembered
-from backprop.engine.trace import Op
-from backprop.engine.twins import base, trace_step
+from backprop.engine.trace import Op, base
+from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
 from backprop.layers import Gradients, Layer, boundary
 from backprop.layers.nesting import draws, leaves, reseed, views
@@ -35,8 +35,17 @@ from backprop.sequential import Sequential, rows_per_block
 # Entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all.
 LARGE = 8192
 # What a subclass may have without computing anything else.
-OF_ANY_CLASS = {"__init__", "__doc__", "__module__", "__qualname__", "__annotations__", "__repr__", "__abstractmethods__"}
-OF_ANY_CLASS |= {"_abc_impl", "__parameters__", "__firstlineno__", "__static_attributes__", "initialize", "label"}
+OF_ANY_CLASS = {
+    "__init__",
+    "__doc__",
+    "__module__",
+    "__qualname__",
+    "__annotations__",
+    "__repr__",
+    "initialize",
+    "label",
+}
+OF_ANY_CLASS |= {"_abc_impl", "__abstractmethods__", "__parameters__", "__firstlineno__", "__static_attributes__"}
 
 
 def per_example_gradients(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
@@ -130,27 +139,18 @@ class Factors:
 class Apart:
     """Both passes over blocks of examples up to where they are added up, played once for each block.
 
-    `y` is the shape of a target and its type; without `loss`, of ∂L/∂f, from which the way back then begins. With `data` ∂L/∂X is
-    asked for, and not the gradients. Raises ValueError if the network couples examples.
+    Without `loss`, y is ∂L/∂f, from which the way back begins. With `data` ∂L/∂X is asked for, and not the gradients. Raises
+    ValueError if the network couples examples.
     """
 
-    def __init__(
-        self,
-        who: str,
-        net: Sequential,
-        loss: Loss | None,
-        y: tuple[tuple[int, ...], Any],
-        D: int,
-        *,
-        data: bool = False,
-    ) -> None:
+    def __init__(self, who: str, net: Sequential, loss: Loss | None, *, data: bool = False) -> None:
         if net.couples_examples:
             layer = next((leaf for leaf in leaves(net) if leaf.couples_examples), net)
             expected = "layers that treat each example on its own"
             advice = "Pass net.frozen(), which computes what predict does."
             raise ValueError(checks.message(who, expected, layer.label, advice))
-        self.who, self.net, self.loss, self.y, self.D, self.data = who, taken_for_ours(net), loss, y, D, data
-        self.bound: dict[int, tuple[Bound, Any]] = {}
+        self.who, self.net, self.loss, self.data = who, taken_for_ours(net), loss, data
+        self.arena = np.empty(0, np.uint8)
         self.parts: dict[str, Any] = {}  # layers of one's own, by path
 
     def blocks(self, problem: Problem) -> Iterator[tuple[slice, dict[str, Factors]]]:
@@ -158,34 +158,24 @@ class Apart:
         size = rows_per_block(self.net)
         for start in range(0, problem.n, size):
             block = slice(start, min(start + size, problem.n))
-            bound, _ = self.bind(block.stop - start)
-            bound.sources["X"][...] = problem.h[:, block].T
-            bound.sources["y"][...] = problem.y[..., block]
+            bound, forms = self.bind(problem.h[:, block].T, problem.y[..., block])
             bound.generators.key = (start,)  # the first block has the mask of Problem.forward
             with np.errstate(all="ignore"):
                 for call in bound.calls:
                     call()
-            yield block, self.factors(block.stop - start)
+            yield block, factors(bound, forms)
 
-    def bind(self, n: int) -> tuple[Bound, Any]:
-        """The passes over n examples, in memory of their own; results are the factors, or ∂L/∂h."""
-        if n not in self.bound:
-            plan, forms = self._plan(n)
-            arrays = {"X": np.empty((n, self.D), self.net.phi.dtype), "share": np.ones((), self.net.phi.dtype)}
-            arrays["y"] = np.empty((n, *self.y[0]), self.y[1]).T
-            arrays |= self.net.parameters | self.net.buffers
-            arrays |= {name: getattr(part_at(self.net, self.loss, path), key) for path, key, name in kept_arrays(plan)}
-            self.bound[n] = Bound(plan, arrays, part=self._part), forms
-        return self.bound[n]
+    def bind(self, X: Array, y: Array) -> tuple[Bound, dict[str, int]]:
+        """The passes over rows X (n, D) and columns y, in memory that the next ones use again.
 
-    def factors(self, n: int) -> dict[str, Factors]:
-        """What the last play found, by parameter."""
-        bound, forms = self.bound[n]
-        results = iter(bound.results)
-        return {
-            name: Factors(next(results), formed=True) if count == 0 else Factors(*(next(results) for _ in range(count)))
-            for name, count in forms.items()
-        }
+        Results are the factors of each gradient, so many for each parameter, or ∂L/∂h.
+        """
+        plan, forms = self._plan(X, y)
+        arrays = {"X": X, "y": y, "share": np.ones((), X.dtype)} | self.net.parameters | self.net.buffers
+        arrays |= {name: getattr(part_at(self.net, self.loss, path), key) for path, key, name in kept_arrays(plan)}
+        if self.arena.nbytes < plan.nbytes + ALIGNMENT:
+            self.arena = np.empty(plan.nbytes + ALIGNMENT, np.uint8)
+        return Bound(plan, arrays, part=self._part, arena=self.arena), forms
 
     def _part(self, path: str) -> Any:
         """What is played for a part of one's own. Passes of the library's that have no gradients do not mix examples."""
@@ -197,12 +187,12 @@ class Apart:
             self.parts[path] = part
         return self.parts[path]
 
-    def _plan(self, n: int) -> Any:
-        """The plan for n examples, kept with others of the same structure, and how many factors each gradient has."""
-        y, dtype = ((*self.y[0], n), self.y[1]), self.net.phi.dtype
+    def _plan(self, X: Array, y: Array) -> Any:
+        """The plan, kept with others of the same structure, and how many factors each gradient has."""
+        n, D, targets = *X.shape, (y.shape, y.dtype)
 
         def planned() -> Any:
-            step = trace_step(self.net, self.loss, self.D, n, y, False, dtype, apart=True)
+            step = trace_step(self.net, self.loss, D, n, targets, False, X.dtype, apart=True)
             gradients = {} if self.data else step.gradients
             parts = {name: summed(op) for name, op in gradients.items()}
             roots = [x for name, op in gradients.items() for x in parts[name] or (op,)] + [step.dL_dX] * self.data
@@ -214,7 +204,16 @@ class Apart:
             plan.generators, plan.settings = step.trace.places, step.trace.settings
             return (plan, {name: len(part or ()) for name, part in parts.items()}), plan.settings, plan.is_opaque
 
-        return remembered(("apart", n, y, self.D, dtype, self.data), self.net, self.loss, None, planned)
+        return remembered(("apart", X.shape, X.dtype, targets, self.data), self.net, self.loss, None, planned)
+
+
+def factors(bound: Bound, forms: dict[str, int]) -> dict[str, Factors]:
+    """What the last play found, by parameter."""
+    results = iter(bound.results)
+    return {
+        name: Factors(next(results), formed=True) if count == 0 else Factors(*(next(results) for _ in range(count)))
+        for name, count in forms.items()
+    }
 
 
 def _read_after(turn: int, roots: list[Op]) -> list[Op]:
@@ -225,8 +224,7 @@ def _read_after(turn: int, roots: list[Op]) -> list[Op]:
 
 def apart(problem: Problem) -> Apart:
     """The passes of a problem, example by example."""
-    y = problem.y.shape[:-1], problem.y.dtype
-    return Apart(problem.who, problem.net, problem.loss, y, len(problem.h))
+    return Apart(problem.who, problem.net, problem.loss)
 
 
 def is_library(part: object) -> bool:
@@ -237,11 +235,11 @@ def is_library(part: object) -> bool:
 
 def taken_for_ours(layer: Any) -> Any:
     """The layer with the library's class in the place of each subclass that changes nothing of the passes."""
-    kind = _inherited(type(layer))
+    kind: Any = _inherited(type(layer))
     children = {key: taken_for_ours(child) for key, child in layer.children.items()} if kind.traced else {}
     if kind is type(layer) and all(child is layer.children[key] for key, child in children.items()):
         return layer
-    made = object.__new__(kind)
+    made: Any = object.__new__(kind)
     vars(made).update(vars(layer))
     if children:
         vars(made)["layers"] = children

@@ -4,9 +4,9 @@ The list of operations of both passes is made longer by its tangents (`engine.ta
 
     (φ, v) → f, ∂f/∂φ v → L → ∂L/∂φ, H v
 
-so no layer states a second derivative, and what is not needed for the product is not computed. What does not depend on v, such as
-f and all slopes, is computed once for each φ. A layer or a loss of one's own, which is no list, carries tangents as imaginary parts,
-h + iεh', through its own passes, because ε² vanishes beside every number.
+so no layer states a second derivative, and what is not needed for the product is not computed. What does not depend on v, such
+as f and all slopes, is computed once for each φ. A layer or a loss of one's own, which is no list, carries tangents as imaginary
+parts, h + iεh', through its own passes, because ε² vanishes beside every number.
 Sources: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6; Squire and Trapp (1998), "Using
 complex variables to estimate derivatives of real functions", SIAM Review 40.
 """
@@ -26,8 +26,8 @@ from backprop.engine.plan import Land, Plan, make, needed
 from backprop.engine.play import Bound, part_at
 from backprop.engine.step import remembered
 from backprop.engine.tangent import Tangents, zeros
-from backprop.engine.trace import CannotTrace, Op, Trace, Value
-from backprop.engine.twins import OpaqueLoss, base, slope_of, total_of, twin
+from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
+from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, sizes, takes_complex
 from backprop.gradients.per_example import kept_arrays
 from backprop.gradients.problem import Problem
@@ -49,8 +49,8 @@ Gradients = dict[str, Any]  # of the trace, by parameter: a Value, or terms (Op,
 class Products:
     """Products of a vector v (P,) with H, G and F at the φ that the problem's network has now.
 
-    Each is a plan of its own, made when it is first asked for. Raises ValueError for a layer or a loss of one's own whose tangents
-    are wrong.
+    Each is a plan of its own, made when it is first asked for. Raises ValueError for a layer or a loss of one's own whose
+    tangents are wrong.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -134,9 +134,10 @@ class _Traced:
 
     def __init__(self, problem: Problem, carrier: Carrier | None) -> None:
         self.problem, self.carrier, loss = problem, carrier, problem.loss
-        self.trace = trace = Trace(apart=carrier is not None and carrier.all_own)  # then layers of one's own are not looked into
+        all_own = carrier is not None and carrier.all_own
+        self.trace = trace = Trace(apart=all_own)  # apart: layers of one's own are not looked into
         self.own: Any = twin(problem.net, trace)
-        self.its = OpaqueLoss(loss, trace) if trace.apart and not _is_ours(loss) else twin(loss, trace, "loss.")
+        self.its = OpaqueLoss(loss, trace) if all_own and not _is_ours(loss) else twin(loss, trace, "loss.")
         trace.apart = False
         h = trace.view(trace.input("X", problem.h.shape[::-1], problem.dtype), ("T",))
         self.y = trace.input("y", problem.y.shape, problem.y.dtype)
@@ -311,7 +312,7 @@ class Carrier:
 
     def put(self, value: Array, tangent: Array) -> Array:
         """Value + iε tangent."""
-        return value + 1j * (self.epsilon * np.ldexp(tangent, -self.exponent))  # type: ignore[no-any-return]
+        return value + 1j * (self.epsilon * np.ldexp(tangent, -self.exponent))
 
     def tangent(self, array: Array) -> Array:
         """The tangent in an array."""

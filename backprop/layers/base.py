@@ -187,7 +187,8 @@ class Layer(ABC):
             raise ValueError(checks.message(self.label, f"{name} {getattr(self, name)} for good", repr(value), advice))
         held, key = self._find(name)
         if key:
-            own.pop(name, None)
+            if not held.placed:
+                own.pop(name, None)
             if held[key] is not value:  # it is after `self.omega *= 2`
                 held[key] = value
         else:

@@ -122,14 +122,19 @@ def around_infer(equation: Equation) -> Equation:
 def beside(layer: Any) -> Any:
     """The same layer, with caches, buffers and randomness of its own; only the parameters are shared."""
     twin = object.__new__(type(layer))
-    parameters = list(vars(layer)["parameters"].values()) if "parameters" in vars(layer) else []
-    for name, value in vars(layer).items():
-        shared = name in ("parameters", "_phi") or any(value is array for array in parameters)
+    own = vars(layer)
+    parameters = list(own["parameters"].values()) if "parameters" in own else []
+    for name, value in own.items():
+        if name in own.get("buffers", ()):
+            continue  # found there
+        shared = name in ("parameters", "_phi", "_called") or any(value is array for array in parameters)
         vars(twin)[name] = value if shared else _own(value)
     return twin
 
 
 def _own(value: Any) -> Any:
+    if value is None or type(value) in (int, float, bool, str):
+        return value
     if isinstance(value, np.random.Generator | np.ndarray):
         return copy.deepcopy(value)
     if hasattr(value, "forward") and hasattr(value, "backward"):

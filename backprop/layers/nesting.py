@@ -47,6 +47,8 @@ def place(layer: Layer, arrays: Mapping[str, Array]) -> None:
     held.clear()
     held.update(arrays)
     held.placed = own["buffers"].placed = True
+    own.update(held)  # self.omega is then a plain attribute, the quickest there is
+    own.update(own["buffers"])
     for name in arrays:
         if layer.parameters.get(name) is not arrays[name]:
             expected = f"parameter {name!r} in self.parameters, or as an attribute"
@@ -69,6 +71,9 @@ def release(layer: Layer) -> None:
     if hasattr(layer, "phi"):
         return
     for held in (vars(layer)["parameters"], vars(layer)["buffers"]):
+        if held.placed:
+            for name in held:
+                vars(layer).pop(name, None)
         held.placed = False
     for child in layer.children.values():
         release(child)

@@ -94,6 +94,8 @@ class Optimizer(ABC):
         if not (hasattr(net, "phi") and hasattr(net, "parameters")):
             raise TypeError(checks.message(who, "net: a Sequential", repr(net)))
         own, mark = vars(self), vars(net).setdefault("_mark", Mark())
+        if own.get("_serves") is mark and not isinstance(self.weight_decay, dict) and not isinstance(self.l1, dict):
+            return
         if own.get("_serves") not in (None, mark) and (self.t or self.state):
             advice = "One optimizer serves one network: give each its own."
             raise ValueError(checks.message(who, "a network that it serves", "another one", advice))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array
 
 
 def _gradients_of(layer: Layer, dL_df: Array) -> dict[str, Array]:
-    dL_dh, gradients = boundary.backward(layer, dL_df)
+    dL_dh, gradients = checks.backward_result(layer, boundary.backward(layer, dL_df))
     return {"∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
 
 
@@ -201,17 +201,15 @@ def _pending_backward(of: _Layers) -> Iterator[Fault]:
 def _parameters(of: _Layers) -> Iterator[Fault]:
     """The parameters in φ are those that count."""
     net = of.network()
-    before = copied(_pass(net[0], of.h))
-    largest = max(np.abs(value).max(initial=0) for name, value in before.items() if name.startswith("∂L"))
     for name, parameter in net[0].parameters.items():
+        before = copied(_pass(net[0], of.h))
+        largest = max(np.abs(value).max(initial=0) for name, value in before.items() if name.startswith("∂L"))
         # A shift ahead of BatchNorm changes nothing: its gradient is rounding.
         if np.abs(before[f"∂L/∂{name}"]).max(initial=0) > 1e-6 * largest:
             parameter += 0.1 * np.maximum(np.abs(parameter), 0.1)
-            f = _pass(net[0], of.h)["f"]
-            if np.array_equal(f, before["f"]):
+            if np.array_equal(_pass(net[0], of.h)["f"], before["f"]):
                 advice = f"Read it from self.parameters[{name!r}] in each pass: a network moves it into its φ."
                 yield f"another f when {name!r} changes in φ", "the same f", advice
-            before["f"] = f.copy()
     fresh = of.network()
     fresh.phi[...] = net.phi
     wanted, advice = (
@@ -236,6 +234,7 @@ def _inference(of: _Layers) -> Iterator[Fault]:
         found, advice = {"f": layer.infer(of.h)}, "Define infer, or leave it out."
         yield from differences(found, {"f": layer.forward(of.h)}, "infer to agree with forward", advice, ROUNDING)
     f, advice = layer.infer(of.h), "Define infer without randomness, and without state that it changes."
+    reseed(layer, 1)
     yield from differences({"f": layer.infer(of.h)}, {"f": f}, "the same f from infer each time", advice)
     found, advice = {"f": frozen(layer).forward(of.h)}, "Define frozen: a layer whose forward is this layer's infer."
     yield from differences(found, {"f": f}, "frozen() to compute what infer does", advice, ROUNDING)
@@ -302,25 +301,16 @@ def _traced(of: _Layers) -> Iterator[Fault]:
     try:
         for dtype in TRAINED:
             for n in BATCHES:
-                yield from _steps(of, dtype, n, (1,))
+                yield from _steps(of, dtype, n)
         for name in [name for name, value in vars(of.layer).items() if name[0] != "_" and type(value) is float]:
-            yield from _setting(of, name)
+            for wanted, got, _ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
+                yield f"{wanted}, with another {name} after the first", got, f"Read it in each pass, as self.{name}."
     except CannotTrace as error:
         yield "passes whose calls are always the same, as traced = True says", str(error), "Or leave `traced` out."
 
 
-def _setting(of: _Layers, name: str) -> Iterator[Fault]:
-    """A number that is changed between two steps counts from the next one on."""
-    net = of.network(inside=True)
-    X, y = of.h.T, spread(net.infer(of.h).shape).T
-    trainer = Trainer(net, LeastSquares(), SGD(1e-3))
-    trainer.step(X, y)
+def _change(net: Sequential, name: str) -> None:
     setattr(net[1], name, 0.9 * getattr(net[1], name))
-    twin = net.copy()
-    for each in (Trainer(twin, LeastSquares(), copy.deepcopy(trainer.optimizer)), trainer):
-        each.step(X, y)
-    wanted = f"a step of the trainer to heed the {name} of the moment"
-    yield from differences({"φ": net.phi}, {"φ": twin.phi}, wanted, f"Read it in each pass, as self.{name}.", ROUNDING)
 
 
 def _trains(of: _Layers) -> Iterator[Fault]:
@@ -331,17 +321,25 @@ def _trains(of: _Layers) -> Iterator[Fault]:
             yield from _steps(of, dtype, FEW, shards, inside=inside)
 
 
-def _steps(of: _Layers, dtype: str, n: int, shards: tuple[int, ...], *, inside: bool = True) -> Iterator[Fault]:
+def _steps(
+    of: _Layers,
+    dtype: str,
+    n: int,
+    shards: tuple[int, ...] = (1,),
+    *,
+    inside: bool = True,
+    between: Callable[[Sequential], None] | None = None,
+) -> Iterator[Fault]:
     net, h = of.network(dtype, inside=inside), of.examples(n).astype(dtype)
     if net.size:
-        yield from steps(net, LeastSquares(), h, spread(net.infer(h).shape, dtype), None, shards)
+        yield from steps(net, LeastSquares(), h, spread(net.infer(h).shape, dtype), None, shards, between)
 
 
 LAYER: Promises = {
     "copies": _copies,
+    "shapes": _shapes,
     "what is handed in": _inputs_left_alone,
     "repetition": _repeats,
-    "shapes": _shapes,
     "what is returned": _arrays_kept,
     "a pending backward": _pending_backward,
     "parameters": _parameters,

@@ -91,8 +91,16 @@ def laid_out(array: Array, layout: str) -> Array:
     return array
 
 
-def steps(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, shards: Iterable[int]) -> Iterator[Fault]:
-    """φ and buffers after two steps of gradient descent, by hand and by the trainer."""
+def steps(
+    net: Sequential,
+    loss: Loss,
+    h: Array,
+    y: Array,
+    w: Array | None,
+    shards: Iterable[int],
+    between: Callable[[Sequential], None] | None = None,
+) -> Iterator[Fault]:
+    """φ and buffers after two steps of gradient descent, by hand and by the trainer; `between` changes the network after one."""
     by_hand = net.copy()
     alpha = 0.0
     for t in range(2):
@@ -101,11 +109,14 @@ def steps(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, shar
         dL_dphi = by_hand.backward(loss.backward())[1].dL_dphi  # type: ignore[attr-defined]
         alpha = alpha or STEP / max(float(np.max(np.abs(dL_dphi))), 1e-6)
         by_hand.phi -= alpha * dL_dphi
+        if between and t == 0:
+            between(by_hand)
     for S in shards:
         twin = net.copy()
         trainer = Trainer(twin, loss, SGD(alpha), batch_size="full", shards=S, threads=1)
-        for _ in trainer.epochs(h.T, y.T, 2, sample_weight=w):
-            pass
+        for epoch in trainer.epochs(h.T, y.T, 2, sample_weight=w):
+            if between and epoch.epoch == 1:
+                between(twin)
         found, expected = ({"φ": each.phi, **(each.buffers if S == 1 else {})} for each in (twin, by_hand))
         wanted = f"φ after two steps of the trainer (shards={S}, {net.phi.dtype}) to be φ − α ∂L/∂φ by hand"
         advice = "A pass must depend on its arguments and on φ alone: the trainer repeats its calls, in memory that it reuses."

@@ -48,7 +48,7 @@ class Descent:
 
     def serve(self, net: Sequential, loss: Loss, optimizer: Optimizer) -> None:
         """Train these from here on."""
-        if (self.engine.net, self.engine.loss, self.engine.rule) != (net, loss, optimizer):
+        if self.engine.loss is not loss or self.engine.rule is not optimizer or self.engine.net is not net:
             self.engine = Engine(net, loss, optimizer)
 
     def epoch(
@@ -71,10 +71,10 @@ class Descent:
         weights = None if examples.w is None else examples.w[order]
         at, rows, self.lost = self.position, order[:batch_size], False
         done = min(at.batch * batch_size, examples.n)
-        project = projections("Trainer", constraints, self.engine.net.parameters)
-        batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size, done))}
+        project = projections("Trainer", constraints, self.engine.net.parameters) if constraints else []
+        batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size))}
         self.remember()
-        with self.at_work(examples, settings), interrupts() as interrupted:
+        with self.at_work(batches[min(batch_size, examples.n)], settings), interrupts() as interrupted:
             self.presses = interrupted
             for start in range(done, examples.n, batch_size):
                 rows = order[start : start + batch_size]
@@ -119,10 +119,9 @@ class Descent:
         return self.engine.batch(shape, settings.shards, most(settings.threads))
 
     @contextmanager
-    def at_work(self, examples: Examples, settings: Settings, *, hold: bool = False) -> Iterator[None]:
+    def at_work(self, batch: Batch, settings: Settings, *, hold: bool = False) -> Iterator[None]:
         """Cores for steps of this kind; with `hold` until the end of this block, whatever epochs come."""
-        n = examples.n if isinstance(settings.batch_size, str) else min(settings.batch_size, examples.n)
-        wanted = cores_for(self.batch(examples, n, settings), settings.threads, settings.deterministic)
+        wanted = cores_for(batch, settings.threads, settings.deterministic)
         if self._cores is not None:
             if wanted != self._held:  # a setting has changed since
                 self._cores.close()
@@ -230,9 +229,9 @@ class Descent:
         return made
 
 
-def sizes(n: int, batch_size: int, done: int) -> set[int]:
-    """Sizes of the batches from example `done` on."""
-    return {min(batch_size, n - start) for start in (done, n - 1 - (n - 1) % batch_size) if start < n}
+def sizes(n: int, batch_size: int) -> set[int]:
+    """Sizes of the batches of n examples."""
+    return {min(batch_size, n), n % batch_size or min(batch_size, n)}
 
 
 def fill(examples: Examples, rows: Array, share: Any, mine: slice, arrays: dict[str, Array]) -> None:

@@ -134,6 +134,6 @@ def watch(layer: Layer, note: Passed, passed: list[Passed], *, keep: bool) -> No
 
     def backward(dL_df: Array) -> tuple[Array, dict[str, Array]]:
         note.slope = norm(dL_df.ravel())
-        return kind.backward.plain(layer, dL_df)  # type: ignore[attr-defined,no-any-return]
+        return kind.backward.plain(layer, dL_df)  # type: ignore[attr-defined]
 
     vars(layer).update(forward=forward, backward=backward)

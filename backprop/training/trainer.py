@@ -178,10 +178,12 @@ class Trainer:
         descent, settings = self._ready(), dataclasses.replace(self.settings, batch_size="full")
         rows = np.arange(examples.n)
         descent.remember()
-        with descent.at_work(examples, settings), interrupts() as interrupted:
-            L = descent.step(descent.batch(examples, examples.n, settings), examples, rows, self.seed)
-            for constraint, parameter in projections("Trainer", self.constraints, self.net.parameters):
-                constraint.project(parameter)
+        batch = descent.batch(examples, examples.n, settings)
+        with descent.at_work(batch, settings), interrupts() as interrupted:
+            L = descent.step(batch, examples, rows, self.seed)
+            if self.constraints:
+                for constraint, parameter in projections("Trainer", self.constraints, self.net.parameters):
+                    constraint.project(parameter)
             descent.require_finite(examples, rows)
             descent.notify()
         if interrupted:
@@ -258,7 +260,10 @@ class Trainer:
                 self._progress = watch.bar.update
                 checkpoint.go_on(self._waiting, callbacks)
                 # Once for all epochs; and Ctrl-C between two of them loses no record.
-                with self._ready().at_work(data[0], self.settings, hold=True), interrupts() as interrupted:
+                descent, settings, n = self._ready(), self.settings, data[0].n
+                size = n if isinstance(settings.batch_size, str) else min(settings.batch_size, n)
+                batch = descent.batch(data[0], size, settings)
+                with descent.at_work(batch, settings, hold=True), interrupts() as interrupted:
                     for record in self._epochs(*data, epochs, metrics):
                         if watch.note(record):
                             break
@@ -286,7 +291,6 @@ class Trainer:
         self, examples: Examples, validation: Examples | None, n: int, metrics: Sequence[str | Metric]
     ) -> Iterator[Epoch]:
         self._begin(examples)
-        self._ready()
         if self.position == (0, 0):
             self._advisor.before(examples)
         for _ in range(n):
