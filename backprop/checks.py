@@ -21,6 +21,9 @@ Array = npt.NDArray[Any]
 class StandIn:
     """What the engine passes through plain code in the place of an array, to see what is computed."""
 
+    shape: Any
+    dtype: Any
+
 
 def message(who: object, expected: str, got: str, advice: str = "") -> str:
     """Text of a four-part error.

@@ -25,6 +25,19 @@ class FlatGradients(dict[str, Array]):
         self.dL_dphi = dL_dphi
 
 
+class Fixed(dict[str, Layer]):
+    """The layers of a network: they stay, for φ has a place for each of them."""
+
+    def __reduce__(self) -> Any:
+        return Fixed, (dict(self),)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        advice = "Make a new Sequential; to change a layer, assign to its parameters."
+        raise TypeError(checks.message("Sequential.layers", "the layers it was made with", "others", advice))
+
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
+
+
 class Sequential(Chain):
     """Composition f = f_K[… f_1[f_0[h]]], itself a layer.
 
@@ -60,7 +73,7 @@ class Sequential(Chain):
         if not layers:
             advice = "Write Sequential(Linear(64, 10))."
             raise ValueError(checks.message("Sequential", "at least one layer", "none", advice))
-        self.layers = {str(i): checks.layer("Sequential", layer, Layer) for i, layer in enumerate(layers)}
+        self.layers = Fixed({str(i): checks.layer("Sequential", layer, Layer) for i, layer in enumerate(layers)})
         kind = checks.dtype("Sequential", dtype)
         self.checkpoint = checkpoint
         generator = None if seed is None else checks.generator("Sequential", seed)
@@ -97,7 +110,7 @@ class Sequential(Chain):
     @property
     def phi(self) -> Array:
         """φ (P,): all parameters, one vector. Assigning copies into it."""
-        return vars(self)["_phi"]  # type: ignore[no-any-return]
+        return vars(self)["_phi"]
 
     @phi.setter
     def phi(self, value: Any) -> None:

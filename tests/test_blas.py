@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from backprop.engine import blas
 from backprop.engine.blas import axpy, prepare, product
-from backprop.functions import all_finite, norm
+from backprop.functions import all_finite, load, norm
 
 TOLERANCE = {"f": 2e-5, "d": 1e-13, "D": 1e-13, "F": 2e-5}
 
@@ -320,6 +320,20 @@ class TestAllFinite:
         assert not all_finite(x)
 
 
+PROGRAM = """
+import os, sys
+import numpy
+from backprop import functions
+before = dict(os.environ)
+late = not any(name.partition(".")[0] == "scipy" for name in sys.modules)
+functions.load()
+same = dict(os.environ) == before
+from threadpoolctl import threadpool_info
+found = [info for info in threadpool_info() if "scipy" in info["filepath"].split(os.sep)[-2]]
+print(found[0].get("architecture") if found else "none", late, same)
+"""
+
+
 class TestLoad:
     @pytest.mark.parametrize("kernels", ["Nehalem", "Haswell", None])
     def test_kernels_chosen_in_the_environment_are_kept(self, kernels):
@@ -335,4 +349,4 @@ class TestLoad:
     def test_is_scipy_s(self):
         import scipy.linalg.blas
 
-        assert blas.load() is scipy.linalg.blas
+        assert load() is scipy.linalg.blas

@@ -539,6 +539,20 @@ class TwoPaths(bp.Composite):
         return self.backward_child("child", 2 * self.f * dL_df)
 
 
+class Masks(bp.Layer):
+    """Dropout as a user writes it."""
+
+    def __init__(self):
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, h):
+        self.mask = self.generator.random(h.shape) < 0.5
+        return self.mask * h
+
+    def backward(self, dL_df):
+        return self.mask * dL_df, {}
+
+
 class Quartic(bp.Loss):
     def ell(self, f, y):
         self.d = f - y
@@ -580,11 +594,42 @@ class TestOnesOwn:
         single = random_phi(bp.Sequential(bp.Linear(D, 4), kind(), bp.Linear(4, 1)))
         relative(bp.hessian_product(single, *data[1:], v), bp.hessian_product(*data, v), 1e-4)
 
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: [bp.Dropout(0.4), Scale(4)],
+            lambda: [Masks(), bp.Dropout(0.2)],
+            lambda: [TwoPaths(bp.Sequential(bp.Linear(4, 4), bp.Dropout(0.3), bp.Sin()))],
+            lambda: [bp.Residual(Scale(4)), bp.FanOut(Softens(), Scale(4), join="sum"), bp.BatchNorm(4)],
+        ],
+        ids=["beside a mask", "a mask of its own", "around a mask", "in ours"],
+    )
+    def test_a_layer_in_company(self, make):
+        net = random_phi(bp.Sequential(bp.Linear(D, 4), *make(), bp.Linear(4, 1), dtype="float64"))
+        data, v = (net, bp.LeastSquares(), rows(), np.ones(N)), direction(net)
+        curvature = bp.Curvature(*data, WEIGHTS)
+        relative(curvature.hessian_product(v), difference(*data, v, WEIGHTS), 1e-7)
+        relative(curvature.hessian_product(v), difference(*data, v, WEIGHTS), 1e-7)
+        u = direction(net, 1)
+        Gu, Gv = curvature.gauss_newton_product(u), curvature.gauss_newton_product(v)
+        assert_allclose(u @ Gv, v @ Gu, rtol=1e-12)
+        relative(curvature.gradient(), gradient(*data, WEIGHTS), 1e-13)
+        phi = random_phi(net, 3).phi
+        relative(curvature.at(phi).hessian_product(v), difference(*data, v, WEIGHTS), 1e-7)
+
     def test_a_loss(self):
         net = mlp(2)
         data = net, Quartic(), rows(), np.ones((N, 2))
         v = direction(net)
         relative(bp.hessian_product(*data, v), difference(*data, v), 1e-8)
+        for product in (bp.gauss_newton_product, lambda *given: bp.fisher_product(*given, empirical=True)):
+            G = np.array([product(*data, column) for column in np.eye(net.size)])
+            relative(G, G.T, 1e-13)
+            eigenvalues = np.linalg.eigvalsh(G)
+            assert eigenvalues[0] > -1e-13 * eigenvalues[-1]
+        g = per_example_gradients(*data)
+        empirical = bp.fisher_product(*data, v, empirical=True)
+        relative(empirical, (g @ v) @ g / N, 1e-12)
         with pytest.raises(ValueError, match=r"ell and dell_df of Forgetful\(\) to take complex numbers"):
             bp.hessian_product(net, Forgetful(), *data[2:], v)
 

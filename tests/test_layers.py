@@ -449,6 +449,13 @@ class TestActivations:
         dL_dh, _ = layer.backward(np.ones_like(h))
         assert_allclose(dL_dh, [slope(x) for x in h], rtol=1e-14, atol=1e-15)
 
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_take_the_complex_step_at_0_to_the_side_of_their_slope(self, name):
+        layer, _, slope = ACTIVATIONS[name]
+        for zero in (0.0, -0.0):
+            h = np.array([zero + 1e-30j])
+            assert_allclose(layer.infer(h).imag / 1e-30, slope(0.0), rtol=1e-15)
+
     def test_are_all_in_the_table(self):
         ours = [c for c in bp.Activation.__subclasses__() if c.__module__.startswith("backprop.")]
         elementwise = {"ReLU", "Identity"} | {c.__name__ for c in ours}

@@ -280,6 +280,13 @@ class TestStability:
         assert np.isfinite(loss.backward()).all()
 
 
+@pytest.mark.parametrize("loss", [bp.CrossEntropy(), bp.BinaryCrossEntropy(), bp.Poisson()], ids=repr)
+def test_outputs_of_0_are_no_kink_of_smooth_losses(loss):
+    f, y = np.zeros((2, 3)), np.array([[1, 0, 1], [0, 1, 0]])
+    loss.forward(f, y)
+    assert_close(loss.backward(), complex_step(lambda f: loss.forward(f, y), f))
+
+
 class TestKinks:
     """On a kink the gradient is the one the docstring states."""
 

@@ -105,9 +105,6 @@ class Script(bp.Loss):
     def dell_df(self):
         return np.zeros_like(self.f)
 
-    def replica(self):
-        return self
-
 
 def scripted(values, **settings):
     values = list(values)

@@ -285,6 +285,10 @@ class TracedQuartic(bp.Loss):
         return np.stack([self.d] * 3).prod(axis=0) * 4
 
 
+class Named(bp.Sequential):
+    """A network with a name, and nothing else."""
+
+
 def around(layer):
     return random_phi(bp.Sequential(bp.Linear(D, 4), bp.Tanh(), layer, bp.Linear(4, 1), dtype="float64"))
 
@@ -301,6 +305,15 @@ class TestOnesOwn:
         for product in (bp.gauss_newton_product, lambda *given: bp.fisher_product(*given, empirical=True)):
             H = np.array([product(*data, column) for column in np.eye(net.size)])
             assert_allclose(H, H.T, atol=1e-10 * np.abs(H).max())
+
+    def test_a_name_for_ours_is_ours(self, monkeypatch):
+        monkeypatch.setattr("backprop.gradients.tangents.Carrier", None)
+        net = Named(bp.Linear(D, 4), bp.Tanh(), Named(bp.Linear(4, 1)), seed=0, dtype="float64")
+        data, v = (net, bp.LeastSquares(), rows(), np.ones(N)), direction(net)
+        curvature = bp.Curvature(*data)
+        for seed in (1, 2):
+            curvature.at(random_phi(net, seed).phi)
+            relative(curvature.hessian_product(v), difference(*data, v), 1e-8)
 
     def test_what_has_neither_is_named(self):
         net = around(Neither())

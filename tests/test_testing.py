@@ -692,7 +692,8 @@ def test_every_broken_promise_of_traced_is_named(kind):
     assert TRACED_FAULTS[kind] in text
     if ALWAYS in TRACED_FAULTS[kind]:
         assert "cannot be traced." in text
-        assert text.endswith("Or leave `traced` out.")
+        assert text.endswith(". Or leave `traced` out.")
+        assert ".." not in text
 
 
 @pytest.mark.parametrize("kind", [kind for kind, text in TRACED_FAULTS.items() if ALWAYS in text])

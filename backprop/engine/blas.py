@@ -63,7 +63,7 @@ def prepare(A: Array, B: Array, C: Array) -> Call:
     usable = C.flags.f_contiguous and C.flags.aligned and C.flags.writeable
     if not usable or _order(A) is None or _order(B) is None:
         return partial(_by_numpy, A, B, C)
-    pieces = _pieces(*C.shape, A.shape[1])
+    pieces = _pieces(C.shape[0], C.shape[1], A.shape[1])
     if len(pieces) > 1 and A.flags.f_contiguous and not A.flags.c_contiguous:
         calls = [_by_address(A[piece], B, C[piece]) for piece in pieces]
         return lambda scale, keep: [call(scale, keep) for call in calls]
@@ -75,7 +75,7 @@ def prepare(A: Array, B: Array, C: Array) -> Call:
 
 
 def _pieces(m: int, n: int, k: int) -> list[slice]:
-    """Stretches of the m rows, of at least LEAST_ROWS each, whose products OpenBLAS computes in its quick way for small matrices."""
+    """Stretches of the m rows, of at least LEAST_ROWS each, whose products OpenBLAS computes in its quick way for small ones."""
     count = -(-m * n * k // SMALL)
     if count < 2 or m < LEAST_ROWS * count:
         return [slice(0, m)]

@@ -17,7 +17,8 @@ class Generators:
     """Random generators by name, each started from a key of the step and the place of its layer."""
 
     def __init__(self, places: Mapping[str, tuple[int, ...]]) -> None:
-        self.places, self.key = places, (0,)
+        self.places = places
+        self.key: tuple[int, ...] = (0,)
         self.made: dict[str, np.random.Generator] = {}
 
     def draw(self, name: str, method: str, first: bool, out: Array, options: dict[str, Any]) -> None:
@@ -54,7 +55,7 @@ class Live:
         """The output of an operation, by NumPy's own calls."""
         if op not in self.values:
             self.values[op] = self._compute(op)
-        return self.values[op]  # type: ignore[no-any-return]
+        return self.values[op]
 
     def _compute(self, op: Op) -> Any:
         args = [self(x) if isinstance(x, Op) and x.kind != "input" else self._given(x) for x in op.inputs]

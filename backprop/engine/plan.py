@@ -63,27 +63,41 @@ class Plan:
         lines = []
         for i, step in enumerate(self.steps):
             if i == self.turn and self.L is not None:
-                lines.append(f"{'':9}---- L is known: it is finite, or nothing changes ----")
-            lines.append(f"{step!s:>9}" if isinstance(step, Land) else self._line(step))
-        lines.append(f"{'':9}{self.nbytes:,} bytes of memory")
-        return "\n".join(lines)
+                lines.append("---- L is known: it is finite, or nothing changes ----")
+            if isinstance(step, Land):
+                lines.append(str(step))
+            elif step.kind != "view":  # another look at memory takes no step
+                lines.append(self._line(step))
+        return "\n".join([*lines, f"{self.nbytes:,} bytes of memory"])
 
     def _line(self, op: Op) -> str:
         place = self.place.get(op)
         where = f"in {place}" if isinstance(place, str) else "" if place is None else f"@{place}"
-        text = f"%{op.number:<7} = {op.name}({', '.join(map(_written, op.inputs))})"
+        text = f"%{op.number} = {op.name}({', '.join(map(_written, op.inputs))})"
         return f"{text:<58} {op.dtype}{list(op.shape)} {where:<12} {op.line}".rstrip()
 
 
 def _written(x: Any) -> str:
-    """An input in the printed list: its number, its name, or itself."""
+    """An input in the printed list: its number, its name, or itself; a view as it would be spelled."""
     if not isinstance(x, Op):
         return f"array {x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) and x.ndim else str(x)
     if x.kind == "input":
         return str(x.function).removeprefix("number ")
-    if x.kind == "view" and x.function == ("T",):
-        return f"{_written(x.inputs[0])}ᵀ"
-    return f"%{x.number}"
+    if x.kind != "view":
+        return f"%{x.number}"
+    under, (kind, *rest) = _written(x.inputs[0]), x.function
+    if kind == "T":
+        return under.removesuffix("ᵀ") if under.endswith("ᵀ") else f"{under}ᵀ"
+    if kind == "item":
+        return f"{under}[{', '.join(map(_key, rest[0]))}]"
+    return f"{under}.{kind}{'' if not rest else f'({rest[0]})'}"
+
+
+def _key(key: Any) -> str:
+    """One part of an index."""
+    if not isinstance(key, slice):
+        return str(key)
+    return ":".join("" if part is None else str(part) for part in (key.start, key.stop))
 
 
 def needed(roots: Iterable[Op]) -> list[Op]:
@@ -112,7 +126,7 @@ def make(
 ) -> Plan:
     """The plan of a list. `lands`, `writes` and `results`, which stay in the arena, are what it is for.
 
-    `scratch` names an input that may be used up. `L` is what is known at the turn. `exact` plays NumPy's own calls, so nothing is fused.
+    `scratch` names an input that may be used up; `L` is known at the turn. `exact` plays NumPy's own calls, so nothing is fused.
     """
     lands = [replace(land) for land in lands]
     roots = (
@@ -259,7 +273,7 @@ class _Placing:
             self.after.setdefault(where, []).append(land)
 
     def _may_be_computed_in(self, op: Op, land: Land) -> bool:
-        if op.kind not in ("ufunc", "function") or op.shape != land.shape or op.function in (np.where,) and self.exact:
+        if op.kind not in ("ufunc", "function") or op.shape != land.shape:
             return False
         reads = [x for x in op.ops if base(x).kind == "input" and base(x).function == land.target]
         return not reads or (elementwise(op) and all(x.kind == "input" and x.shape == op.shape for x in reads))
@@ -268,18 +282,18 @@ class _Placing:
         """The last operation that reads what a target held may be computed there, if it is done with before the new value."""
         ends = {target: op for op, target in self.place.items() if isinstance(target, str)}
         last_reader = {x: i for i, op in enumerate(self.steps) for x in op.ops}
+        viewed = {base(x) for op in self.steps for x in op.ops if x.kind == "view"}
         for target in [*ends, scratch]:
             op = self.steps[self.last_read[target]] if target in self.last_read else None
-            if op is None or op in self.place or not elementwise(op) or self.at[op] < self.turn or op is self.L:
+            taken = op is None or op in self.place or op in viewed or op in self.landed or op is self.L
+            if op is None or taken or not elementwise(op) or self.at[op] < self.turn:
                 continue
-            own = [x for x in op.ops if base(x).kind == "input" and base(x).function == target]
+            own = [x for x in op.ops if base(x).function == target]
             end = self.at[ends[target]] if target in ends else len(self.steps)
             alive = last_reader.get(op, self.at[op])
             in_time = alive < end or (alive == end and elementwise(ends[target]))
-            views = any(x.kind == "view" and base(x) is op for step in self.steps for x in step.ops)
-            if in_time and not views and all(x.shape == op.shape and x.dtype == op.dtype and x.kind == "input" for x in own):
-                if op not in self.landed:
-                    self.place[op] = target
+            if in_time and all(x.kind == "input" and x.shape == op.shape and x.dtype == op.dtype for x in own):
+                self.place[op] = target
 
     def plan(self) -> Plan:
         """The steps with landings among them, and the places."""
@@ -323,8 +337,8 @@ class _Placing:
             last[base(op)] = len(final)
         spans: list[list[int]] = []
         group: dict[Op, int] = {}
-        for i, op in enumerate(final):
-            if isinstance(op, Land) or op.kind == "view" or op in self.place:
+        for i, op in ((i, step) for i, step in enumerate(final) if isinstance(step, Op)):
+            if op.kind == "view" or op in self.place:
                 continue
             g = (
                 next((group[x] for x in op.ops if self._may_overwrite(op, x, i, last, group)), None)

@@ -69,8 +69,8 @@ class Numbers:
 class Bound:
     """A plan over one arena: `first` are the calls up to L, `rest` those after it.
 
-    `arrays` are the inputs by name; `length` is that of the vectors, for a plan of vectors that are longer. `parts` gives the layer
-    or loss of one's own at a path.
+    `arrays` are the inputs by name; `length` is that of the vectors, for a plan of longer ones. `part` gives the layer or loss
+    of one's own at a path.
     """
 
     def __init__(
@@ -92,7 +92,9 @@ class Bound:
         self.arena = raw[-raw.ctypes.data % ALIGNMENT :]
         self.arrays: dict[Op, Array] = {}
         self.held: dict[str, Any] = {}  # gradients of a layer of one's own, from its backward on
-        self.ready = results or {}  # what layers of one's own returned in the step that was traced, which is played first
+        self.ready = (
+            results or {}
+        )  # what layers of one's own returned in the step that was traced, which is played first
         self.calls: list[Call] = []
         self.products: set[Op] = set()
         turn = 0
@@ -205,11 +207,7 @@ class Bound:
     def _adds_a_column(self, op: Op, args: list[Any], out: Array) -> bool:
         """Ω h + β as a second product, β 1ᵀ, onto the first one: several times quicker than NumPy's broadcast."""
         for product, column in ((op.inputs[0], op.inputs[1]), (op.inputs[1], op.inputs[0])):
-            if (
-                product in self.products
-                and isinstance(column, Op)
-                and column.shape == (op.shape[0], 1)
-            ):
+            if product in self.products and isinstance(column, Op) and column.shape == (op.shape[0], 1):
                 there, beta = self.get(product), self.get(column)
                 if there.ctypes.data == out.ctypes.data and there.strides == out.strides and beta.dtype == out.dtype:
                     self.calls.append(partial(prepare(beta, np.ones((1, op.shape[1]), out.dtype), out), 1.0, 1.0))
@@ -260,7 +258,7 @@ class Bound:
 
 
 def _add(target: Array, scale: float, x: Array, keep: float) -> None:
-    """target ← scale · x + keep · target."""
+    """Target ← scale · x + keep · target."""
     if keep != 1:
         np.multiply(target, keep, out=target)
     if x.dtype == target.dtype:

@@ -3,8 +3,8 @@
     S shards by position in the batch     S depends on the network and the batch size only, never on the machine
     a binary tree over all S by index     a thread adds its shards like a binary counter: at most log₂ S + 1 vectors
 
-So any number of threads gives the same bits. With S = 1 the gradient lands where the rule needs it: in φ, in the velocity, or in a
-vector of its own. The order of a step: L first; if it is finite, the way back, statistics, φ and state in one closing stretch.
+So any number of threads gives the same bits. With S = 1 the gradient lands where the rule needs it: in φ, in the velocity, or in
+a vector of its own. The order of a step: L first; if it is finite, the way back, statistics, φ and state in one closing stretch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -24,8 +24,8 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import axpy
-from backprop.engine.plan import ALIGNMENT, Form, Land, Plan, linear, make
 from backprop.engine.live import Generators, Live, NotFinite
+from backprop.engine.plan import ALIGNMENT, Form, Land, Plan, linear, make
 from backprop.engine.play import Bound, Numbers, part_at
 from backprop.engine.threads import Pool
 from backprop.engine.trace import CannotTrace, Op, refusal
@@ -106,7 +106,7 @@ def remembered(
             _plans.popitem(last=False)
         for made, settings in known:
             if fits(settings, net, loss, rule):
-                return made  # type: ignore[no-any-return]
+                return made
     made, settings, own = make()
     if not own:
         with _lock:
@@ -251,7 +251,7 @@ Landing = tuple[str, float | str, float | str, list[tuple[str, str, float | str]
 
 
 def _landing(rule: Rule) -> Landing | None:
-    """Where the gradient may land, from the linear form of the rule: φ' = keep·φ + scale·g, or v' of that form and φ' = φ + c v'."""
+    """Where the gradient may land, by the form of the rule: φ' = keep·φ + scale·g, or v' of that form and φ' = φ + c v'."""
     inputs = {str(op.function): op for op in rule.trace.ops if op.kind == "input"}
     phi, g, new = inputs["phi"], inputs["g"], rule.new
     vectors = [name for name in new if name != "phi"]
@@ -310,12 +310,12 @@ class Batch:
         self.plans = {} if self.is_opaque else {n: self._plans(n) for n in sizes}
         main = next(iter(self.plans.values()), None) or Plans(None, "g", *_rule_plans(rule, net.size, shape.dtype))
         self.landed, self.mixes, self.rule_plan = main.landed, main.mixes, main.update
-        self._layers = [id(layer) for layer in _inside(net)]
+        self._layers, self._phi = [id(layer) for layer in _inside(net)], net.phi
         # Statistics move shard after shard, and a layer of one's own sees them in their order.
         alone = self.is_opaque or bool(net.buffers)
         self.threads, self.cores = 1 if alone else min(threads, self.S), threads
         self.memories = [Memory() for _ in range(self.threads)]
-        self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)  # type: ignore[attr-defined]
+        self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)
         self._bound: dict[tuple[int, int, int], Bound] = {}
         self._vectors: dict[tuple[int, int], Array] = {(0, 0): self.g}
         self._losses = [0.0] * self.S
@@ -323,7 +323,7 @@ class Batch:
         self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
         self._moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
-        self._update: list[Callable[[], None]] | None = None
+        self._update: list[Callable[[], object]] | None = None
         self._update_of: list[Array] = []
         self._rule_numbers = Numbers()
         self.moves = [(target, source, self._rule_numbers.getter(c)) for target, source, c in main.moves]
@@ -349,8 +349,8 @@ class Batch:
         return (next(iter(self.plans.values()), None) or self._plans(self.bounds[1])).passes
 
     def is_current(self) -> bool:
-        """Whether nothing that the plans were made for has changed: layers, settings, and arrays that layers of one's own keep."""
-        if self._layers != list(map(id, _inside(self.net))):
+        """Whether nothing that the plans were made for has changed: layers, settings, and arrays that layers keep."""
+        if self._layers != list(map(id, _inside(self.net))) or self._phi is not self.net.phi:
             return False
         noted = self._noted or self._note()
         if not all(same_setting(described(getattr(part, name, None)), value) for part, name, value in noted):
@@ -451,7 +451,7 @@ class Batch:
                 bound = self._bind(*place, partial(fill, mine), (*key, s))
             except NotFinite as known:
                 return known.L
-        fill(mine, bound.sources)  # type: ignore[arg-type]
+        fill(mine, bound.sources)
         if bound.numbers.texts:
             bound.numbers.set(*self.now)
         if bound.generators.places:
@@ -466,21 +466,33 @@ class Batch:
                 call()
         return L
 
-    def _bind(self, n: int, thread: int, depth: int, fill: Callable[[dict[str, Array]], None], key: tuple[int, ...]) -> Bound:
+    def _bind(
+        self, n: int, thread: int, depth: int, fill: Callable[[dict[str, Array]], None], key: tuple[int, ...]
+    ) -> Bound:
         """The plan of a shard of n examples in the memory of a thread, made with the numbers of this very step if need be."""
         memory, part = self.memories[thread], partial(part_at, self.net, self.loss)
-        inputs, results = memory.arrays(self.shape.of(n)), {}
+        inputs = memory.arrays(self.shape.of(n))
+        results: dict[Any, Any] = {}
         if n not in self.plans:
             self.plans[n], results = self._live_plans(n, inputs, fill, key)
         plans = self.plans[n]
         sources = inputs | self._arrays(plans, self._vector(thread, depth))
-        bound = Bound(plans.passes, sources, arena=memory.room(plans.passes.nbytes), part=part, exact=self.is_opaque, results=results)
+        bound = Bound(
+            plans.passes,
+            sources,
+            arena=memory.room(plans.passes.nbytes),
+            part=part,
+            exact=self.is_opaque,
+            results=results,
+        )
         self._bound[n, thread, depth] = bound
         self._keeps += [(name, bound) for name in plans.passes.inputs if ":" in name]
         self._noted = []
         return bound
 
-    def _live_plans(self, n: int, inputs: dict[str, Array], fill: Any, key: tuple[int, ...]) -> tuple[Plans, dict[Any, Any]]:
+    def _live_plans(
+        self, n: int, inputs: dict[str, Array], fill: Any, key: tuple[int, ...]
+    ) -> tuple[Plans, dict[Any, Any]]:
         """Plans with layers of one's own, whose passes are called once, and what they returned."""
         fill(inputs)
         places = _places(self.net)
@@ -501,16 +513,16 @@ class Batch:
 
     def _kept_array(self, name: str) -> Array:
         path, _, attribute = name.rpartition(":")
-        return getattr(part_at(self.net, self.loss, path), attribute)  # type: ignore[no-any-return]
+        return getattr(part_at(self.net, self.loss, path), attribute)
 
     def _state(self) -> dict[str, Array]:
         rule = self.rule
-        return dict(zip(rule.slots, rule.prepare(self.net.phi), strict=True)) if rule is not None else {}  # type: ignore[attr-defined]
+        return dict(zip(rule.slots, rule.prepare(self.net.phi), strict=True)) if rule is not None else {}
 
     def update(self, alpha: float, t: int, pool: Pool | None) -> None:
         """What the rule does once the gradient has landed."""
-        rule, phi = self.rule, self.net.phi  # type: ignore[attr-defined]
-        assert rule is not None  # noqa: S101
+        rule, phi = self.rule, self.net.phi
+        assert rule is not None
         if self.landed != "g":
             if self.moves:
                 self._rule_numbers.set(alpha, t)
@@ -527,7 +539,7 @@ class Batch:
         rule.t += 1
 
     def _play_update(self, alpha: float, t: int, pool: Pool | None) -> None:
-        rule, phi, plan = self.rule, self.net.phi, self.rule_plan  # type: ignore[attr-defined]
+        rule, phi, plan = self.rule, self.net.phi, self.rule_plan
         vectors = [phi, *rule.state.values()]  # type: ignore[union-attr]
         if self._update is None or not all(map(operator.is_, vectors, self._update_of)):
             named = {"phi": phi, "g": self.g, **self._state()}
@@ -537,14 +549,14 @@ class Batch:
         self._rule_numbers.set(alpha, t)
         run_all(self._update, pool)
 
-    def _bind_update(self, vectors: Mapping[str, Array]) -> list[Callable[[], None]]:
+    def _bind_update(self, vectors: Mapping[str, Array]) -> list[Callable[[], object]]:
         """The rule on pieces of φ that stay in cache, as a job for each thread, with an arena of its own."""
         plan, size = self.rule_plan, self.net.size
         self._rule_numbers = Numbers()
         step = size if self.mixes else PIECE
         starts = range(0, size, step)
         threads = self.cores if len(starts) >= LEAST_PIECES else 1
-        jobs = []
+        jobs: list[Callable[[], object]] = []
         for thread in range(threads):
             arena, calls = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
             for start in starts[len(starts) * thread // threads : len(starts) * (thread + 1) // threads]:
@@ -578,8 +590,7 @@ class Engine:
 
     def __deepcopy__(self, memo: Any) -> Engine:
         """An engine without batches, for the copies of its parts: those are made anew where they are needed."""
-        parts = (copy.deepcopy(part, memo) for part in (self.net, self.loss, self.rule))
-        return type(self)(*parts)
+        return type(self)(copy.deepcopy(self.net, memo), copy.deepcopy(self.loss, memo), copy.deepcopy(self.rule, memo))
 
     def batch(self, shape: Shape, shards: int | str, threads: int, *, land: bool = True) -> Batch:
         """What a batch of this shape needs, for the settings as they are now."""
@@ -596,7 +607,7 @@ class Engine:
         return batch
 
 
-def run_all(jobs: list[Callable[[], object]], pool: Pool | None) -> None:
+def run_all(jobs: Sequence[Callable[[], object]], pool: Pool | None) -> None:
     """Run the jobs on the pool's threads, or one after another."""
     if pool is not None and len(jobs) > 1:
         pool.run(jobs)

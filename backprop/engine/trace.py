@@ -83,6 +83,8 @@ class Op:
         return f"%{self.number} {self.dtype}{list(self.shape)}"
 
 
+CLIP: Any = np._core.umath.clip  # type: ignore[attr-defined]  # the ufunc behind np.clip
+
 OURS = ("/backprop/engine/", "/backprop/layers/boundary", "/backprop/checks", "/numpy/", "/scipy/", "<")
 
 
@@ -129,18 +131,12 @@ class Value(StandIn, NDArrayOperatorsMixin):
     def __init__(self, trace: Trace, op: Op) -> None:
         self.trace, self.op, self.viewed = trace, op, False
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:  # what a layer may ask of its h
         return np.ndarray
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.op.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.op.dtype
-
+    shape = property(lambda self: self.op.shape)
+    dtype = property(lambda self: self.op.dtype)
     ndim = property(lambda self: len(self.op.shape))
     size = property(lambda self: self.op.nbytes // self.op.dtype.itemsize)
     nbytes = property(lambda self: self.op.nbytes)
@@ -214,10 +210,10 @@ class Value(StandIn, NDArrayOperatorsMixin):
 
     def clip(self, low: Any = None, high: Any = None) -> Value:
         low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
-        return self.trace.ufunc(np._core.umath.clip, "__call__", (self, low, high), {})
+        return self.trace.ufunc(CLIP, "__call__", (self, low, high), {})
 
     def conj(self) -> Value:
-        return np.conjugate(self) if self.dtype.kind == "c" else self
+        return np.conjugate(self) if self.dtype.kind == "c" else self  # type: ignore[return-value]
 
     def dot(self, other: Any) -> Value:
         return np.matmul(self, other)
@@ -252,6 +248,8 @@ class Number:
     __bool__ = __float__ = __int__ = __index__ = _refuse(
         "a decision or conversion by a number of the step", "It changes from step to step: keep it in arithmetic."
     )
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __bool__
+    __hash__ = object.__hash__
 
 
 def _arithmetic(sign: str, ufunc: np.ufunc) -> tuple[Callable[..., Any], Callable[..., Any]]:

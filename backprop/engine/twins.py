@@ -1,9 +1,9 @@
 """Twins: the parts of a step as a trace sees them. A user's own layers, losses and rules are never touched by it.
 
-A twin is an object of the same class with stand-ins in the place of parameters, buffers, arrays and generators, and with copies of
-lists and dicts, through every attribute that is, or holds, a layer or loss. What its passes read of plain attributes is noted
+A twin is an object of the same class with stand-ins in the place of parameters, buffers, arrays and generators, and with copies
+of lists and dicts, through every attribute that is, or holds, a layer or loss. What its passes read of plain attributes is noted
 as a setting. What they read and then set, state that would go from pass to pass, is refused: it belongs in `buffers`.
-A part that does not say `traced = True` in its own class becomes `OpaqueLayer` or `OpaqueLoss`: calls of its passes, in their order.
+A part that does not say `traced = True` in its own class becomes `OpaqueLayer` or `OpaqueLoss`: calls of its passes, in order.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def twin(part: Any, trace: Trace, path: str = "", place: tuple[int, ...] = ()) -
         trace.apart and isinstance(part, Layer) and not type(part).__module__.startswith("backprop.")
     ):
         return (OpaqueLoss if isinstance(part, Loss) else OpaqueLayer)(part, trace, path)
-    made = object.__new__(_watched(type(part)))
+    made: Any = object.__new__(_watched(type(part)))
     own = vars(made)
     own["_trace"], own["_part"], own["_path"], own["_made"], own["_read"] = trace, part, path, set(), set()
     for i, (key, child) in enumerate(_children(part).items()):
@@ -69,7 +69,8 @@ def _children(part: Any) -> dict[str, Layer]:
 def _stand_in(value: Any, name: str, trace: Trace, path: str, place: tuple[int, ...]) -> Any:
     """What a twin has in the place of an attribute."""
     if isinstance(value, Arrays):
-        made = StoodIn({key: trace.input(f"{path}{key}", array.shape, array.dtype) for key, array in value.items()})
+        inputs: Any = {key: trace.input(f"{path}{key}", array.shape, array.dtype) for key, array in value.items()}
+        made: Any = StoodIn(inputs)
         made.aliases = value.aliases
         return made
     if isinstance(value, np.random.Generator):
@@ -122,7 +123,7 @@ def _watched(kind: type) -> type:
             advice = "Keep it in `buffers`, or leave `traced` out."
             raise refusal(f"{kind.__name__}.{name}, which a pass reads and then changes,", advice)
         own["_made"].add(name)
-        kind.__setattr__(self, name, value)
+        kind.__setattr__(self, name, value)  # type: ignore[call-arg]
 
     body = {
         "__getattribute__": __getattribute__,
@@ -225,14 +226,14 @@ class OpaqueLoss:
         return made
 
 
-def total_of(loss: Any, f: Value, y: Value, share: Value) -> Value:
+def total_of(loss: Any, f: Any, y: Any, share: Any) -> Any:
     """L of a twin."""
-    return loss.total(f, y, share) if isinstance(loss, OpaqueLoss) else total(loss, f, y, share)  # type: ignore[return-value]
+    return loss.total(f, y, share) if isinstance(loss, OpaqueLoss) else total(loss, f, y, share)
 
 
-def slope_of(loss: Any) -> Value:
+def slope_of(loss: Any) -> Any:
     """∂L/∂f of a twin."""
-    return loss.slope() if isinstance(loss, OpaqueLoss) else slope(loss)  # type: ignore[return-value]
+    return loss.slope() if isinstance(loss, OpaqueLoss) else slope(loss)
 
 
 @dataclass
@@ -279,21 +280,22 @@ def trace_step(
     if kept:
         kept |= set(trace.ops[trace.now(f).number :])  # the loss is small, and needed at once
     trace.turn()
-    dL_dh, gradients = backward(own, targets if its is None else slope_of(its))
+    dL_df: Any = targets if its is None else slope_of(its)
+    dL_dh, gradients = backward(own, dL_df)
     if trace.refused:
         raise trace.refused
     now = trace.now
     return Step(trace, turn, now(f), now(L), {k: now(g) for k, g in gradients.items()}, now(dL_dh), frozenset(kept))
 
 
-def _forward(net: Layer, own: Any, h: Value) -> tuple[Value, set[Op]]:
+def _forward(net: Layer, own: Any, h: Any) -> tuple[Any, set[Op]]:
     """f, and what is kept where the outermost network says `checkpoint=k`: the output of every k-th layer."""
     k = getattr(own, "checkpoint", None) if is_traced(net) else None  # read of the twin, and thereby noted as a setting
     if not k:
-        return forward(own, h), set()  # type: ignore[return-value]
+        return forward(own, h), set()
     kept = set()
     for i, layer in enumerate(own.layers.values(), start=1):
-        h = forward(layer, h)  # type: ignore[assignment]
+        h = forward(layer, h)
         if i % k == 0 or i == len(own.layers):
             kept.add(base(h.trace.now(h)))
     vars(own)["_shape"] = h.shape

@@ -6,16 +6,15 @@ output k and 0 elsewhere it returns row k of every example's Jacobian: K passes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.gradients.per_example import Apart, factors, is_library
+from backprop.gradients.per_example import Apart, factors, inside, is_library
 from backprop.gradients.problem import Problem, independent
-from backprop.layers import Layer
+from backprop.layers import Layer, boundary
 from backprop.layers.nesting import frozen as frozen_layer
 from backprop.layers.nesting import views
 from backprop.losses import Loss
@@ -98,17 +97,11 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
 
 def _check_frozen(who: str, net: Sequential, h: Array) -> None:
     """Refuse a frozen network that does not compute the prediction: only a layer of one's own can be wrong about itself."""
-    if all(map(is_library, _within(net))):
+    if all(map(is_library, inside(net))):
         return
-    f, tolerance = net.forward(h), np.sqrt(np.finfo(net.phi.dtype).eps)
-    if not np.allclose(net.infer(h), f, tolerance, tolerance, equal_nan=True):
+    run, tolerance = boundary.beside(net), np.sqrt(np.finfo(net.phi.dtype).eps)
+    f = boundary.forward(run, h)
+    if not np.allclose(run.infer(h), f, tolerance, tolerance, equal_nan=True):
         expected = "layers whose `frozen` computes what their `infer` does"
         advice = "Give a layer whose forward pass is random, or another in training, a method `frozen`."
         raise ValueError(checks.message(who, expected, f"other outputs from {net.label}", advice))
-
-
-def _within(layer: Layer) -> Iterator[Layer]:
-    """The layer and all layers inside it."""
-    yield layer
-    for child in layer.children.values():
-        yield from _within(child)

@@ -35,17 +35,7 @@ from backprop.sequential import Sequential, rows_per_block
 # Entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all.
 LARGE = 8192
 # What a subclass may have without computing anything else.
-OF_ANY_CLASS = {
-    "__init__",
-    "__doc__",
-    "__module__",
-    "__qualname__",
-    "__annotations__",
-    "__repr__",
-    "initialize",
-    "label",
-}
-OF_ANY_CLASS |= {"_abc_impl", "__abstractmethods__", "__parameters__", "__firstlineno__", "__static_attributes__"}
+HARMLESS = {"__init__", "__repr__", "_abc_impl", "initialize", "label"}
 
 
 def per_example_gradients(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
@@ -202,7 +192,8 @@ class Apart:
             first = step.f if self.loss is None else None
             plan = make(first, [], {}, effects=calls, turn=step.turn, results=[*roots, *kept])
             plan.generators, plan.settings = step.trace.places, step.trace.settings
-            return (plan, {name: len(part or ()) for name, part in parts.items()}), plan.settings, plan.is_opaque
+            forms = {name: len(part or ()) for name, part in parts.items()}
+            return (plan, forms), plan.settings, not all(map(is_ours, (self.loss, *inside(self.net))))
 
         return remembered(("apart", X.shape, X.dtype, targets, self.data), self.net, self.loss, None, planned)
 
@@ -227,6 +218,18 @@ def apart(problem: Problem) -> Apart:
     return Apart(problem.who, problem.net, problem.loss)
 
 
+def is_ours(part: object) -> bool:
+    """Whether the class is the library's; so is no loss at all."""
+    return part is None or type(part).__module__.startswith("backprop.")
+
+
+def inside(layer: Layer) -> Iterator[Layer]:
+    """The layer and all layers inside it."""
+    yield layer
+    for child in layer.children.values():
+        yield from inside(child)
+
+
 def is_library(part: object) -> bool:
     """Whether the passes of a layer are the library's, in which examples are added up last."""
     passes = (type(part).forward, type(part).backward)  # type: ignore[attr-defined]
@@ -248,9 +251,10 @@ def taken_for_ours(layer: Any) -> Any:
 
 def _inherited(kind: type) -> type:
     ours = next(base for base in kind.__mro__ if base.__module__.startswith("backprop."))
-    added = {name for base in kind.__mro__[: kind.__mro__.index(ours)] for name in vars(base)}
-    changes = any(hasattr(ours, name) for name in added - OF_ANY_CLASS)
-    return kind if changes or not vars(ours).get("traced") else ours
+    added = [item for base in kind.__mro__[: kind.__mro__.index(ours)] for item in vars(base).items()]
+    # Of the names that every class has, such as __doc__, only methods compute anything.
+    known = {name for name, value in added if hasattr(ours, name) and (callable(value) or not name.startswith("__"))}
+    return kind if known - HARMLESS or not vars(ours).get("traced") else ours
 
 
 def kept_arrays(plan: Plan) -> list[tuple[str, str, str]]:
@@ -276,14 +280,18 @@ class OneByOne:
         reseed(self.layer, 0)
         f = boundary.forward(boundary.beside(self.layer), h)
         self.singles = [boundary.beside(self.layer) for _ in range(h.shape[1])]
-        tolerance = np.sqrt(np.finfo(f.dtype).eps)
-        for n, single in enumerate(self.singles):
-            f_n, column = boundary.forward(single, h[:, n : n + 1]), f[:, n : n + 1]
-            if f_n.shape != column.shape or not np.allclose(f_n, column, tolerance, tolerance, equal_nan=True):
-                expected = "layers that treat each example on its own"
-                got = f"{self.layer.label}, which gives example {n} another output in the batch than alone"
-                advice = "If it draws at random or couples examples in training only, give it `frozen` and pass net.frozen()."
-                raise ValueError(checks.message(self.who, expected, got, advice))
+        alone = [boundary.forward(single, h[:, n : n + 1]) for n, single in enumerate(self.singles)]
+        tolerance, shape = np.sqrt(np.finfo(f.dtype).eps), f[:, :1].shape
+        same = np.array([f_n.shape == shape for f_n in alone])
+        if same.all():
+            same = np.isclose(np.concatenate(alone, axis=1), f, tolerance, tolerance, equal_nan=True).all(axis=0)
+        if not same.all():
+            expected = "layers that treat each example on its own"
+            got = f"{self.layer.label}, which gives example {np.argmin(same)} another output in the batch than alone"
+            advice = (
+                "If it draws at random or couples examples in training only, give it `frozen` and pass net.frozen()."
+            )
+            raise ValueError(checks.message(self.who, expected, got, advice))
         return f
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:

@@ -14,7 +14,7 @@ complex variables to estimate derivatives of real functions", SIAM Review 40.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from backprop.engine.tangent import Tangents, zeros
 from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
 from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, sizes, takes_complex
-from backprop.gradients.per_example import kept_arrays
+from backprop.gradients.per_example import inside, is_ours, kept_arrays, taken_for_ours
 from backprop.gradients.problem import Problem
 from backprop.layers import Layer, boundary
 from backprop.layers.boundary import is_traced
@@ -54,12 +54,13 @@ class Products:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.v = problem, np.zeros_like(problem.net.phi)
+        self.problem, self.v = copy.copy(problem), np.zeros_like(problem.net.phi)
+        self.problem.net = taken_for_ours(problem.net)
         self.bound: dict[str, tuple[Bound, Array]] = {}
         self.at_phi: set[str] = set()  # kinds for which all that does not depend on v is computed
         self.carrier: Carrier | None = None
-        if not all(map(is_traced, (problem.loss, *_inside(problem.net)))):
-            self.carrier = Carrier(problem)
+        if not all(map(is_traced, (problem.loss, *inside(self.problem.net)))):
+            self.carrier = Carrier(self.problem)
 
     def moved(self) -> None:
         """The network has another φ."""
@@ -119,11 +120,11 @@ class Products:
 
     def _plan(self, kind: str) -> Plan:
         """The plan of one product. A part of one's own that is traced, but for a function without a rule, is taken as it is."""
-        parts = (self.problem.loss, *_inside(self.problem.net))
+        parts = (self.problem.loss, *inside(self.problem.net))
         try:
             return _Traced(self.problem, self.carrier).plan(kind)
         except CannotTrace:
-            if all(map(_is_ours, parts)) or (self.carrier is not None and self.carrier.all_own):
+            if all(map(is_ours, parts)) or (self.carrier is not None and self.carrier.all_own):
                 raise
         self.carrier = Carrier(self.problem, all_own=True)
         return _Traced(self.problem, self.carrier).plan(kind)
@@ -137,7 +138,7 @@ class _Traced:
         all_own = carrier is not None and carrier.all_own
         self.trace = trace = Trace(apart=all_own)  # apart: layers of one's own are not looked into
         self.own: Any = twin(problem.net, trace)
-        self.its = OpaqueLoss(loss, trace) if all_own and not _is_ours(loss) else twin(loss, trace, "loss.")
+        self.its = OpaqueLoss(loss, trace) if all_own and not is_ours(loss) else twin(loss, trace, "loss.")
         trace.apart = False
         h = trace.view(trace.input("X", problem.h.shape[::-1], problem.dtype), ("T",))
         self.y = trace.input("y", problem.y.shape, problem.y.dtype)
@@ -287,7 +288,7 @@ class Carrier:
             places = (h, h + BESIDE * _random(h.shape, 5) * sizes(h))
             if not any(_confirmed(_moving_layer(layer, at)) for at in places):
                 raise _loses_tangents(layer.label, layer, "forward and backward")
-        own_loss = not _is_ours(problem.loss) if all_own else not is_traced(problem.loss)
+        own_loss = not is_ours(problem.loss) if all_own else not is_traced(problem.loss)
         if own_loss and not _confirmed(_moving_loss(problem, problem.fresh().forward())):
             raise _loses_tangents(problem.who, problem.loss, "ell and dell_df")
 
@@ -341,23 +342,13 @@ class Carried:
         return self.carrier.tangent(self.gradients[name])
 
 
-def _is_ours(part: object) -> bool:
-    return type(part).__module__.startswith("backprop.")
-
-
-def _inside(layer: Layer) -> Iterator[Layer]:
-    yield layer
-    for child in layer.children.values():
-        yield from _inside(child)
-
-
 def _own_layers(problem: Problem, all_own: bool) -> list[tuple[Layer, Array]]:
     """Layers of one's own, the outermost of them, with their inputs in a pass."""
     found: list[tuple[Layer, Array]] = []
     run = boundary.beside(problem.net)
     waiting = [run]
     for layer in waiting:  # grows while it runs
-        if is_traced(layer) and (_is_ours(layer) or not all_own):
+        if is_traced(layer) and (is_ours(layer) or not all_own):
             waiting.extend(layer.children.values())
         else:
             vars(layer)["forward"] = partial(_noting, layer, found)

@@ -34,6 +34,9 @@ class Activation(Layer):
 
     keeps_width = True
 
+    def __init__(self) -> None:
+        """Take no arguments; an activation that takes some says so."""
+
     @abstractmethod
     def value(self, h: Array) -> Array:
         """a[h]."""

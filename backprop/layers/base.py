@@ -107,6 +107,9 @@ class Layer(ABC):
         vars(layer).update(parameters=Arrays(), buffers=Arrays(), _owned=False, _inside=False, _called=called)
         return layer
 
+    def __init__(self) -> None:  # noqa: B027
+        """Take no arguments; a layer that takes some says so."""
+
     def __init_subclass__(cls) -> None:
         for name in ("forward", "backward", "infer"):
             method = getattr(cls, name)  # also one of a mixin, which is no Layer

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import wraps
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def is_traced(part: object) -> bool:
 
 
 def forward(layer: Layer, h: Array) -> Array:
-    """f (D_out, N) of a layer inside another one."""
+    """F (D_out, N) of a layer inside another one."""
     f = _run(layer, layer.forward, h)
     if not is_traced(layer):
         checks.forward_result(layer, f, h)
@@ -48,7 +49,7 @@ def backward(layer: Layer, dL_df: Array) -> tuple[Array, Gradients]:
 
 
 def infer(layer: Layer, h: Array) -> Array:
-    """f (D_out, N) of a layer inside another one, in inference."""
+    """F (D_out, N) of a layer inside another one, in inference."""
     equation = getattr(layer.infer, "plain", None)
     return equation(layer, h) if equation else layer.infer(h)
 
@@ -76,7 +77,7 @@ def around_forward(equation: Equation) -> Equation:
             return equation(self, h)
         array = checks.columns(self, "forward", h)
         own["_shape"] = None
-        f = _run(self, call.__get__(self), np.array(array if array.ndim == 2 else array[:, None]))
+        f = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
         f = np.array(checks.forward_result(self, f, array))
         f = f if array.ndim == 2 else f[:, 0]
         own["_shape"] = f.shape
@@ -95,7 +96,7 @@ def around_backward(equation: Equation) -> Equation:
         if own["_inside"] or isinstance(dL_df, StandIn):
             return equation(self, dL_df)
         array = checks.gradient(self, dL_df, own.get("_shape"))
-        result = _run(self, call.__get__(self), np.array(array if array.ndim == 2 else array[:, None]))
+        result = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
         dL_dh, gradients = checks.backward_result(self, result)
         return np.array(dL_dh if array.ndim == 2 else dL_dh[:, 0]), self._handed_out(gradients)
 

@@ -56,7 +56,7 @@ class Composite(Layer):
     def frozen(self) -> Self:
         """A copy with frozen children."""
         twin = self.copy()
-        twin.layers = {key: frozen(child) for key, child in self.layers.items()}
+        vars(twin)["layers"] = type(self.layers)({key: frozen(child) for key, child in self.layers.items()})
         return twin
 
 
@@ -139,7 +139,7 @@ class Residual(Composite):
         return self.add(h, infer(self.layers["layer"], h))
 
     def add(self, h: Array, g: Array) -> Array:
-        """h + g[h]; nothing is broadcast."""
+        """H + g[h]; nothing is broadcast."""
         if h.shape != g.shape:
             raise ValueError(checks.message(self.label, f"g[h] with shape {h.shape}", f"shape {g.shape}"))
         return h + g

@@ -1,4 +1,4 @@
-"""A layer as a part of a network: where its parameters lie, which layers are inside it, how their widths and randomness go together.
+"""A layer as a part of a network: where its parameters lie, which layers are inside it, how widths and randomness go together.
 
 These are functions and not methods, because nobody who reads or writes a layer needs them.
 """
@@ -99,7 +99,7 @@ def views(layer: Layer, flat: Array) -> dict[str, Array]:
 def chain(layer: Layer, width: int | None) -> int | None:
     """Rows of f for an h of `width` rows; None is unknown. Raises ValueError if they cannot chain."""
     if hasattr(layer, "chain"):
-        return layer.chain(width)  # type: ignore[no-any-return]
+        return layer.chain(width)
     if width is not None and layer.in_features is not None and width != layer.in_features:
         expected, got = f"{layer.in_features} input features", f"{width} from the layer before it"
         advice = "Each layer takes as many features as the one before it returns."
@@ -115,7 +115,7 @@ def frozen(layer: Layer) -> Layer:
     Dropout becomes the identity, BatchNorm the affine map of its running statistics; a layer of one's own what its own method
     `frozen` returns; most layers are merely copied.
     """
-    return layer.frozen() if hasattr(layer, "frozen") else layer.copy()  # type: ignore[no-any-return]
+    return layer.frozen() if hasattr(layer, "frozen") else layer.copy()
 
 
 def reseed(layer: Layer, *key: int) -> None:

@@ -134,7 +134,7 @@ class Loss(ABC):
         checks.finite(who, "y", y)
         return self.targets(y.T, (K, N))
 
-    def check_values(self, y: Array) -> None:
+    def check_values(self, y: Array) -> None:  # noqa: B027
         """Refuse target values that mean nothing to this loss; most take any number."""
 
     def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:

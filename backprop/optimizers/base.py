@@ -28,11 +28,13 @@ class Optimizer(ABC):
 
     `weight_decay` and `l1` are numbers ≥ 0 or dicts such as {"*.omega": 1e-4, "0.*": 0}: the first pattern that matches the name
     of a parameter counts, parameters that match none have 0. Patterns need the names, so `assign(net)` comes before the first
-    step; the trainer sees to it. Whatever is assigned to an attribute counts from the next step on.
+    step; the trainer sees to it. What is assigned to an attribute counts from the next step by hand, or epoch of the
+    trainer, on.
 
     Raises ValueError or TypeError for rates that are 0, negative, NaN or not numbers.
     """
 
+    schedule: Any  # α as a function of t; a number becomes a `ConstantRate`
     traced: ClassVar[bool] = False  # the promise that `update` makes the same NumPy calls in every step
     slots: tuple[str, ...] = ()  # names of the state vectors, each (P,), all starting at 0
 
@@ -46,7 +48,7 @@ class Optimizer(ABC):
         clip_norm: float | None = None,
     ) -> None:
         vars(self)["_mark"] = Mark()
-        self.schedule = learning_rate  # type: ignore[assignment]
+        self.schedule = learning_rate
         self.weight_decay, self.l1 = weight_decay, l1
         self.clip_value, self.clip_norm = clip_value, clip_norm
         self.t = 0
@@ -65,7 +67,9 @@ class Optimizer(ABC):
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_serves"}  # a copy is free to serve another
+        return {
+            name: value for name, value in vars(self).items() if name != "_serves"
+        }  # a copy is free to serve another
 
     @property
     def learning_rate(self) -> float:

@@ -306,7 +306,11 @@ def _traced(of: _Layers) -> Iterator[Fault]:
             for wanted, got, _ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
                 yield f"{wanted}, with another {name} after the first", got, f"Read it in each pass, as self.{name}."
     except CannotTrace as error:
-        yield "passes whose calls are always the same, as traced = True says", str(error), "Or leave `traced` out."
+        yield (
+            "passes whose calls are always the same, as traced = True says",
+            str(error).rstrip("."),
+            "Or leave `traced` out.",
+        )
 
 
 def _change(net: Sequential, name: str) -> None:

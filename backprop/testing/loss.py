@@ -204,7 +204,11 @@ def _loss_trains(of: _Losses) -> Iterator[Fault]:
             try:
                 yield from steps(net, loss, f, y, w, (1, 2))
             except CannotTrace as error:
-                yield "passes whose calls are always the same, as traced = True says", str(error), "Or leave it out."
+                yield (
+                    "passes whose calls are always the same, as traced = True says",
+                    str(error).rstrip("."),
+                    "Or leave it out.",
+                )
                 return
 
 

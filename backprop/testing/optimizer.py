@@ -72,7 +72,11 @@ def _trains(optimizer: Optimizer) -> Iterator[Fault]:
                     loss.forward(by_hand.forward(X.T), y.T)
                     own.step(by_hand.phi, by_hand.backward(loss.backward())[1].dL_dphi)  # type: ignore[attr-defined]
             except CannotTrace as error:
-                yield "steps whose calls are always the same, as traced = True says", str(error), "Or leave it out."
+                yield (
+                    "steps whose calls are always the same, as traced = True says",
+                    str(error).rstrip("."),
+                    "Or leave it out.",
+                )
                 return
             wanted = f"φ and state after three steps of the trainer ({dtype}, P = {net.size:,}) to be those by hand"
             advice = "Let update depend on its arguments and self.t alone, and keep state in slots."

@@ -78,7 +78,7 @@ class Examples:
         return self._fingerprint
 
     def columns(self, rows: Array) -> Array:
-        """h (D, n) of these rows, in the network's type."""
+        """H (D, n) of these rows, in the network's type."""
         h = np.empty((len(rows), self.X.shape[1]), self.dtype)
         self.fill(rows, h, np.empty((len(rows), *self.y.shape[1:]), self.y.dtype))
         return h.T

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.constraints import Constraint, projections
+from backprop.constraints import Constraint, Projection, projections
 from backprop.engine.step import Batch, Engine, Shape
 from backprop.engine.threads import Pool, blas_threads, cores
 from backprop.functions import all_finite
@@ -80,13 +80,10 @@ class Descent:
                 rows = order[start : start + batch_size]
                 share = self._share(None if weights is None else weights[start : start + batch_size], len(rows))
                 if share:
-                    L = self.step(batches[len(rows)], examples, rows, settings.seed)
-                    for constraint, parameter in project:
-                        constraint.project(parameter)
-                    at.total += share * L
-                at.batch += 1
-                if share:
+                    self.step(batches[len(rows)], examples, rows, settings.seed, project, share)
                     self.notify()
+                else:
+                    at.batch += 1
                 done += len(rows)
                 if done >= every:
                     progress(done)
@@ -141,20 +138,34 @@ class Descent:
         self._held = wanted
         self._pool = stack.enter_context(at_work(wanted))
 
-    def step(self, batch: Batch, examples: Examples, rows: Array, seed: int) -> float:
-        """One optimizer step; returns the loss before it."""
+    def step(
+        self,
+        batch: Batch,
+        examples: Examples,
+        rows: Array,
+        seed: int,
+        project: Sequence[Projection] = (),
+        share: float = 0.0,
+    ) -> float:
+        """One optimizer step, and `position` behind it where the batch has a share in an epoch; returns the loss before it."""
         rule = batch.rule
         alpha, t = rule.learning_rate, rule.t  # type: ignore[union-attr]
         batch.on_commit = self.presses.hold
         try:
-            share = batch.mean if examples.w is None else self._shares(examples.w[rows])
-            L = batch.run(partial(fill, examples, rows, share), alpha, t, (seed, t), self._pool)
+            each = batch.mean if examples.w is None else self._shares(examples.w[rows])
+            L = batch.run(partial(fill, examples, rows, each), alpha, t, (seed, t), self._pool)
             if not math.isfinite(L):
                 raise self._lost("loss", None, examples, rows)
             if batch.landed == "g" and not all_finite(batch.g):
                 raise self._lost("gradient", batch.g, examples, rows)
             batch.commit()
             batch.update(alpha, t, self._pool)
+            for constraint, parameter in project:
+                constraint.project(parameter)
+            if share:
+                self.position.total += share * L
+                self.position.batch += 1
+            batch.committing = False
         except FloatingPointError:
             raise
         except BaseException:
@@ -216,7 +227,7 @@ class Descent:
 
     def _kept(self) -> dict[str, Array]:
         net, rule = self.engine.net, self.engine.rule
-        return {"phi": net.phi, **rule.state, **net.buffers}  # type: ignore[union-attr,attr-defined]
+        return {"phi": net.phi, **rule.state, **net.buffers}  # type: ignore[union-attr]
 
     def __deepcopy__(self, memo: Any) -> Descent:
         """At the same position, with nothing made yet."""
@@ -302,7 +313,9 @@ class Presses(list[bool]):
 def interrupts() -> Iterator[Presses]:
     """Collect Ctrl-C while a step runs, so that it ends between two steps."""
     handler = signal.getsignal(signal.SIGINT)
-    if isinstance(around := getattr(handler, "__self__", None), Presses):  # the `fit` around this epoch collects already
+    if isinstance(
+        around := getattr(handler, "__self__", None), Presses
+    ):  # the `fit` around this epoch collects already
         yield around
         return
     seen = Presses()

@@ -51,8 +51,8 @@ class Trainer:
             L = mean of ℓ_i over B,   φ ← optimizer(φ, ∂L/∂φ)
 
     `batch_size` 1 is single-example descent, "full" the whole data set in each step; without `shuffle` the batches are always
-    the same, in the order of the data. Steps are played from a plan of the network (see `plan`), which keeps its arrays to itself:
-    what you do with `net` between steps does not disturb it. Whatever is assigned to an attribute of the trainer, its loss,
+    the same, in the order of the data. Steps are played from a plan of the network (see `plan`), which keeps its arrays to
+    itself: what you do with `net` between steps does not disturb it. What is assigned to an attribute of the trainer, its loss,
     optimizer or a layer counts from the next epoch or step on; another `net` is refused.
 
     `shards` cuts each batch into that many parts, one after another or on threads: activation memory is that of one part per
@@ -98,7 +98,7 @@ class Trainer:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.shards, self.threads, self.deterministic = shards, threads, deterministic
-        self.constraints = constraints  # type: ignore[assignment]
+        self.constraints: Any = constraints
         self.notes: dict[str, Any] = {}
         self._progress: Callable[[int], object] = _no_progress
         self._descent = Descent(net, loss, optimizer)
@@ -162,7 +162,7 @@ class Trainer:
         if isinstance(self._data, Examples):
             return self._descent.batch(self._data, n, self.settings).passes
         D = self.net.in_features or 1
-        K = self.net.out_features or D
+        K = self.net.out_features or len(self.net.infer(np.zeros((D, 1))))
         y = np.zeros((n, K // self.loss.outputs_per_target)) if not self.loss.takes_labels else np.zeros(n)
         examples = Examples(
             "Trainer.plan", self.net, self.loss, np.zeros((n, D)), y if y.ndim == 1 or K > 1 else y[:, 0]
@@ -180,10 +180,8 @@ class Trainer:
         descent.remember()
         batch = descent.batch(examples, examples.n, settings)
         with descent.at_work(batch, settings), interrupts() as interrupted:
-            L = descent.step(batch, examples, rows, self.seed)
-            if self.constraints:
-                for constraint, parameter in projections("Trainer", self.constraints, self.net.parameters):
-                    constraint.project(parameter)
+            project = projections("Trainer", self.constraints, self.net.parameters) if self.constraints else []
+            L = descent.step(batch, examples, rows, self.seed, project)
             descent.require_finite(examples, rows)
             descent.notify()
         if interrupted:
