@@ -2,12 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format mutants bench docs look pictures clean
+.PHONY: demo test test-all check format mutants bench docs look pictures clean
 demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto tests backprop
+
+# What is slower: many more random programs.
+test-all: .venv/dev
+	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -96,9 +96,16 @@ def call(thing: object, **instead: object) -> str:
     values = []
     for name, parameter in _parameters(type(thing).__init__).items():
         value = instead.get(name, getattr(thing, name, parameter.default))
-        if name != "self" and value is not parameter.empty and value != parameter.default:
+        if name != "self" and value is not parameter.empty and not _same(value, parameter.default):
             values.append(f"{name}={value!r}")
     return f"{type(thing).__name__}({', '.join(values)})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    try:
+        return value is default or bool(value == default)
+    except ValueError:  # an array of several numbers is no default
+        return False
 
 
 @cache
@@ -370,14 +377,13 @@ def forward_result(layer: Any, f: Any, h: Array) -> Array:
 
 def backward_result(layer: Any, result: Any) -> tuple[Array, dict[str, Array]]:
     """What a layer's `backward` returned: (dL_dh, gradients), one gradient per parameter. Raises TypeError or ValueError."""
-    who = f"{layer.label}.backward"
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
-        raise TypeError(message(who, expected, f"a {type(result).__name__}"))
+        raise TypeError(message(f"{layer.label}.backward", expected, f"a {type(result).__name__}"))
     parameters, gradients = layer.parameters, result[1]
     if gradients.keys() != parameters.keys():
         expected, advice = f"gradients named {list(parameters)}", "Return one gradient per parameter."
-        raise ValueError(message(who, expected, f"{list(gradients)}", advice))
+        raise ValueError(message(f"{layer.label}.backward", expected, f"{list(gradients)}", advice))
     for name, parameter in parameters.items():
         got = np.shape(gradients[name])
         if got != parameter.shape:
@@ -385,7 +391,7 @@ def backward_result(layer: Any, result: Any) -> tuple[Array, dict[str, Array]]:
             if len(parameter.shape) == 1:
                 advice = "Sum over the wrong axis? One β serves all examples: sum over them, axis=1."
             expected = f"gradient {name!r} with shape {parameter.shape}"
-            raise ValueError(message(who, expected, f"shape {got}", advice))
+            raise ValueError(message(f"{layer.label}.backward", expected, f"shape {got}", advice))
     return result
 
 

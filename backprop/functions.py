@@ -28,12 +28,12 @@ def positive_part(h: Array) -> Array:
 
 def negative_part(h: Array) -> Array:
     """min(h, 0)."""
-    return h * (h.real < 0) if h.dtype.kind == "c" else np.minimum(h, 0)
+    return h * (h.real <= 0) if h.dtype.kind == "c" else np.minimum(h, 0)
 
 
 def minus_abs(h: Array) -> Array:
     """−|h|."""
-    return -h * np.sign(h.real) if h.dtype.kind == "c" else -np.abs(h)
+    return np.where(h.real > 0, -h, h) if h.dtype.kind == "c" else -np.abs(h)
 
 
 def within(h: Array, low: float, high: float) -> Array:

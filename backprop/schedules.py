@@ -7,7 +7,9 @@ stop and go on; `ReduceOnPlateau` also listens to the loss of each epoch. Rates 
 from __future__ import annotations
 
 import math
+import weakref
 from abc import ABC, abstractmethod
+from typing import Any
 
 from backprop import checks
 
@@ -33,15 +35,17 @@ class Schedule(ABC):
     def observe(self, loss: float) -> None:  # noqa: B027
         """Called after each epoch with its (validation) loss; most schedules do not listen."""
 
-    def serve(self, owner: object) -> None:
-        """Be the schedule of one optimizer. Raises ValueError where one that listens serves another already."""
-        listens, own = type(self).observe is not Schedule.observe, vars(self)
-        if listens and own.setdefault("_serves", owner) is not owner:
-            advice = "It remembers losses: give each optimizer a schedule of its own."
-            raise ValueError(checks.message(repr(self), "one optimizer", "a second one", advice))
-        for inner in own.values():
-            if isinstance(inner, Schedule):
-                inner.serve(owner)
+    def serve(self, owner: object | None) -> None:
+        """Be the schedule of one optimizer, or of none. Raises ValueError where one that listens serves another already."""
+        own, held = vars(self), vars(self).get("_serves", lambda: None)()
+        if type(self).observe is not Schedule.observe:
+            if owner is not None and held is not None and held is not owner:
+                advice = "It remembers losses: give each optimizer a schedule of its own."
+                raise ValueError(checks.message(repr(self), "one optimizer", "a second one", advice))
+            own["_serves"] = (lambda: None) if owner is None else weakref.ref(owner)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_serves"}  # a copy is free
 
     def __repr__(self) -> str:
         return checks.call(self)
@@ -138,7 +142,7 @@ class WarmUp(Schedule):
             return self.after(0) * (t + 1) / (self.steps + 1)
         return self.after(t - self.steps)
 
-    def serve(self, owner: object) -> None:
+    def serve(self, owner: object | None) -> None:
         """What comes after is that of one optimizer."""
         self.after.serve(owner)
 

@@ -295,8 +295,8 @@ class TestLayers:
             ({}, ["['omega']", "[]"]),
             ({"weight": np.ones(3)}, ["['omega']", "['weight']"]),
             ({"omega": np.ones(3), "beta": np.ones(3)}, ["['omega']", "['omega', 'beta']"]),
-            ({"omega": np.ones((3, 1))}, ["'omega'", "(3,)", "(3, 1)"]),
-            ({"omega": 1.0}, ["'omega'", "(3,)", "()"]),
+            ({"omega": np.ones(3)}, ["'omega'", "(3, 1)", "(3,)"]),
+            ({"omega": 1.0}, ["'omega'", "(3, 1)", "()"]),
         ],
         ids=["missing", "misnamed", "one too many", "wrong shape", "scalar"],
     )

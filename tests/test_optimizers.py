@@ -282,7 +282,7 @@ class TestAssignment:
             ("learning_rate", -0.1, ValueError),
             ("learning_rate", 0, ValueError),
             ("learning_rate", "0.1", TypeError),
-            ("schedule", lambda t: 0.1, TypeError),
+            pytest.param("schedule", lambda t: 0.1, TypeError, id="schedule-lambda"),
             ("weight_decay", -1, ValueError),
             ("weight_decay", {"*": np.nan}, ValueError),
             ("l1", "0.1", TypeError),

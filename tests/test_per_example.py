@@ -40,7 +40,7 @@ def masked(net, X):
     net.reseed(0)
     net.forward(X.T)
     masks = [leaf.mask for leaf in leaves(net) if isinstance(leaf, bp.Dropout)]
-    return [with_masks(net.copy(), [mask[:, n : n + 1] for mask in masks]) for n in range(len(X))]
+    return [with_masks(net, [mask[:, n : n + 1] for mask in masks]) for n in range(len(X))]
 
 
 class Mask(bp.Layer):
@@ -57,10 +57,15 @@ class Mask(bp.Layer):
 
 
 def with_masks(layer, masks):
-    """Put these masks in the place of the Dropouts of a layer, in order."""
-    for key, child in layer.children.items():
-        layer.layers[key] = Mask(masks.pop(0)) if isinstance(child, bp.Dropout) else with_masks(child, masks)
-    return layer
+    """The layer anew, with these masks in the place of its Dropouts, in order."""
+    if isinstance(layer, bp.Dropout):
+        return Mask(masks.pop(0))
+    children = [with_masks(child, masks) for child in layer.children.values()]
+    if isinstance(layer, bp.Sequential):
+        return bp.Sequential(*children, dtype="float64")
+    if isinstance(layer, bp.FanOut):
+        return bp.FanOut(*children, join=layer.join)
+    return bp.Residual(*children) if children else layer.copy()
 
 
 def targets(net, X, seed=1):

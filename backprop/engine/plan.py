@@ -15,25 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from backprop.engine.trace import Op, base, converted
+from backprop.engine.trace import Number, Op, base, converted
 
 ALIGNMENT = 64  # bytes, a line of the cache
 
 
 @dataclass(eq=False, slots=True)
 class Land:
-    """target ← scale · value + keep · target. `scale` and `keep` are numbers, or texts that are computed once a step."""
+    """target ← scale · value + keep · target. `scale` and `keep` are numbers, or computed once a step."""
 
     target: str
     shape: tuple[int, ...]
     value: Op
-    scale: float | str = 1.0
-    keep: float | str = 0.0
+    scale: float | Number = 1.0
+    keep: float | Number = 0.0
     fused: bool = False  # the product or sum itself lands; nothing lies in between
 
     def __str__(self) -> str:
-        kept = "" if self.keep == 0 else f" + {self.keep} · itself"
-        scale = "" if self.scale == 1 else f"{self.scale} · "
+        kept = "" if is_number(self.keep, 0) else f" + {self.keep} · itself"
+        scale = "" if is_number(self.scale, 1) else f"{self.scale} · "
         what = (
             f"{self.value.name}({', '.join(map(_written, self.value.inputs))})" if self.fused else _written(self.value)
         )
@@ -264,7 +264,7 @@ class _Placing:
         land.fused = alone and can_land(op) and not self.exact
         if where > at and any(base(x).kind == "input" and base(x).function in self.targets for x in op.ops):
             land.fused = False  # it would read an input later than the step that stands in the list
-        plain = land.scale == 1 and land.keep == 0 and op.dtype.kind != "b"
+        plain = is_number(land.scale, 1) and is_number(land.keep, 0) and op.dtype.kind != "b"
         if only and plain and not land.fused and at == where >= self.turn and self._may_be_computed_in(op, land):
             self.place[op] = land.target
         elif where < self.turn:
@@ -370,7 +370,7 @@ def _sources(step: Op | Land) -> list[Op]:
     return [source for x in _reads(step) if (source := base(x)).kind == "input"]
 
 
-Form = dict[Op, float | str]
+Form = dict[Op, float | Number]
 
 
 def linear(op: Op, atoms: Iterable[Op] = ()) -> Form | None:
@@ -393,28 +393,28 @@ def linear(op: Op, atoms: Iterable[Op] = ()) -> Form | None:
             if (number := _number(a_)) is not None and isinstance(b_, Op):
                 return _scaled(linear(b_, atoms), number)
     if ufunc is np.true_divide and (number := _number(x[1])) is not None and isinstance(x[0], Op):
-        return _scaled(linear(x[0], atoms), f"(1 / {number})")
+        return _scaled(linear(x[0], atoms), 1 / number)
     return None
 
 
-def _number(x: Any) -> float | str | None:
+def _number(x: Any) -> float | Number | None:
     if isinstance(x, Op):
-        name = str(x.function)
-        return name.removeprefix("number ") if x.kind == "input" and name.startswith("number ") else None
+        return x.options.get("number")
     return float(x) if isinstance(x, int | float) else None
 
 
-def _scaled(form: Form | None, by: float | str) -> Form | None:
+def _scaled(form: Form | None, by: float | Number) -> Form | None:
     return None if form is None else {k: _product(c, by) for k, c in form.items()}
 
 
-def _product(a: float | str, b: float | str) -> float | str:
-    if a == 1:
-        return b
-    if b == 1:
-        return a
-    return a * b if isinstance(a, float) and isinstance(b, float) else f"({a} * {b})"
+def _product(a: float | Number, b: float | Number) -> float | Number:
+    return b if is_number(a, 1) else a if is_number(b, 1) else a * b
 
 
-def _sum(a: float | str, b: float | str) -> float | str:
-    return a + b if isinstance(a, float) and isinstance(b, float) else f"({a} + {b})"
+def _sum(a: float | Number, b: float | Number) -> float | Number:
+    return a + b
+
+
+def is_number(x: float | Number, value: float) -> bool:
+    """Whether a coefficient is this very number in every step."""
+    return not isinstance(x, Number) and x == value

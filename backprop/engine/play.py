@@ -16,8 +16,8 @@ import numpy as np
 from backprop.checks import Array
 from backprop.engine.blas import axpy, prepare
 from backprop.engine.live import Generators, total_on_copies
-from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise
-from backprop.engine.trace import Op, converted, look
+from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise, is_number
+from backprop.engine.trace import Number, Op, converted, look
 from backprop.layers import Layer
 from backprop.layers.boundary import backward, forward
 from backprop.losses import Loss
@@ -29,39 +29,37 @@ SMALL = 1 << 16  # bytes
 
 
 class Numbers:
-    """The numbers of a step: texts such as "(alpha * -1.0)", computed in double precision once a step."""
+    """The numbers of a step, such as (alpha * -1.0), computed in double precision once a step."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.numbers: list[Number] = []
         self.values: list[float] = []
         self.arrays: list[tuple[int, Array]] = []
-        self._compute: Callable[..., tuple[float, ...]] | None = None
 
-    def index(self, text: str) -> int:
+    def index(self, number: Number) -> int:
         """The place of a number in `values`."""
-        if text not in self.texts:
-            self.texts.append(text)
+        texts = [known.text for known in self.numbers]
+        if number.text not in texts:
+            self.numbers.append(number)
             self.values.append(0.0)
-            self._compute = None
-        return self.texts.index(text)
+            return len(texts)
+        return texts.index(number.text)
 
-    def getter(self, number: float | str) -> Callable[[], float]:
+    def getter(self, number: float | Number) -> Callable[[], float]:
         """What gives a number at each play."""
-        if not isinstance(number, str):
+        if not isinstance(number, Number):
             return lambda value=float(number): value  # type: ignore[misc]
         return partial(self.values.__getitem__, self.index(number))
 
-    def array(self, text: str, dtype: Any) -> Array:
+    def array(self, number: Number, dtype: Any) -> Array:
         """The number as an array ()."""
         made = np.zeros((), dtype)
-        self.arrays.append((self.index(text), made))
+        self.arrays.append((self.index(number), made))
         return made
 
     def set(self, alpha: float, t: int) -> None:
         """Compute them for a step."""
-        if self._compute is None:  # the texts are the engine's own: arithmetic of alpha, t and numbers
-            self._compute = eval(f"lambda alpha, t: ({''.join(text + ', ' for text in self.texts)})", {"inf": np.inf})
-        self.values[:] = self._compute(alpha, t)
+        self.values[:] = [number.value(alpha, t) for number in self.numbers]
         for i, array in self.arrays:
             array[()] = self.values[i]
 
@@ -121,8 +119,8 @@ class Bound:
 
     def _source(self, op: Op) -> Array:
         name = str(op.function)
-        if name.startswith("number "):
-            return self.numbers.array(name.removeprefix("number "), op.dtype)
+        if "number" in op.options:
+            return self.numbers.array(op.options["number"], op.dtype)
         return np.empty(()) if name.startswith("generator ") else self.sources[name]
 
     def _view(self, op: Op) -> Array:
@@ -207,7 +205,9 @@ class Bound:
     def _adds_a_column(self, op: Op, args: list[Any], out: Array) -> bool:
         """Ω h + β as a second product, β 1ᵀ, onto the first one: several times quicker than NumPy's broadcast."""
         for product, column in ((op.inputs[0], op.inputs[1]), (op.inputs[1], op.inputs[0])):
-            if product in self.products and isinstance(column, Op) and column.shape == (op.shape[0], 1):
+            if not isinstance(product, Op) or product not in self.products:
+                continue
+            if isinstance(column, Op) and column.shape == (op.shape[0], 1):
                 there, beta = self.get(product), self.get(column)
                 if there.ctypes.data == out.ctypes.data and there.strides == out.strides and beta.dtype == out.dtype:
                     self.calls.append(partial(prepare(beta, np.ones((1, op.shape[1]), out.dtype), out), 1.0, 1.0))
@@ -222,13 +222,13 @@ class Bound:
             inputs = [self.get(x) for x in land.value.inputs]
             A, B = inputs if len(inputs) == 2 else (inputs[0], np.ones((inputs[0].shape[1], 1), inputs[0].dtype))
             product = prepare(A, B, target.reshape(len(A), -1))
-            if isinstance(land.scale, str) or isinstance(land.keep, str):
+            if isinstance(land.scale, Number) or isinstance(land.keep, Number):
                 self.calls.append(lambda: product(scale(), keep()))
             else:
                 self.calls.append(partial(product, land.scale, land.keep))
             return
         x = self.get(land.value)
-        if land.keep == 0 and land.scale == 1:
+        if is_number(land.keep, 0) and is_number(land.scale, 1):
             self.calls.append(partial(np.copyto, target, x, casting="unsafe"))
         else:
             self.calls.append(lambda: _add(target, scale(), x, keep()))

@@ -15,6 +15,7 @@ import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -25,14 +26,14 @@ import numpy as np
 from backprop.checks import Array
 from backprop.engine.blas import axpy
 from backprop.engine.live import Generators, Live, NotFinite
-from backprop.engine.plan import ALIGNMENT, Form, Land, Plan, linear, make
+from backprop.engine.plan import ALIGNMENT, Form, Land, Plan, is_number, linear, make
 from backprop.engine.play import Bound, Numbers, part_at
 from backprop.engine.threads import Pool
-from backprop.engine.trace import CannotTrace, Op, refusal
+from backprop.engine.trace import CannotTrace, Number, Op, refusal
 from backprop.engine.twins import Rule, Step, described, same_setting, trace_rule, trace_step
 from backprop.layers import Layer
 from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import views
+from backprop.layers.nesting import draws, reseeded, views
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 
@@ -80,7 +81,7 @@ class Plans:
     landed: str  # "phi", "velocity", or "g": where the gradient goes
     update: Plan | None = None  # of a piece of φ
     mixes: bool = False  # the rule looks at all of φ at once
-    moves: list[tuple[str, str, float | str]] = field(
+    moves: list[tuple[str, str, float | Number]] = field(
         default_factory=list
     )  # (target, source, coefficient): axpy after the landing
     settings: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -167,15 +168,17 @@ def _rule_plans(rule: Optimizer | None, size: int, dtype: Any) -> tuple[Plan | N
         return None, False
     plan = _rule_plan(rule, min(PIECE, size), dtype)
     shapes = {op.shape for op in _ops(plan)}
-    reduces = any(op.kind != "ufunc" or op.function[1] != "__call__" for op in _ops(plan))
-    if not reduces and shapes <= {(min(PIECE, size),), ()}:
+    mixes = any(op.kind != "ufunc" or op.function[1] != "__call__" for op in _ops(plan))
+    constants = any(np.ndim(x) for op in _ops(plan) for x in op.inputs if not isinstance(x, Op))
+    if not mixes and not constants and shapes <= {(min(PIECE, size),), ()}:
         return plan, False
     return (_rule_plan(rule, size, dtype) if size > PIECE else plan), True
 
 
 def _rule_plan(rule: Optimizer, size: int, dtype: Any) -> Plan:
     traced = trace_rule(rule, size, dtype)
-    new = {op: traced.new[str(op.function)] for op in traced.trace.ops if op.function in traced.new}
+    inputs = [op for op in traced.trace.ops if op.kind == "input"]
+    new = {op: traced.new[str(op.function)] for op in inputs if op.function in traced.new}
     return make(None, [], {op: value for op, value in new.items() if op is not value}, scratch="g")
 
 
@@ -189,6 +192,15 @@ def _places(layer: Layer, path: str = "", place: tuple[int, ...] = ()) -> dict[s
     for i, (key, child) in enumerate(layer.children.items()):
         found |= _places(child, f"{path}{key}.", (*place, i))
     return found
+
+
+def _opaque(layer: Layer, place: tuple[int, ...] = ()) -> Iterator[tuple[Layer, tuple[int, ...]]]:
+    """The outermost layers of one's own, with their places."""
+    if not is_traced(layer):
+        yield layer, place
+        return
+    for i, child in enumerate(layer.children.values()):
+        yield from _opaque(child, (*place, i))
 
 
 def _outermost(layer: Layer) -> Iterator[Layer]:
@@ -247,7 +259,7 @@ def _inside(layer: Layer) -> Iterator[Layer]:
         yield from _inside(child)
 
 
-Landing = tuple[str, float | str, float | str, list[tuple[str, str, float | str]]]
+Landing = tuple[str, float | Number, float | Number, list[tuple[str, str, float | Number]]]
 
 
 def _landing(rule: Rule) -> Landing | None:
@@ -260,7 +272,7 @@ def _landing(rule: Rule) -> Landing | None:
         return None
     if not vectors and form.keys() <= {phi, g} and g in form:
         return "phi", form[g], form.get(phi, 0.0), []
-    if len(vectors) != 1 or form.keys() != {phi, new[vectors[0]]} or form[phi] != 1:
+    if len(vectors) != 1 or form.keys() != {phi, new[vectors[0]]} or not is_number(form[phi], 1):
         return None
     v: Form | None = linear(new[vectors[0]])
     if v is None or g not in v or not v.keys() <= {g, phi, inputs[vectors[0]]}:
@@ -319,6 +331,7 @@ class Batch:
         self._bound: dict[tuple[int, int, int], Bound] = {}
         self._vectors: dict[tuple[int, int], Array] = {(0, 0): self.g}
         self._losses = [0.0] * self.S
+        self._random = [(layer, where) for layer, where in _opaque(net) if draws(layer)]
         self._noted: list[tuple[Any, str, Any]] = []
         self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
@@ -442,7 +455,15 @@ class Batch:
         return self._vectors[thread, depth]
 
     def _shard(self, s: int, thread: int, depth: int, fill: Any, key: tuple[int, ...]) -> float:
-        """Both passes over one shard; a part of L."""
+        """Both passes over one shard; a part of L. What layers of one's own draw is that of the step and the shard, too."""
+        if not self._random:
+            return self._passes(s, thread, depth, fill, key)
+        with ExitStack() as stack:
+            for layer, where in self._random:
+                stack.enter_context(reseeded(layer, *key, s, *where))
+            return self._passes(s, thread, depth, fill, key)
+
+    def _passes(self, s: int, thread: int, depth: int, fill: Any, key: tuple[int, ...]) -> float:
         mine = slice(self.bounds[s], self.bounds[s + 1])
         place = mine.stop - mine.start, thread, depth
         bound = self._bound.get(place)
@@ -452,7 +473,7 @@ class Batch:
             except NotFinite as known:
                 return known.L
         fill(mine, bound.sources)
-        if bound.numbers.texts:
+        if bound.numbers.numbers:
             bound.numbers.set(*self.now)
         if bound.generators.places:
             bound.generators.key = (*key, s)
@@ -522,7 +543,8 @@ class Batch:
     def update(self, alpha: float, t: int, pool: Pool | None) -> None:
         """What the rule does once the gradient has landed."""
         rule, phi = self.rule, self.net.phi
-        assert rule is not None
+        if rule is None:
+            return
         if self.landed != "g":
             if self.moves:
                 self._rule_numbers.set(alpha, t)

@@ -11,6 +11,7 @@ write instead. What is read of a layer besides arrays, its settings, is noted: t
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -225,11 +226,36 @@ class Value(StandIn, NDArrayOperatorsMixin):
     __array__ = _refuse("making another array of it (np.asarray, np.array, math)", "Use it as it is, in ufuncs.")
 
 
-class Number:
-    """The stand-in of a Python number of the step; `text` is how it is computed, once a step, in double precision."""
+def _arithmetic(sign: str, of_numbers: Callable[[Any, Any], Any], ufunc: np.ufunc) -> tuple[Any, Any]:
+    def joined(a: Any, b: Any) -> Any:
+        if isinstance(a, Number) and isinstance(b, Number):
+            value = lambda alpha, t: of_numbers(a.value(alpha, t), b.value(alpha, t))  # noqa: E731
+        elif isinstance(a, Number):
+            value = lambda alpha, t: of_numbers(a.value(alpha, t), b)  # noqa: E731
+        else:
+            value = lambda alpha, t: of_numbers(a, b.value(alpha, t))  # noqa: E731
+        return Number(f"({a!r} {sign} {b!r})", value)
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def forth(self: Number, other: Any) -> Any:
+        if isinstance(other, StandIn):
+            return ufunc(other.trace.weak(self, other.dtype), other)  # type: ignore[attr-defined]
+        return joined(self, other)
+
+    def back(self: Number, other: Any) -> Any:
+        if isinstance(other, StandIn):
+            return ufunc(other, other.trace.weak(self, other.dtype))  # type: ignore[attr-defined]
+        return joined(other, self)
+
+    return forth, back
+
+
+class Number:
+    """The stand-in of a Python number of the step: `text` is how it is computed, `value(alpha, t)` does it, once a step."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, text: str, value: Callable[[float, int], float]) -> None:
+        self.text, self.value = text, value
 
     def __repr__(self) -> str:
         return self.text
@@ -239,43 +265,33 @@ class Number:
             if isinstance(x, StandIn):
                 return x.trace.ufunc(ufunc, method, inputs, options)  # type: ignore[attr-defined]
         if ufunc is np.sqrt:
-            return Number(f"({self}) ** 0.5")
+            return self**0.5
+        by_ufunc = {
+            np.multiply: operator.mul,
+            np.add: operator.add,
+            np.subtract: operator.sub,
+            np.true_divide: operator.truediv,
+        }
+        if ufunc in by_ufunc and all(np.ndim(x) == 0 for x in inputs if not isinstance(x, Number)):
+            return by_ufunc[ufunc](*(x if isinstance(x, Number) else float(x) for x in inputs))
         raise refusal(f"np.{ufunc.__name__} of a number of the step", "Use arithmetic, ** 0.5 among it.")
 
+    __add__, __radd__ = _arithmetic("+", operator.add, np.add)
+    __sub__, __rsub__ = _arithmetic("-", operator.sub, np.subtract)
+    __mul__, __rmul__ = _arithmetic("*", operator.mul, np.multiply)
+    __truediv__, __rtruediv__ = _arithmetic("/", operator.truediv, np.true_divide)
+    __pow__, __rpow__ = _arithmetic("**", operator.pow, np.power)
+
     def __neg__(self) -> Number:
-        return Number(f"(-{self})")
+        return Number(f"(-{self})", lambda alpha, t: -self.value(alpha, t))
 
     __bool__ = __float__ = __int__ = __index__ = _refuse(
         "a decision or conversion by a number of the step", "It changes from step to step: keep it in arithmetic."
     )
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __bool__
-    __hash__ = object.__hash__
 
 
-def _arithmetic(sign: str, ufunc: np.ufunc) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def forth(self: Number, other: Any) -> Any:
-        if isinstance(other, StandIn):
-            return ufunc(other.trace.weak(self, other.dtype), other)  # type: ignore[attr-defined]
-        return Number(f"({self} {sign} {other!r})")
-
-    def back(self: Number, other: Any) -> Any:
-        if isinstance(other, StandIn):
-            return ufunc(other, other.trace.weak(self, other.dtype))  # type: ignore[attr-defined]
-        return Number(f"({other!r} {sign} {self})")
-
-    return forth, back
-
-
-for _name, _sign, _ufunc in (
-    ("add", "+", np.add),
-    ("sub", "-", np.subtract),
-    ("mul", "*", np.multiply),
-    ("truediv", "/", np.true_divide),
-    ("pow", "**", np.power),
-):
-    _forth, _back = _arithmetic(_sign, _ufunc)
-    setattr(Number, f"__{_name}__", _forth)
-    setattr(Number, f"__r{_name}__", _back)
+ALPHA, STEP = Number("alpha", lambda alpha, t: alpha), Number("t", lambda alpha, t: t)
 
 
 class Draws:
@@ -421,7 +437,7 @@ class Trace:
         """A number of the step as an array () of the type it meets, as NumPy treats Python numbers."""
         key = number.text, dtype
         if key not in self.numbers:
-            self.numbers[key] = self.input(f"number {number.text}", (), dtype).op
+            self.numbers[key] = self.add("input", f"number {number}", (), (), dtype, {"number": number}).op
         return Value(self, self.numbers[key])
 
     def view(self, x: Value, what: tuple[Any, ...]) -> Value:
@@ -473,6 +489,10 @@ class Trace:
             raise refusal(name, "Write it with ufuncs, sums and products.")
         return self.listed(function, args, options)
 
+    def known(self, x: Any) -> Value:
+        """What a layer returns, which may be an array that depends on nothing."""
+        return x if isinstance(x, StandIn) else self.constant(np.asarray(x))  # type: ignore[return-value]
+
     def constant(self, array: Any) -> Value:
         """An array that is the same in every step."""
         return self.pure("function", converted, (array,), array.shape, array.dtype, {})
@@ -481,7 +501,10 @@ class Trace:
         """A pure function; a list of arrays as its first argument is spelled out among the inputs."""
         many = isinstance(args[0], list | tuple)
         with np.errstate(all="ignore"):
-            ghost = np.asarray(function(*map(_ghosts, args), **options))
+            try:
+                ghost = np.asarray(function(*map(_ghosts, args), **options))
+            except np.linalg.LinAlgError:
+                ghost = np.asarray(function(*(_ghosts(x, _regular) for x in args), **options))
         inputs, rest = (tuple(args[0]), args[1:]) if many else (args, ())
         options = {"function": function, "rest": rest, "many": many, **options} if many else options
         return self.pure("function", of_list if many else function, inputs, ghost.shape, ghost.dtype, options)
@@ -516,7 +539,8 @@ def look(array: Any, what: tuple[Any, ...]) -> Any:
         case "T" | "real" | "imag":
             return getattr(array, kind)
         case "item":
-            return array[rest[0]]
+            keys = rest[0]
+            return array[keys if Ellipsis in keys else (*keys, ...)]  # an array (), where h[0, 0] would be a number
         case "reshape":
             return array.reshape(rest[0])
         case "transpose":
@@ -539,10 +563,15 @@ def _ghost(op: Op) -> Any:
     return np.broadcast_to(np.ones((), op.dtype), op.shape)
 
 
-def _ghosts(x: Any) -> Any:
+def _regular(op: Op) -> Any:
+    """Identity matrices of this shape, for what refuses ones: an inverse."""
+    return np.broadcast_to(np.eye(*op.shape[-2:], dtype=op.dtype), op.shape) if len(op.shape) > 1 else _ghost(op)
+
+
+def _ghosts(x: Any, ghost: Callable[[Op], Any] = _ghost) -> Any:
     if isinstance(x, list | tuple):
-        return type(x)(map(_ghosts, x))
-    return _ghost(x.trace.now(x)) if type(x) is Value else x
+        return type(x)(_ghosts(each, ghost) for each in x)
+    return ghost(x.trace.now(x)) if type(x) is Value else x
 
 
 def _constant(x: Any) -> Key:

@@ -17,7 +17,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.live import NotFinite, total_on_copies
-from backprop.engine.trace import Draws, Number, Op, Trace, Value, base, refusal
+from backprop.engine.trace import ALPHA, STEP, Draws, Op, Trace, Value, base, refusal
 from backprop.layers import Gradients, Layer
 from backprop.layers.base import Arrays
 from backprop.layers.boundary import backward, forward, is_traced
@@ -273,29 +273,30 @@ def trace_step(
     s = trace.input("share", (n,) if weighted else (), dtype)
     f, kept = _forward(net, own, h)
     its = None if loss is None else twin(loss, trace, "loss.")
-    L = f if its is None else total_of(its, f, targets, s)
+    L = f if its is None else trace.known(total_of(its, f, targets, s))
     turn = len(trace.ops)
     if live is not None and not np.isfinite(number := float(live(trace.now(L)))):
         raise NotFinite(number)
     if kept:
         kept |= set(trace.ops[trace.now(f).number :])  # the loss is small, and needed at once
     trace.turn()
-    dL_df: Any = targets if its is None else slope_of(its)
+    dL_df: Any = targets if its is None else trace.known(slope_of(its))
     dL_dh, gradients = backward(own, dL_df)
     if trace.refused:
         raise trace.refused
     now = trace.now
-    return Step(trace, turn, now(f), now(L), {k: now(g) for k, g in gradients.items()}, now(dL_dh), frozenset(kept))
+    landing = {name: now(trace.known(g)) for name, g in gradients.items()}
+    return Step(trace, turn, now(f), now(L), landing, now(trace.known(dL_dh)), frozenset(kept))
 
 
 def _forward(net: Layer, own: Any, h: Any) -> tuple[Any, set[Op]]:
     """f, and what is kept where the outermost network says `checkpoint=k`: the output of every k-th layer."""
     k = getattr(own, "checkpoint", None) if is_traced(net) else None  # read of the twin, and thereby noted as a setting
     if not k:
-        return forward(own, h), set()
+        return h.trace.known(forward(own, h)), set()
     kept = set()
     for i, layer in enumerate(own.layers.values(), start=1):
-        h = forward(layer, h)
+        h = h.trace.known(forward(layer, h))
         if i % k == 0 or i == len(own.layers):
             kept.add(base(h.trace.now(h)))
     vars(own)["_shape"] = h.shape
@@ -323,7 +324,7 @@ def trace_rule(rule: Optimizer, size: int, dtype: Any) -> Rule:
     """Trace weight decay, rule and l1 on vectors of this size."""
     trace = Trace()
     own = twin(rule, trace, "rule.")
-    vars(own)["t"] = Number("t")
+    vars(own)["t"] = STEP
 
     def penalty(name: str) -> Any:
         value = rule.penalty(name)
@@ -333,7 +334,7 @@ def trace_rule(rule: Optimizer, size: int, dtype: Any) -> Rule:
     vars(own)["penalty"] = penalty
     names = ("phi", "g", *rule.slots)
     vectors = {name: trace.input(name, (size,), dtype) for name in names}
-    own.move(Number("alpha"), *vectors.values())
+    own.move(ALPHA, *vectors.values())
     if trace.refused:
         raise trace.refused
     for name in ("weight_decay", "l1"):

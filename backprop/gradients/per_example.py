@@ -172,8 +172,10 @@ class Apart:
         if path not in self.parts:
             part = part_at(self.net, self.loss, path)
             if isinstance(part, Layer):
-                together = is_library(part) and not part.parameters and not draws(part)
-                part = boundary.beside(part) if together else OneByOne(part, self.who)
+                if is_library(part) and not part.parameters and not draws(part):
+                    part = boundary.beside(part)
+                else:
+                    part = OneByOne(part, self.who, [] if self.data else list(part.parameters))
             self.parts[path] = part
         return self.parts[path]
 
@@ -186,7 +188,7 @@ class Apart:
             gradients = {} if self.data else step.gradients
             parts = {name: summed(op) for name, op in gradients.items()}
             roots = [x for name, op in gradients.items() for x in parts[name] or (op,)] + [step.dL_dX] * self.data
-            calls = [op for op in step.trace.ops if op.kind == "call"]
+            calls = [op for op in step.trace.ops if op.kind == "call" and op.function[0] != "gradient"]
             # Without a loss the way back may be played several times, and must find what it reads.
             kept = _read_after(step.turn, roots) if self.loss is None else []
             first = step.f if self.loss is None else None
@@ -271,8 +273,8 @@ class OneByOne:
 
     traced = True  # its results are not those of a layer, and their parts are checked already
 
-    def __init__(self, layer: Layer, who: str) -> None:
-        self.layer, self.who = layer.copy(), who
+    def __init__(self, layer: Layer, who: str, names: list[str]) -> None:
+        self.layer, self.who, self.names = layer.copy(), who, names
         self.singles: list[Layer] = []
 
     def forward(self, h: Array) -> Array:
@@ -295,7 +297,7 @@ class OneByOne:
         return f
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_dh, and the gradients of all columns, each (N, *shape)."""
+        """Return dL_dh, and the gradients that are asked for of all columns, each (N, *shape)."""
         found = [boundary.backward(single, dL_df[:, n : n + 1]) for n, single in enumerate(self.singles)]
-        gradients = {name: np.stack([own[name] for _, own in found]) for name in self.layer.parameters}
+        gradients = {name: np.stack([own[name] for _, own in found]) for name in self.names}
         return np.concatenate([dL_dh for dL_dh, _ in found], axis=1), gradients

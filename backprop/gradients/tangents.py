@@ -177,7 +177,7 @@ class _Traced:
     def hessian(self) -> Gradients:
         """H v."""
         total_of(self.its, self.f, self.y, self.share)
-        _, gradients = boundary.backward(self.own, slope_of(self.its))  # type: ignore[arg-type]
+        _, gradients = boundary.backward(self.own, slope_of(self.its))
         ops = {name: self.trace.now(gradient) for name, gradient in gradients.items()}
         tangents = Tangents(self.trace, ops.values(), self.seeds, calls=self._call)
         return {name: self._added_up(tangents, op) for name, op in ops.items()}

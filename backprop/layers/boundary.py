@@ -78,7 +78,7 @@ def around_forward(equation: Equation) -> Equation:
         array = checks.columns(self, "forward", h)
         own["_shape"] = None
         f = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
-        f = np.array(checks.forward_result(self, f, array))
+        f = np.array(f if is_traced(self) else checks.forward_result(self, f, array))
         f = f if array.ndim == 2 else f[:, 0]
         own["_shape"] = f.shape
         return f
@@ -97,7 +97,7 @@ def around_backward(equation: Equation) -> Equation:
             return equation(self, dL_df)
         array = checks.gradient(self, dL_df, own.get("_shape"))
         result = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
-        dL_dh, gradients = checks.backward_result(self, result)
+        dL_dh, gradients = result if is_traced(self) else checks.backward_result(self, result)
         return np.array(dL_dh if array.ndim == 2 else dL_dh[:, 0]), self._handed_out(gradients)
 
     call.plain = equation  # type: ignore[attr-defined]

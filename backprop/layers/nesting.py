@@ -6,6 +6,7 @@ These are functions and not methods, because nobody who reads or writes a layer 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,6 +132,23 @@ def reseed(layer: Layer, *key: int) -> None:
             vars(layer)[name] = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     for i, child in enumerate(layer.children.values()):
         reseed(child, *key, i)
+
+
+@contextmanager
+def reseeded(layer: Layer, *key: int) -> Iterator[None]:
+    """With the randomness started from `key`; afterwards the generators kept as attributes are the ones from before."""
+    inside = [layer]
+    for each in inside:
+        inside.extend(each.children.values())
+    own = [
+        (vars(each), name, x) for each in inside for name, x in vars(each).items() if isinstance(x, np.random.Generator)
+    ]
+    reseed(layer, *key)
+    try:
+        yield
+    finally:
+        for attributes, name, generator in own:
+            attributes[name] = generator
 
 
 def draws(layer: Layer) -> bool:

@@ -64,6 +64,8 @@ class Optimizer(ABC):
         elif name in ("schedule", "learning_rate"):
             name, value = "schedule", schedule(who, value)
             value.serve(vars(self).setdefault("_mark", Mark()))
+            if (before := vars(self).get("schedule", value)) is not value:
+                before.serve(None)
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:

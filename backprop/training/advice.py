@@ -108,7 +108,8 @@ class Advisor:
 
     def _after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
         optimizer = self.optimizer
-        assert optimizer is not None
+        if optimizer is None:
+            return
         total = 1.0 if self.loss.reduction == "mean" else examples.n if examples.w is None else float(examples.w.sum())
         mean = record.loss / total
         if record.epoch & (record.epoch - 1) and not mean > 2 * self.start.baseline:

@@ -29,7 +29,7 @@ from backprop.training.state import Position, Settings, State
 from backprop.training.watch import check_callbacks, check_verbose, validation_examples, watching
 
 SETTABLE: dict[str, Callable[[Any], Any]] = {
-    "loss": lambda value: checks.kind_of("Trainer", "loss", value, Loss),
+    "loss": lambda value: _checked(checks.kind_of("Trainer", "loss", value, Loss)),
     "optimizer": lambda value: checks.kind_of("Trainer", "optimizer", value, Optimizer),
     "batch_size": lambda value: checks.integer_or("Trainer", "batch_size", value, "full"),
     "shuffle": lambda value: checks.boolean("Trainer", "shuffle", value),
@@ -38,6 +38,16 @@ SETTABLE: dict[str, Callable[[Any], Any]] = {
     "threads": lambda value: checks.integer_or("Trainer", "threads", value, "auto"),
     "deterministic": lambda value: checks.boolean("Trainer", "deterministic", value),
 }
+
+
+def _checked(loss: Loss) -> Loss:
+    """Refuse a loss with passes of its own, which would not be asked."""
+    if (type(loss).forward, type(loss).backward) != (Loss.forward, Loss.backward):
+        advice = "Define ell and dell_df; weights and reduction are the library's."
+        raise TypeError(
+            checks.message("Trainer", "a loss of ell and dell_df", f"{loss!r} with passes of its own", advice)
+        )
+    return loss
 
 
 def _no_progress(examples: int) -> None:
