@@ -48,8 +48,8 @@ def test_training_gives_the_same_bits(hidden, k, shards):
 def test_memory_of_a_deep_network_falls_to_a_third():
     def peak(checkpoint):
         net = deep(checkpoint, bp.Tanh, depth=32, width=64, dtype="float32")
-        h = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
-        y = np.zeros(1024, int)
+        h = np.random.default_rng(0).standard_normal((64, 4096)).astype(np.float32)
+        y = np.zeros(4096, int)
         trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size="full", shards=1)
         tracemalloc.start()
         trainer.fit(np.ascontiguousarray(h.T), y, epochs=1, verbose=0)

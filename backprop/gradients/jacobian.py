@@ -12,6 +12,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.threads import playing
 from backprop.gradients.per_example import Apart, factors, inside, is_library
 from backprop.gradients.problem import Problem, independent
 from backprop.layers import Layer, boundary
@@ -78,7 +79,7 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
     J = np.empty((n, K, len(h) if wrt == "inputs" else frozen.size), h.dtype)
     dL_df = np.zeros((n, K), h.dtype).T
     bound, forms = Apart(who, frozen, None, data=wrt == "inputs").bind(h.T, dL_df)
-    with np.errstate(all="ignore"):
+    with playing(frozen.size, n):
         for call in bound.first:
             call()
         for k in range(K):

@@ -24,6 +24,7 @@ from backprop.checks import Array
 from backprop.engine.plan import ALIGNMENT, Plan, make, needed, summed
 from backprop.engine.play import Bound, part_at
 from backprop.engine.step import remembered
+from backprop.engine.threads import playing
 from backprop.engine.trace import Op, base
 from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
@@ -150,7 +151,7 @@ class Apart:
             block = slice(start, min(start + size, problem.n))
             bound, forms = self.bind(problem.h[:, block].T, problem.y[..., block])
             bound.generators.key = (start,)  # the first block has the mask of Problem.forward
-            with np.errstate(all="ignore"):
+            with playing(self.net.size, block.stop - start):
                 for call in bound.calls:
                     call()
             yield block, factors(bound, forms)

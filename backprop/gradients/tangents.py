@@ -26,6 +26,7 @@ from backprop.engine.plan import Land, Plan, make, needed
 from backprop.engine.play import Bound, part_at
 from backprop.engine.step import remembered
 from backprop.engine.tangent import Tangents, zeros
+from backprop.engine.threads import playing
 from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
 from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, sizes, takes_complex
@@ -92,7 +93,7 @@ class Products:
         self.v[...] = v
         if self.carrier is not None:
             self.carrier.start(v)
-        with np.errstate(all="ignore"):
+        with playing(self.problem.net.size, self.problem.n):
             for call in bound.rest if kind in self.at_phi else bound.calls:
                 call()
         self.at_phi.add(kind)

@@ -16,7 +16,7 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, Projection, projections
 from backprop.engine.step import Batch, Engine, Shape
-from backprop.engine.threads import Pool, blas_threads, cores
+from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
 from backprop.functions import all_finite
 from backprop.layers import boundary
 from backprop.layers.nesting import views
@@ -26,7 +26,6 @@ from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.state import Position, Settings
 
-BLAS_FLOPS = 3e7  # products of a step from which on a second BLAS thread pays, 0.3 ms at 100 GFLOP/s
 LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
 FEW = 64  # … and examples up to which it pays more there than in the products
 

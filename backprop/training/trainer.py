@@ -164,7 +164,7 @@ class Trainer:
         >>> import backprop as bp
         >>> net = bp.Sequential(bp.Linear(2, 1, bias=False), seed=0)
         >>> print(bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).plan(4).steps[-1])
-        0.omega ← (alpha * -1.0) · matmul(%9, X) + 1.0 · itself
+        0.omega ← (alpha * -1.0) · matmul(%13, X) + 1.0 · itself
         """
         default = 32 if isinstance(self.batch_size, str) else self.batch_size
         n = checks.integer("Trainer.plan", "n", default if n is None else n)
