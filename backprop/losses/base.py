@@ -102,7 +102,7 @@ class Loss(ABC):
         (N,) stands for (1, N) where there is one target per example; nothing is broadcast.
         """
         K, N = shape[0] // self.outputs_per_target, shape[1]
-        y = checks.numeric(f"{self!r}", "y", y)
+        y = checks.numeric(self, "y", y)
         expected = f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else "")
         fits = y.shape == (K, N) or (K == 1 and y.shape == (N,)) or (single and y.size == K and y.ndim < 2)
         if not fits or shape[0] % self.outputs_per_target:
@@ -110,8 +110,8 @@ class Loss(ABC):
             if self.outputs_per_target > 1 and not advice:
                 advice = f"Each target takes {self.outputs_per_target} outputs."
             got = f"shape {y.shape} for outputs of shape {shape}"
-            raise ValueError(checks.message(repr(self), expected, got, advice))
-        checks.finite(f"{self!r}", "y", y.T if y.ndim == 2 else y)
+            raise ValueError(checks.message(self, expected, got, advice))
+        checks.finite(self, "y", y.T if y.ndim == 2 else y)
         self.check_values(y)
         return y.reshape(K, N)
 

@@ -35,21 +35,21 @@ class CrossEntropy(Loss):
     def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
         """Labels (N,) as whole numbers 0 … K−1, or columns (K, N) of probabilities."""
         K, N = shape
-        y = checks.numeric(repr(self), "y", y)
+        y = checks.numeric(self, "y", y)
         if single and y.shape == (K,) and (K > 1 or y.dtype.kind == "f"):
             y = y.reshape(K, 1)
         elif y.shape == (N,) or (single and y.shape == ()):
-            return checks.labels(repr(self), y.reshape(N), K)
+            return checks.labels(self, y.reshape(N), K)
         if y.shape != (K, N):
             advice = "Pass y.T." if y.shape == (N, K) else "Pass y.ravel()." if y.shape == (N, 1) else ""
             expected = f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})"
-            raise ValueError(checks.message(repr(self), expected, f"shape {y.shape}", advice))
-        checks.finite(repr(self), "y", y.T)
-        checks.values_between(repr(self), "y", y, 0, 1)
+            raise ValueError(checks.message(self, expected, f"shape {y.shape}", advice))
+        checks.finite(self, "y", y.T)
+        checks.values_between(self, "y", y, 0, 1)
         off = np.abs(y.sum(axis=0, dtype=float) - 1) > 1e-5
         if off.any():
             got = f"a sum of {y[:, np.argmax(off)].sum():g} for example {np.argmax(off)}"
-            raise ValueError(checks.message(repr(self), "one-hot columns that sum to 1", got))
+            raise ValueError(checks.message(self, "one-hot columns that sum to 1", got))
         return y
 
     def ell(self, f: Array, y: Array) -> Array:
@@ -96,7 +96,7 @@ class BinaryCrossEntropy(Loss):
 
     def check_values(self, y: Array) -> None:
         """Probabilities."""
-        checks.values_between(repr(self), "y", y, 0, 1)
+        checks.values_between(self, "y", y, 0, 1)
 
     def ell(self, f: Array, y: Array) -> Array:
         """max(f, 0) − y f + log(1 + e^−|f|), in which no two large numbers cancel to a wrong one."""

@@ -31,7 +31,7 @@ class Poisson(Loss):
 
     def check_values(self, y: Array) -> None:
         """Counts are ≥ 0."""
-        checks.values_between(repr(self), "y", y, 0, math.inf)
+        checks.values_between(self, "y", y, 0, math.inf)
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ_k (eᶠ − y f)."""
