@@ -301,6 +301,9 @@ def weights(who: object, sample_weight: object, n: int) -> Array:
         raise ValueError(message(who, "sample_weight ≥ 0", f"{w[row]} at row {row}"))
     if not w.any():
         raise ValueError(message(who, "at least one sample_weight > 0", "only zeros"))
+    with np.errstate(over="ignore"):
+        if not np.isfinite(w.sum(dtype=float)):
+            raise ValueError(message(who, "a finite sum of sample_weight", "inf", "Divide them by their largest."))
     return w if w.dtype.kind == "f" else w.astype(np.float64)
 
 
@@ -375,11 +378,21 @@ def forward_result(layer: Any, f: Any, h: Array) -> Array:
     return f
 
 
-def backward_result(layer: Any, result: Any) -> tuple[Array, dict[str, Array]]:
+def same_shape(who: object, f: Array, shape: tuple[int, ...]) -> Array:
+    """What a layer of one's own returns in each step of this size. Raises ValueError for another shape than the first time."""
+    if f.shape != shape:
+        raise ValueError(message(who, f"shape {shape}, as in the first step", f"shape {f.shape}"))
+    return f
+
+
+def backward_result(layer: Any, result: Any, shape: tuple[int, ...] | None) -> tuple[Array, dict[str, Array]]:
     """What a layer's `backward` returned: (dL_dh, gradients), one gradient per parameter. Raises TypeError or ValueError."""
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
         raise TypeError(message(f"{layer.label}.backward", expected, f"a {type(result).__name__}"))
+    if shape is not None and getattr(result[0], "shape", None) != shape:
+        returned = f"shape {result[0].shape}" if hasattr(result[0], "shape") else f"a {type(result[0]).__name__}"
+        raise ValueError(message(f"{layer.label}.backward", f"dL_dh with the shape of h, {shape}", returned))
     parameters, gradients = layer.parameters, result[1]
     if gradients.keys() != parameters.keys():
         expected, advice = f"gradients named {list(parameters)}", "Return one gradient per parameter."

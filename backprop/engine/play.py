@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from backprop import checks
 from backprop.checks import Array
 from backprop.engine.blas import axpy, prepare
 from backprop.engine.live import Generators, total_on_copies
@@ -242,7 +243,8 @@ class Bound:
         def run() -> None:
             match kind:
                 case "forward":
-                    np.copyto(out, ready.pop(key) if key in ready else forward(part, np.array(args[0])))
+                    f = ready.pop(key) if key in ready else forward(part, np.array(args[0]))
+                    np.copyto(out, checks.same_shape(f"{part.label}.forward", f, out.shape))
                 case "backward":
                     dL_dh, held[where[0]] = ready.pop(key) if key in ready else backward(part, np.array(args[0]))
                     np.copyto(out, dL_dh)

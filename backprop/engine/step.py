@@ -338,6 +338,7 @@ class Batch:
         self._moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
         self._update: list[Callable[[], object]] | None = None
         self._update_of: list[Array] = []
+        self._landed_in: Array | None = None  # the array of the state that gradients land in
         self._rule_numbers = Numbers()
         self.moves = [(target, source, self._rule_numbers.getter(c)) for target, source, c in main.moves]
         spared = self.S > 1 or self.is_opaque
@@ -391,6 +392,9 @@ class Batch:
         Where L is not finite, nothing has changed.
         """
         self.now = alpha, t
+        if self._landed_in is not None and self.rule.state.get(self.landed) is not self._landed_in:  # type: ignore[union-attr]
+            self._bound.clear()  # somebody put another array there
+            self._keeps.clear()
         for name, buffer in (self.net.buffers if self._buffers else {}).items():
             np.copyto(self._buffers[name], buffer)
         if self.S == 1:
@@ -529,6 +533,7 @@ class Batch:
         arrays = self.net.parameters | self.net.buffers
         if plans.landed != "phi":
             vector = g if plans.landed == "g" else self._state()[plans.landed]
+            self._landed_in = None if plans.landed == "g" else vector
             arrays |= {f"{plans.landed} {name}": view for name, view in views(self.net, vector).items()}
         return arrays | {name: self._kept_array(name) for name in plans.passes.inputs if ":" in name}
 
@@ -563,7 +568,8 @@ class Batch:
     def _play_update(self, alpha: float, t: int, pool: Pool | None) -> None:
         rule, phi, plan = self.rule, self.net.phi, self.rule_plan
         vectors = [phi, *rule.state.values()]  # type: ignore[union-attr]
-        if self._update is None or not all(map(operator.is_, vectors, self._update_of)):
+        bound = self._update_of
+        if self._update is None or len(vectors) != len(bound) or not all(map(operator.is_, vectors, bound)):
             named = {"phi": phi, "g": self.g, **self._state()}
             penalties = [name for name in ("weight_decay", "l1") if name in plan.inputs]  # type: ignore[union-attr]
             self._update = self._bind_update(named | {name: rule.penalty(name) for name in penalties})  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,13 @@ def _refuse(what: str, advice: str) -> Callable[..., Any]:
 
 
 def _reduce(ufunc: np.ufunc) -> Callable[..., Any]:
-    def method(self: Value, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Value:
+    def method(
+        self: Value, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False, **others: Any
+    ) -> Value:
+        if out is not None or others:
+            raise refusal(
+                f"{', '.join(others) or 'out'}= of {ufunc.__name__}.reduce", "Use what is returned, as it is."
+            )
         options = {"axis": axis, "keepdims": keepdims} | ({} if dtype is None else {"dtype": dtype})
         return self.trace.ufunc(ufunc, "reduce", (self,), options)
 
@@ -203,11 +209,11 @@ class Value(StandIn, NDArrayOperatorsMixin):
 
     def astype(self, dtype: Any, copy: bool = True, **_: Any) -> Value:
         if self.dtype == np.dtype(dtype):
-            return self
+            return self.copy() if copy else self
         return self.trace.pure("function", converted, (self,), self.shape, np.dtype(dtype), {})
 
     def copy(self, order: str = "C") -> Value:
-        return self.trace.pure("function", converted, (self,), self.shape, self.dtype, {})
+        return self.trace.alias(self.trace.now(self), "copy")
 
     def clip(self, low: Any = None, high: Any = None) -> Value:
         low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
@@ -389,6 +395,7 @@ class Trace:
     def __post_init__(self) -> None:
         self.same: dict[Key, Op] = {}  # pure expressions that there are
         self.current: dict[Op, Op] = {}  # an array that was written in place -> its value from then on
+        self.aliases: dict[Op, Op] = {}  # another array with the same numbers -> where they come from
         self.numbers: dict[tuple[str, Any], Op] = {}
         self.expressions: dict[Key, int] = {}  # a number for each, which stays when the operation is made again
 
@@ -400,7 +407,7 @@ class Trace:
         self, kind: str, function: Any, inputs: Any, shape: Any, dtype: Any, options: Any, key: Key = None
     ) -> Value:
         """A new operation."""
-        inputs = tuple(self.now(x) for x in inputs)
+        inputs = tuple(self.now(x) if type(x) is Value else x for x in inputs)
         op = Op(len(self.ops), kind, function, inputs, options, tuple(shape), dtype, line())
         op.same_as = -op.number if key is None else self.expressions.setdefault(key, len(self.expressions) + 1)
         self.ops.append(op)
@@ -408,7 +415,9 @@ class Trace:
 
     def pure(self, kind: str, function: Any, inputs: Any, shape: Any, dtype: Any, options: Any) -> Value:
         """A new operation, or the one there is for the same expression."""
-        inputs = tuple(self.now(x) for x in inputs)
+        inputs = tuple(
+            self.now(x) if type(x) is Value else x.copy() if isinstance(x, np.ndarray) else x for x in inputs
+        )
         parts = tuple(x.same_as if type(x) is Op else _constant(x) for x in inputs)
         key = (kind, repr(function) if kind == "view" else function, parts, repr(options), tuple(shape), dtype)
         op = self.same.get(key)
@@ -416,7 +425,13 @@ class Trace:
             value = self.add(kind, function, inputs, shape, dtype, options, key)
             self.same[key] = value.op
             return value
-        return Value(self, op)
+        return self.alias(op, op.kind)
+
+    def alias(self, op: Op, kind: str) -> Value:
+        """Another array with the numbers of an operation: either may be written in place without the other."""
+        other = replace(op, kind=kind)
+        self.aliases[other] = op
+        return Value(self, other)
 
     def turn(self) -> None:
         """The way back begins: only what is dear is shared with the way forward."""
@@ -427,7 +442,7 @@ class Trace:
         op = x.op if type(x) is Value else x
         while type(op) is Op and op in self.current:
             op = self.current[op]
-        return op
+        return self.aliases.get(op, op) if type(op) is Op else op
 
     def value(self, x: Any) -> Value:
         """A stand-in for what the array holds at this point."""
@@ -453,9 +468,7 @@ class Trace:
             raise refusal(f"np.{ufunc.__name__} with where=", "Use np.where.")
         like = next((x.dtype for x in inputs if isinstance(x, StandIn)), None)
         inputs = tuple(self.weak(x, like) if isinstance(x, Number) else x for x in inputs)  # type: ignore[arg-type]
-        inputs = tuple(
-            self.value(x) if type(x) is Value else np.asarray(x) if isinstance(x, list) else x for x in inputs
-        )
+        inputs = tuple(np.asarray(x) if isinstance(x, list) else x for x in inputs)
         shape, dtype = _result(ufunc, method, inputs, options)
         made = self.pure("ufunc", (ufunc, method), inputs, shape, dtype, options)
         return made if out is None else self.write(out[0], made)
@@ -499,6 +512,8 @@ class Trace:
 
     def listed(self, function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Value:
         """A pure function; a list of arrays as its first argument is spelled out among the inputs."""
+        if options.get("out") is not None:
+            raise refusal(f"out= of np.{function.__name__}", "Use what is returned.")
         many = isinstance(args[0], list | tuple)
         with np.errstate(all="ignore"):
             try:
@@ -518,8 +533,11 @@ class Trace:
         place = target.op
         if not isinstance(value, StandIn) or value.shape != place.shape:
             value = np.add(value, self.constant(np.zeros(place.shape, place.dtype)))
-        value = self.now(value.astype(place.dtype))
-        self.current[self.now(place)] = value
+        value = self.now(value.astype(place.dtype, copy=False))
+        last = place
+        while last in self.current:
+            last = self.current[last]
+        self.current[last] = self.alias(value, "alias").op  # an operation of its own: others may have the same numbers
         if place.kind == "input":
             self.writes[place] = value
         return target
@@ -575,6 +593,8 @@ def _ghosts(x: Any, ghost: Callable[[Op], Any] = _ghost) -> Any:
 
 
 def _constant(x: Any) -> Key:
+    if isinstance(x, np.ndarray) and x.nbytes <= 1 << 16:
+        return x.shape, x.dtype, x.tobytes()
     return (type(x), x) if isinstance(x, int | float | complex | str | bool | np.generic | type(None)) else id(x)
 
 

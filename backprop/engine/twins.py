@@ -35,6 +35,8 @@ HIDDEN = (
     "_owned",
     "_called",
     "_share",
+    "_of",
+    "_came",
     "_phi",
     "_mark",
     "t",
@@ -102,7 +104,11 @@ def _watched(kind: type) -> type:
         return _classes[kind]
 
     def __getattribute__(self: Any, name: str) -> Any:
-        value = object.__getattribute__(self, name)
+        try:
+            value = object.__getattribute__(self, name)
+        except AttributeError:
+            _note_missing(object.__getattribute__(self, "__dict__"), name)
+            raise
         if name[:2] == "__" or name in HIDDEN:
             return value
         own = object.__getattribute__(self, "__dict__")
@@ -111,6 +117,7 @@ def _watched(kind: type) -> type:
         before = vars(own["_part"]).get(name, own)
         if before is own and isinstance(value, PLAIN):  # of the class, or a property
             own["_trace"].settings.setdefault((own["_path"], name), described(value))
+            own["_read"].add(name)
         elif before is not own:
             own["_read"].add(name)
             if not isinstance(before, Layer | Loss | np.random.Generator):
@@ -135,11 +142,19 @@ def _watched(kind: type) -> type:
     return made
 
 
+def _note_missing(own: dict[str, Any], name: str) -> None:
+    """That a part has no such attribute is a setting, too: it may get one."""
+    if name[:2] != "__" and name not in HIDDEN and "_part" in own and not hasattr(own["_part"], name):
+        own["_trace"].settings.setdefault((own["_path"], name), None)
+        own["_read"].add(name)
+
+
 def described(value: Any) -> Any:
     """A setting, to be compared later: of an array only shape and type, for its numbers are an input of the list."""
     if isinstance(value, np.ndarray):
         return "array", value.shape, value.dtype
-    return copy.deepcopy(value) if type(value) in (list, dict, set) else value
+    held = isinstance(value, list | dict | set | tuple) and type(value).__module__ in ("builtins", "collections")
+    return copy.deepcopy(value) if held else value
 
 
 def same_setting(value: Any, other: Any) -> bool:
@@ -174,7 +189,7 @@ class OpaqueLayer:
             with np.errstate(all="ignore"):
                 f = forward(self.probe, np.ones(h.shape, h.dtype))
         else:
-            f = live.result(("forward", self.path), lambda: forward(self.layer, np.array(live(op))))
+            f = live.result(("forward", self.path), lambda: np.array(forward(self.layer, np.array(live(op)))))
         self.f = self.trace.add("call", ("forward", self.path), (h,), f.shape, f.dtype, {})
         if live is not None:
             live.values[self.f.op] = np.array(f)
@@ -187,7 +202,7 @@ class OpaqueLayer:
             with np.errstate(all="ignore"):
                 dL_dh, gradients = backward(self.probe, np.ones(dL_df.shape, dL_df.dtype))
         else:
-            call = lambda: backward(self.layer, np.array(live(op)))  # noqa: E731
+            call = lambda: copy.deepcopy(backward(self.layer, np.array(live(op))))  # noqa: E731
             dL_dh, gradients = live.result(("backward", self.path), call)
         made = add("call", ("backward", self.path), (dL_df, self.f), np.shape(dL_dh), np.asarray(dL_dh).dtype, {})
         found = {}
@@ -222,7 +237,7 @@ class OpaqueLoss:
         """∂L/∂f."""
         made = self.trace.add("call", ("slope",), (self.L, self.f), self.f.shape, self.f.dtype, {})
         if (live := self.trace.live) is not None:
-            live.values[made.op] = np.asarray(live.result(("slope",), lambda: slope(self.loss)), made.dtype)
+            live.values[made.op] = np.asarray(live.result(("slope",), lambda: np.array(slope(self.loss))), made.dtype)
         return made
 
 

@@ -275,7 +275,7 @@ class OneByOne:
     traced = True  # its results are not those of a layer, and their parts are checked already
 
     def __init__(self, layer: Layer, who: str, names: list[str]) -> None:
-        self.layer, self.who, self.names = layer.copy(), who, names
+        self.layer, self.who, self.names, self.label = layer.copy(), who, names, layer.label
         self.singles: list[Layer] = []
 
     def forward(self, h: Array) -> Array:

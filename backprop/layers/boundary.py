@@ -38,6 +38,7 @@ def forward(layer: Layer, h: Array) -> Array:
     f = _run(layer, layer.forward, h)
     if not is_traced(layer):
         checks.forward_result(layer, f, h)
+        vars(layer)["_came"] = h.shape
     vars(layer)["_shape"] = f.shape
     return f
 
@@ -45,12 +46,14 @@ def forward(layer: Layer, h: Array) -> Array:
 def backward(layer: Layer, dL_df: Array) -> tuple[Array, Gradients]:
     """(dL_dh, gradients) of a layer inside another one."""
     result = _run(layer, layer.backward, dL_df)
-    return result if is_traced(layer) else checks.backward_result(layer, result)
+    return result if is_traced(layer) else checks.backward_result(layer, result, vars(layer).get("_came"))
 
 
 def infer(layer: Layer, h: Array) -> Array:
     """F (D_out, N) of a layer inside another one, in inference."""
     equation = getattr(layer.infer, "plain", None)
+    if not is_traced(layer):  # it may write to what it gets, and return what it keeps
+        return np.array(equation(layer, np.array(h)) if equation else layer.infer(np.array(h)))
     return equation(layer, h) if equation else layer.infer(h)
 
 
@@ -78,7 +81,10 @@ def around_forward(equation: Equation) -> Equation:
         array = checks.columns(self, "forward", h)
         own["_shape"] = None
         f = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
-        f = np.array(f if is_traced(self) else checks.forward_result(self, f, array))
+        if not is_traced(self):
+            checks.forward_result(self, f, array)
+            own["_came"] = array.shape if array.ndim == 2 else (len(array), 1)
+        f = np.array(f)
         f = f if array.ndim == 2 else f[:, 0]
         own["_shape"] = f.shape
         return f
@@ -97,7 +103,7 @@ def around_backward(equation: Equation) -> Equation:
             return equation(self, dL_df)
         array = checks.gradient(self, dL_df, own.get("_shape"))
         result = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
-        dL_dh, gradients = result if is_traced(self) else checks.backward_result(self, result)
+        dL_dh, gradients = result if is_traced(self) else checks.backward_result(self, result, own.get("_came"))
         return np.array(dL_dh if array.ndim == 2 else dL_dh[:, 0]), self._handed_out(gradients)
 
     call.plain = equation  # type: ignore[attr-defined]
@@ -112,9 +118,11 @@ def around_infer(equation: Equation) -> Equation:
         if isinstance(h, StandIn):
             return equation(self, h)
         array = checks.columns(self, "infer", h)
-        f = equation(self, array if array.ndim == 2 else array[:, None])
+        own = not is_traced(self)
+        columns = array if array.ndim == 2 else array[:, None]
+        f = equation(self, np.array(columns) if own else columns)
         f = f if array.ndim == 2 else f[:, 0]
-        return np.array(f) if np.may_share_memory(f, array) else f
+        return np.array(f) if own or np.may_share_memory(f, array) else f
 
     call.plain = equation  # type: ignore[attr-defined]
     return call

@@ -11,7 +11,6 @@ whatever its ℓ; one of weight 2 is there twice.
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -77,11 +76,7 @@ class Loss(ABC):
         """dL_df in the shape of f: the gradient of the last `forward`. Raises RuntimeError before it."""
         if not self._shape:
             raise checks.too_early(self)
-        dL_df = slope(self)
-        if dL_df.shape != (self._shape[0], math.prod(self._shape[1:])):
-            expected = f"∂ℓ/∂f with the shape of f, {self._shape}"
-            raise ValueError(checks.message(f"{self!r}.backward", expected, f"shape {dL_df.shape}"))
-        return dL_df.reshape(self._shape)
+        return slope(self).reshape(self._shape)
 
     def per_example(self, f: Array, y: Array) -> Array:
         """ℓ_n (N,), without weights; a pending `backward` is not disturbed."""
@@ -159,8 +154,10 @@ def share(loss: Loss, f: Array, w: Array | None = None) -> Any:
 
 def total(loss: Loss, f: Array, y: Array, share: Any) -> Array:
     """L = Σ_n s_n ℓ_n, an array (), of outputs f (K, N), checked targets y and shares s."""
-    vars(loss)["_share"] = share
+    vars(loss)["_share"], vars(loss)["_of"] = share, f.shape
     ell = loss.ell(f, y)
+    if np.shape(ell) != f.shape[1:]:
+        raise ValueError(checks.message(f"{loss!r}.ell", f"ℓ with shape {f.shape[1:]}", f"shape {np.shape(ell)}"))
     if np.ndim(share):
         ell = np.where(share > 0, ell, 0)  # absent, even where its ℓ is inf
     return (share * ell).sum()
@@ -169,6 +166,9 @@ def total(loss: Loss, f: Array, y: Array, share: Any) -> Array:
 def slope(loss: Loss) -> Array:
     """∂L/∂f (K, N) of the last `total`."""
     share, dell_df = vars(loss)["_share"], loss.dell_df()
+    if np.shape(dell_df) != vars(loss)["_of"]:
+        expected = f"∂ℓ/∂f with the shape of f, {vars(loss)['_of']}"
+        raise ValueError(checks.message(f"{loss!r}.backward", expected, f"shape {np.shape(dell_df)}"))
     if np.ndim(share):
         dell_df = np.where(share > 0, dell_df, 0)
     return share * dell_df

@@ -106,7 +106,7 @@ def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array
 
 
 def _gradients_of(layer: Layer, dL_df: Array) -> dict[str, Array]:
-    dL_dh, gradients = checks.backward_result(layer, boundary.backward(layer, dL_df))
+    dL_dh, gradients = checks.backward_result(layer, boundary.backward(layer, dL_df), None)
     return {"∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
 
 

@@ -168,9 +168,9 @@ class Descent:
         except FloatingPointError:
             raise
         except BaseException:
+            batch.restore()
             if batch.committing:
                 self.go_back()
-            batch.restore()
             raise
         finally:
             self.presses.held = batch.committing = False
