@@ -1,0 +1,223 @@
+"""Spellings of layers, rules and steps that a list of operations could take for others: each against the plain path."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import backprop as bp
+
+X, Y = np.random.default_rng(0).normal(size=(2, 12, 3))
+
+
+def layer(forward, **own):
+    """A traced layer of one's own; its backward, the identity, need not be right here."""
+    body = {"traced": True, "keeps_width": True, "forward": forward, "backward": lambda self, g: (g, {}), **own}
+    return type("Own", (bp.Layer,), body)()
+
+
+def assert_plain(layers=(), rule=lambda: bp.SGD(0.05), between=lambda rule, net: None):
+    """Two full batches by the trainer and by hand give the same φ; in between something is changed."""
+    net = bp.Sequential(*layers, bp.Linear(3, 3), seed=0, dtype="float64")
+    other, loss, mine, theirs = net.copy(), bp.LeastSquares(), rule(), rule()
+    trainer = bp.Trainer(net, bp.LeastSquares(), mine, batch_size="full", shards=1)
+    for turn in range(2):
+        if turn:
+            between(mine, net)
+            between(theirs, other)
+        list(trainer.epochs(X, Y, 1))
+        loss.forward(other.forward(X.T), Y.T)
+        theirs.step(other.phi, other.backward(loss.backward())[1].dL_dphi)
+    assert_allclose(net.phi, other.phi, rtol=1e-12, atol=1e-14)
+
+
+def one_of_two(self, h):
+    a, b = np.tanh(h), np.tanh(h)
+    a *= 2
+    return b
+
+
+def again_afterwards(self, h):
+    a, b = np.tanh(h), np.tanh(h)
+    a *= 2
+    return a + b * np.tanh(h)
+
+
+def cast_to_its_type(self, h):
+    a = h.astype(h.dtype)
+    a *= 3
+    return a + h
+
+
+def copied(self, h):
+    a = h.copy()
+    a *= 3
+    return a + h
+
+
+def unit_vectors(self, h):
+    e, total = np.zeros((3, 1)), 0
+    for i in range(3):
+        e[:] = 0
+        e[i] = 1
+        total = total + e * h
+    return total
+
+
+def one_entry(self, h):
+    return h * h[0, 0]
+
+
+def inverse(self, h):
+    return np.linalg.inv(np.eye(3) + h @ h.T) @ h
+
+
+@pytest.mark.parametrize(
+    "forward", [one_of_two, again_afterwards, cast_to_its_type, copied, unit_vectors, one_entry, inverse]
+)
+def test_arrays_with_equal_numbers_stay_apart(forward):
+    assert_plain([bp.Tanh(), layer(forward)])
+
+
+def test_branches_with_equal_numbers_stay_apart():
+    def doubled(self, h):
+        h = h.copy()
+        h *= 2
+        return h
+
+    assert_plain([bp.FanOut(bp.Tanh(), bp.Sequential(bp.Tanh(), layer(doubled)), join="sum")])
+
+
+@pytest.mark.parametrize("rule", [lambda: bp.SGD(0.05, momentum=0.9), lambda: bp.Adam(0.05)], ids=["momentum", "Adam"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rule, net: rule.state.update({name: 0 * v for name, v in rule.state.items()}),
+        lambda rule, net: rule.state.clear(),
+        lambda rule, net: setattr(rule, "state", {name: 0 * v for name, v in rule.state.items()}),
+    ],
+    ids=["entries", "cleared", "assigned"],
+)
+def test_state_that_is_replaced_counts(rule, change):
+    assert_plain(rule=rule, between=change)
+
+
+def test_an_attribute_that_was_not_there_counts():
+    scaled = layer(lambda self, h: h * getattr(self, "k", 1))
+    assert_plain([scaled], between=lambda rule, net: setattr(net[0], "k", -1))
+
+
+def counted(self, h):
+    self.n += 1
+    return h / self.n
+
+
+def counted_from_nothing(self, h):
+    self.n = getattr(self, "n", 0) + 1
+    return h / self.n
+
+
+def mean_elsewhere(self, h):
+    m = np.empty(3)
+    h.mean(axis=1, out=m)
+    return h - m[:, None]
+
+
+@pytest.mark.parametrize("forward", [counted, counted_from_nothing, mean_elsewhere])
+def test_what_would_be_lost_is_refused(forward):
+    with pytest.raises(TypeError, match=r"test_spellings\.py:\d+ in .* cannot be traced"):
+        assert_plain([layer(forward, n=0)])
+
+
+class Keeps(bp.Layer):
+    """Writes to what it gets and to what it returned."""
+
+    keeps_width = True
+
+    def forward(self, h):
+        h *= 2
+        self.f = np.tanh(h)
+        return self.f
+
+    def backward(self, dL_df):
+        self.f *= self.f
+        return 2 * dL_df * (1 - self.f), {}
+
+
+def test_predicting_leaves_the_data_alone():
+    Z = X.astype(np.float32)
+    net = bp.Sequential(Keeps())
+    f = net.predict(Z)
+    assert_array_equal(Z, X.astype(np.float32))
+    net.predict(Z + 1)
+    assert_array_equal(f, net.predict(Z))
+
+
+class Narrow(bp.Layer):
+    keeps_width = True
+
+    def forward(self, h):
+        return h * 1
+
+    def backward(self, dL_df):
+        return dL_df.sum(axis=0, keepdims=True), {}
+
+
+class MeanSlope(bp.LeastSquares):
+    def ell(self, f, y):
+        self.d = f - y
+        return (self.d**2).sum(axis=0)
+
+    def dell_df(self):
+        return (2 * self.d).mean()
+
+
+class OneNumber(MeanSlope):
+    def ell(self, f, y):
+        return super().ell(f, y).sum()
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "words"),
+    [
+        (
+            [Narrow()],
+            bp.LeastSquares(),
+            r"Narrow\(\)\.backward: expected dL_dh with the shape of h, \(3, 12\), got .*\(1, 12\)",
+        ),
+        ([], MeanSlope(), r"MeanSlope\(\)\.backward: expected ∂ℓ/∂f with the shape of f, \(3, 12\), got shape \(\)"),
+        ([], OneNumber(), r"OneNumber\(\)\.ell: expected ℓ with shape \(12,\), got shape \(\)"),
+    ],
+    ids=["layer", "slope", "loss"],
+)
+def test_shapes_that_would_be_broadcast_are_refused(layers, loss, words):
+    net = bp.Sequential(bp.Linear(3, 3), *layers, seed=0)
+    with pytest.raises(ValueError, match=words):
+        bp.Trainer(net, loss, bp.SGD(0.1)).step(X, Y)
+
+
+def test_an_error_in_a_constraint_leaves_the_statistics_of_the_epoch_before():
+    class Fails(bp.Constraint):
+        turns, at = 0, -1
+
+        def project(self, parameter):
+            self.turns += 1
+            if self.turns == self.at:
+                raise RuntimeError("once")
+
+    fails = Fails()
+    net = bp.Sequential(bp.Linear(3, 6), bp.BatchNorm(6), bp.Linear(6, 3), seed=0)
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=4, shards=2, constraints={"0.omega": fails})
+    trainer.fit(X, Y, epochs=1, verbose=0)
+    before, fails.turns, fails.at = {name: b.copy() for name, b in net.buffers.items()}, 0, 3
+    with pytest.raises(RuntimeError, match="once"):
+        trainer.fit(X, Y, epochs=1, verbose=0)
+    for name, buffer in net.buffers.items():
+        assert_array_equal(buffer, before[name])
+
+
+def test_weights_whose_sum_is_no_number_are_refused():
+    net = bp.Sequential(bp.Linear(3, 3), seed=0)
+    with pytest.raises(ValueError, match="a finite sum of sample_weight"):
+        bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).fit(X, Y, sample_weight=np.full(12, 1e308), verbose=0)
