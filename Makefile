@@ -9,9 +9,10 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto tests backprop
 
-# What is slower: many more random programs.
-test-all: .venv/dev
+# What is slower: many more random programs, and what needs PyTorch.
+test-all: .venv/dev .venv/test-torch
 	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
+	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_migrate.py tests/test_regularization.py
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
