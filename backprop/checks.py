@@ -114,6 +114,20 @@ def _parameters(constructor: Callable[..., Any]) -> Mapping[str, inspect.Paramet
     return inspect.signature(constructor).parameters
 
 
+def settings(part: object, **instead: object) -> None:
+    """Refuse what the constructor of a part of the library would: settings may have been assigned since."""
+    kind = type(part)
+    if not kind.__module__.startswith("backprop."):
+        return
+    values = {}
+    for name, parameter in _parameters(kind.__init__).items():
+        if hasattr(part, name):
+            values[name] = instead.get(name, getattr(part, name))
+        elif parameter.default is parameter.empty and name != "self":
+            values[name] = getattr(part, "in_features", None)  # of a normalization, which keeps the width
+    kind(**values)
+
+
 def integer_or(who: object, name: str, value: object, word: str) -> int | str:
     """A whole number ≥ 1, or the one word that stands for something else.
 

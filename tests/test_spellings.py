@@ -221,3 +221,35 @@ def test_weights_whose_sum_is_no_number_are_refused():
     net = bp.Sequential(bp.Linear(3, 3), seed=0)
     with pytest.raises(ValueError, match="a finite sum of sample_weight"):
         bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).fit(X, Y, sample_weight=np.full(12, 1e308), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: setattr(t.net[1], "momentum", 2), "BatchNorm: expected momentum"),
+        (lambda t: setattr(t.net[2], "rate", 1), "Dropout: expected rate"),
+        (lambda t: setattr(t.optimizer, "momentum", 1.5), "SGD: expected momentum"),
+        (lambda t: setattr(t.loss, "delta", -1), "Huber: expected delta > 0, got -1"),
+        (lambda t: setattr(t.loss, "reduction", "foo"), "expected reduction"),
+    ],
+    ids=["BatchNorm", "Dropout", "SGD", "Huber", "reduction"],
+)
+def test_settings_out_of_range_are_refused_before_the_next_step(change, words):
+    net = bp.Sequential(bp.Linear(3, 6), bp.BatchNorm(6), bp.Dropout(0.1), bp.Linear(6, 3), seed=0)
+    trainer = bp.Trainer(net, bp.Huber(1.0), bp.SGD(0.01, momentum=0.5), batch_size=4)
+    trainer.fit(X, Y, epochs=1, verbose=0)
+    phi = net.phi.copy()
+    change(trainer)
+    with pytest.raises(ValueError, match=words):
+        trainer.fit(X, Y, epochs=1, verbose=0)
+    assert_array_equal(net.phi, phi)
+
+
+def test_one_training_of_a_trainer_at_a_time():
+    net = bp.Sequential(bp.Linear(3, 3), seed=0)
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=4)
+    trainer.after_step.append(lambda: trainer.step(X, Y))
+    with pytest.raises(RuntimeError, match=r"Trainer\.step: expected one training of a trainer at a time"):
+        trainer.fit(X, Y, epochs=1, verbose=0)
+    trainer.after_step.clear()
+    trainer.fit(X, Y, epochs=1, verbose=0)

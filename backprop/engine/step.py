@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from backprop import checks
 from backprop.checks import Array
 from backprop.engine.blas import axpy
 from backprop.engine.live import Generators, Live, NotFinite
@@ -31,7 +32,7 @@ from backprop.engine.play import Bound, Numbers, part_at
 from backprop.engine.threads import Pool
 from backprop.engine.trace import CannotTrace, Number, Op, refusal
 from backprop.engine.twins import Rule, Step, described, same_setting, trace_rule, trace_step
-from backprop.layers import Layer
+from backprop.layers import Layer, Linear
 from backprop.layers.boundary import is_traced
 from backprop.layers.nesting import draws, reseeded, views
 from backprop.losses import Loss
@@ -146,6 +147,7 @@ def _structure(net: Layer) -> Any:
 def _make(
     net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool, live: Live | None = None
 ) -> Plans:
+    _require_settings(net, loss, rule)
     step = trace_step(net, loss, shape.D, shape.n, shape.y, shape.weighted, shape.dtype, live=live)
     _require_constant(net, loss, shape, step, live)
     effects = [op for op in step.trace.ops if op.kind == "call"]
@@ -160,6 +162,16 @@ def _make(
     update = (None, False) if landing or rule is None else _rule_plans(rule, net.size, shape.dtype)
     settings = step.trace.settings | (_rule_settings(rule, shape.dtype) if rule is not None and is_traced(rule) else {})
     return Plans(passes, target, *update, moves=moves, settings=settings)
+
+
+def _require_settings(net: Layer, loss: Loss, rule: Optimizer | None) -> None:
+    """Refuse settings out of range, by the words of the constructors."""
+    for layer in _inside(net):
+        if not layer.children and not isinstance(layer, Linear):  # which has none that could change
+            checks.settings(layer)
+    checks.settings(loss)
+    if rule is not None:
+        checks.settings(rule, learning_rate=1.0)  # a schedule checks itself, and serves one optimizer
 
 
 def _rule_plans(rule: Optimizer | None, size: int, dtype: Any) -> tuple[Plan | None, bool]:

@@ -42,6 +42,7 @@ class Descent:
         self.t = 0  # … the optimizer's t
         self.presses = Presses()
         self._pool: Pool | None = None
+        self._busy = threading.Lock()
         self._cores: ExitStack | None = None  # while a whole `fit` holds them
         self._held: tuple[int, int] = (0, 0)
 
@@ -94,6 +95,17 @@ class Descent:
         if interrupted:
             raise KeyboardInterrupt
         return at.total / self._share(weights, examples.n)
+
+    @contextmanager
+    def alone(self, who: str) -> Iterator[None]:
+        """One training at a time: a second one, of another thread or of a callback, is refused."""
+        if not self._busy.acquire(blocking=False):
+            advice = "Make a trainer for each thread; in callbacks do not train."
+            raise RuntimeError(checks.message(who, "one training of a trainer at a time", "another one", advice))
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def notify(self) -> None:
         """Call what waits for the end of a step, when the position is already that after it."""

@@ -185,15 +185,16 @@ class Trainer:
         The same step as one of `epochs`, which for many of them is faster: it checks the data once.
         """
         examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
-        descent, settings = self._ready(), dataclasses.replace(self.settings, batch_size="full")
-        rows = np.arange(examples.n)
-        descent.remember()
-        batch = descent.batch(examples, examples.n, settings)
-        with descent.at_work(batch, settings), interrupts() as interrupted:
-            project = projections("Trainer", self.constraints, self.net.parameters) if self.constraints else []
-            L = descent.step(batch, examples, rows, self.seed, project)
-            descent.require_finite(examples, rows)
-            descent.notify()
+        with self._descent.alone("Trainer.step"):
+            descent, settings = self._ready(), dataclasses.replace(self.settings, batch_size="full")
+            rows = np.arange(examples.n)
+            descent.remember()
+            batch = descent.batch(examples, examples.n, settings)
+            with descent.at_work(batch, settings), interrupts() as interrupted:
+                project = projections("Trainer", self.constraints, self.net.parameters) if self.constraints else []
+                L = descent.step(batch, examples, rows, self.seed, project)
+                descent.require_finite(examples, rows)
+                descent.notify()
         if interrupted:
             raise KeyboardInterrupt
         return L
@@ -201,6 +202,7 @@ class Trainer:
     def _ready(self) -> Descent:
         """The descent, for the network, loss and optimizer as they are now."""
         self.optimizer.assign(self.net)
+        checks.choice(self.loss, "reduction", self.loss.reduction, ["mean", "sum"])
         self._descent.serve(self.net, self.loss, self.optimizer)
         self._advisor.serve(self.loss, self.optimizer)
         return self._descent
@@ -298,19 +300,21 @@ class Trainer:
     def _epochs(
         self, examples: Examples, validation: Examples | None, n: int, metrics: Sequence[str | Metric]
     ) -> Iterator[Epoch]:
-        self._begin(examples)
+        with self._descent.alone("Trainer.epochs"):
+            self._begin(examples)
         if self.position == (0, 0):
             self._advisor.before(examples)
         for _ in range(n):
-            descent = self._ready()
-            at = descent.position
-            if not at.batch:
-                at.learning_rate = self.optimizer.learning_rate
-            at.clock = time.perf_counter()
-            try:
-                loss = descent.epoch(examples, self.settings, self.constraints, self._progress)
-            finally:
-                descent.position = at = descent.position.rest()
+            with self._descent.alone("Trainer.epochs"):
+                descent = self._ready()
+                at = descent.position
+                if not at.batch:
+                    at.learning_rate = self.optimizer.learning_rate
+                at.clock = time.perf_counter()
+                try:
+                    loss = descent.epoch(examples, self.settings, self.constraints, self._progress)
+                finally:
+                    descent.position = at = descent.position.rest()
             record = Epoch(
                 epoch=at.epoch + 1,
                 loss=loss,
