@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections import OrderedDict, deque
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -124,10 +128,66 @@ def mean_elsewhere(self, h):
     return h - m[:, None]
 
 
+class Holder:
+    """What a layer may keep a number in."""
+
+    def __init__(self):
+        self.k = 1.0
+
+
+KEPT = {
+    "number": (0, None),
+    "list": ([0], lambda kept: kept.append(kept.pop() + 1)),
+    "list in a tuple": (([0],), lambda kept: kept[0].append(kept[0].pop() + 1)),
+    "dict": ({}, lambda kept: kept.update(n=kept.get("n", 0) + 1)),
+    "OrderedDict": (OrderedDict(), lambda kept: kept.update(n=kept.get("n", 0) + 1)),
+    "deque": (deque([1]), lambda kept: kept.append(1)),
+    "array in a tuple": ((np.zeros(1),), lambda kept: np.add(kept[0], 1, out=kept[0])),
+    "object": (Holder(), lambda kept: setattr(kept, "k", kept.k + 1)),
+}
+
+
 @pytest.mark.parametrize("forward", [counted, counted_from_nothing, mean_elsewhere])
 def test_what_would_be_lost_is_refused(forward):
     with pytest.raises(TypeError, match=r"test_spellings\.py:\d+ in .* cannot be traced"):
         assert_plain([layer(forward, n=0)])
+
+
+@pytest.mark.parametrize("where", ["class", "object"])
+@pytest.mark.parametrize("kept", [name for name in KEPT if name != "number"])
+def test_state_in_a_container_is_refused_and_not_touched(kept, where):
+    value, change = copy.deepcopy(KEPT[kept])
+
+    def forward(self, h):
+        change(self.kept)
+        return h
+
+    own = layer(forward, **({"kept": value} if where == "class" else {}))
+    if where == "object":
+        own.kept = value
+    before = pickle.dumps(value)
+    with pytest.raises(TypeError, match=r"Own\.kept, which a pass reads and then changes, cannot be traced"):
+        assert_plain([own])
+    assert pickle.dumps(value) == before
+
+
+@pytest.mark.parametrize(
+    "kept", ["list", "list in a tuple", "dict", "OrderedDict", "deque", "array in a tuple", "object"]
+)
+def test_what_is_changed_in_a_container_counts(kept):
+    scale = {
+        "list": lambda kept: 1 + sum(kept),
+        "list in a tuple": lambda kept: 1 + sum(kept[0]),
+        "dict": lambda kept: 1 + len(kept),
+        "OrderedDict": lambda kept: 1 + len(kept),
+        "deque": len,
+        "array in a tuple": lambda kept: 1 + kept[0],
+        "object": lambda kept: kept.k,
+    }[kept]
+    value, change = KEPT[kept]
+    own = layer(lambda self, h: h * scale(self.kept))
+    own.kept = copy.deepcopy(value)
+    assert_plain([own], between=lambda rule, net: change(net[0].kept))
 
 
 class Keeps(bp.Layer):

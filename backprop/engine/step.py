@@ -31,7 +31,7 @@ from backprop.engine.plan import ALIGNMENT, Form, Land, Plan, is_number, linear,
 from backprop.engine.play import Bound, Numbers, part_at
 from backprop.engine.threads import Pool
 from backprop.engine.trace import CannotTrace, Number, Op, refusal
-from backprop.engine.twins import Rule, Step, described, same_setting, trace_rule, trace_step
+from backprop.engine.twins import Rule, Step, same_setting, trace_rule, trace_step
 from backprop.layers import Layer, Linear
 from backprop.layers.boundary import is_traced
 from backprop.layers.nesting import draws, reseeded, views
@@ -120,7 +120,7 @@ def fits(settings: Mapping[tuple[str, str], Any], net: Layer, loss: Loss | None,
     """Whether the settings that a plan was made for are what they were."""
     for (path, name), value in settings.items():
         part = rule if path == "rule." else part_at(net, loss, path)
-        if not same_setting(described(getattr(part, name, None)), value):
+        if not same_setting(getattr(part, name, None), value):
             return False
     return True
 
@@ -379,7 +379,7 @@ class Batch:
         if self._layers != list(map(id, _inside(self.net))) or self._phi is not self.net.phi:
             return False
         noted = self._noted or self._note()
-        if not all(same_setting(described(getattr(part, name, None)), value) for part, name, value in noted):
+        if not all(same_setting(getattr(part, name, None), value) for part, name, value in noted):
             return False
         return all(self._kept_array(name) is bound.sources[name] for name, bound in self._keeps)
 

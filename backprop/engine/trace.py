@@ -396,6 +396,7 @@ class Trace:
         self.same: dict[Key, Op] = {}  # pure expressions that there are
         self.current: dict[Op, Op] = {}  # an array that was written in place -> its value from then on
         self.aliases: dict[Op, Op] = {}  # another array with the same numbers -> where they come from
+        self.read: list[tuple[str, Any, Any]] = []  # name of what may change in place, the copy that is read, as it was
         self.numbers: dict[tuple[str, Any], Op] = {}
         self.expressions: dict[Key, int] = {}  # a number for each, which stays when the operation is made again
 

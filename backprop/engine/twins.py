@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from inspect import getattr_static
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from backprop.checks import Array
+from backprop.checks import Array, StandIn
 from backprop.engine.live import NotFinite, total_on_copies
-from backprop.engine.trace import ALPHA, STEP, Draws, Op, Trace, Value, base, refusal
+from backprop.engine.trace import ALPHA, STEP, CannotTrace, Draws, Op, Trace, Value, base, refusal
 from backprop.layers import Gradients, Layer
 from backprop.layers.base import Arrays
 from backprop.layers.boundary import backward, forward, is_traced
@@ -25,6 +26,7 @@ from backprop.losses import Loss
 from backprop.losses.base import slope, total
 from backprop.optimizers import Optimizer
 
+UNCHANGING = (int, float, complex, str, bool, type(None), np.generic, np.dtype, type, Arrays)
 PLAIN = (int, float, complex, str, bool, type(None), tuple, list, dict, set, np.generic, np.dtype, type)
 HIDDEN = (
     "parameters",
@@ -81,13 +83,10 @@ def _stand_in(value: Any, name: str, trace: Trace, path: str, place: tuple[int, 
         return trace.input(f"{path}:{name}", value.shape, value.dtype)
     if isinstance(value, Layer | Loss):
         return twin(value, trace, f"{path}{name}.", (*place, 0))
-    if type(value) in (list, dict, set):
-        inside = value.values() if isinstance(value, dict) else value
-        if any(isinstance(each, Layer | Loss) for each in inside):
-            raise refusal(
-                f"{name}, a {type(value).__name__} of layers", "Make it a Composite, whose `layers` are a dict."
-            )
-        return copy.copy(value)
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | set | tuple) else ()
+    if any(isinstance(each, Layer | Loss) for each in inside):
+        advice = "Make it a Composite, whose `layers` are a dict."
+        raise refusal(f"{name}, a {type(value).__name__} of layers", advice)
     return value
 
 
@@ -115,20 +114,22 @@ def _watched(kind: type) -> type:
         if name in own["_made"]:
             return value
         before = vars(own["_part"]).get(name, own)
-        if before is own and isinstance(value, PLAIN):  # of the class, or a property
-            own["_trace"].settings.setdefault((own["_path"], name), described(value))
-            own["_read"].add(name)
-        elif before is not own:
-            own["_read"].add(name)
-            if not isinstance(before, Layer | Loss | np.random.Generator):
-                own["_trace"].settings.setdefault((own["_path"], name), described(before))
+        if name in own["_read"] or (before is own and not _is_setting(kind, name, value)):
+            return value
+        own["_read"].add(name)
+        if isinstance(before, Layer | Loss | np.random.Generator):
+            return value
+        seen = value if before is own else before  # of the class, a property, or its own
+        known = own["_trace"].settings.setdefault((own["_path"], name), described(seen))
+        if value is seen and known is not seen:  # what may change in place: a copy is read, and looked at in the end
+            value = own[name] = copy.deepcopy(value)
+            own["_trace"].read.append((f"{kind.__name__}.{name}", value, known))
         return value
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
         own = object.__getattribute__(self, "__dict__")
         if name in own["_read"] and name not in own["_made"]:
-            advice = "Keep it in `buffers`, or leave `traced` out."
-            raise refusal(f"{kind.__name__}.{name}, which a pass reads and then changes,", advice)
+            raise _state(f"{kind.__name__}.{name}")
         own["_made"].add(name)
         kind.__setattr__(self, name, value)  # type: ignore[call-arg]
 
@@ -142,6 +143,31 @@ def _watched(kind: type) -> type:
     return made
 
 
+def _is_setting(kind: type, name: str, value: Any) -> bool:
+    """Whether a class attribute or property is a setting: no method, and nothing computed of stand-ins."""
+    if isinstance(value, PLAIN):
+        return True
+    return not callable(value) and not isinstance(value, StandIn) and getattr_static(kind, name) is value
+
+
+def _state(name: str) -> CannotTrace:
+    return refusal(f"{name}, which a pass reads and then changes,", "Keep it in `buffers`, or leave `traced` out.")
+
+
+def require_unchanged(trace: Trace) -> None:
+    """Refuse lists, objects and the like that a pass has read and changed in place; arrays of this pass in a dict are a cache."""
+    for name, value, known in trace.read:
+        if isinstance(value, dict):
+            cached = {key for key, x in value.items() if _of_this_pass(x)}
+            value, known = ({k: x for k, x in each.items() if k not in cached} for each in (value, known))
+        if not same_setting(value, known):
+            raise _state(name)
+
+
+def _of_this_pass(x: Any) -> bool:
+    return isinstance(x, StandIn) or (isinstance(x, list | tuple) and any(map(_of_this_pass, x)))
+
+
 def _note_missing(own: dict[str, Any], name: str) -> None:
     """That a part has no such attribute is a setting, too: it may get one."""
     if name[:2] != "__" and name not in HIDDEN and "_part" in own and not hasattr(own["_part"], name):
@@ -149,21 +175,44 @@ def _note_missing(own: dict[str, Any], name: str) -> None:
         own["_read"].add(name)
 
 
+class Shaped(NamedTuple):
+    """What is kept of an array that is an input of the list."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
 def described(value: Any) -> Any:
     """A setting, to be compared later: of an array only shape and type, for its numbers are an input of the list."""
     if isinstance(value, np.ndarray):
-        return "array", value.shape, value.dtype
-    held = isinstance(value, list | dict | set | tuple) and type(value).__module__ in ("builtins", "collections")
-    return copy.deepcopy(value) if held else value
-
-
-def same_setting(value: Any, other: Any) -> bool:
-    """Whether a setting is what it was."""
-    if value is other:
-        return True
+        return Shaped(value.shape, value.dtype)
+    if isinstance(value, UNCHANGING):
+        return value
     try:
-        return type(value) is type(other) and bool(value == other)
+        return copy.deepcopy(value)  # the very same, where nothing in it can change
     except Exception:
+        return value
+
+
+def same_setting(value: Any, known: Any) -> bool:
+    """Whether a setting is what was described: containers by their entries, objects by what a copy of them takes."""
+    if value is known:
+        return True
+    if isinstance(known, Shaped):
+        return isinstance(value, np.ndarray) and known == (value.shape, value.dtype)
+    if type(value) is not type(known):
+        return False
+    if isinstance(value, np.ndarray):
+        return value.dtype == known.dtype and np.array_equal(value, known, equal_nan=value.dtype.kind in "fc")
+    if isinstance(value, dict):
+        return list(value) == list(known) and all(map(same_setting, value.values(), known.values()))
+    if isinstance(value, list | tuple):
+        return len(value) == len(known) and all(map(same_setting, value, known))
+    try:
+        if getattr_static(type(value), "__eq__") is vars(object)["__eq__"]:  # objects without one of their own
+            return same_setting(value.__reduce_ex__(4), known.__reduce_ex__(4))
+        return bool(value == known)
+    except Exception:  # what can neither be compared nor copied is itself alone
         return False
 
 
@@ -299,6 +348,7 @@ def trace_step(
     dL_dh, gradients = backward(own, dL_df)
     if trace.refused:
         raise trace.refused
+    require_unchanged(trace)
     now = trace.now
     landing = {name: now(trace.known(g)) for name, g in gradients.items()}
     return Step(trace, turn, now(f), now(L), landing, now(trace.known(dL_dh)), frozenset(kept))
@@ -352,6 +402,7 @@ def trace_rule(rule: Optimizer, size: int, dtype: Any) -> Rule:
     own.move(ALPHA, *vectors.values())
     if trace.refused:
         raise trace.refused
+    require_unchanged(trace)
     for name in ("weight_decay", "l1"):
         trace.settings["rule.", name] = described(getattr(rule, name))
     return Rule(trace, {name: trace.now(value) for name, value in vectors.items() if name != "g"})
