@@ -410,6 +410,8 @@ def backward_result(layer: Any, result: Any, shape: tuple[int, ...] | None) -> t
     parameters, gradients = layer.parameters, result[1]
     if gradients.keys() != parameters.keys():
         expected, advice = f"gradients named {list(parameters)}", "Return one gradient per parameter."
+        if not parameters:
+            advice = 'Parameters are the arrays in self.parameters: self.parameters["omega"] = … makes one.'
         raise ValueError(message(f"{layer.label}.backward", expected, f"{list(gradients)}", advice))
     for name, parameter in parameters.items():
         got = np.shape(gradients[name])

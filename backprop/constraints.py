@@ -68,7 +68,7 @@ class MaxNorm(Constraint):
             raise ValueError(checks.message("MaxNorm", expected, got, 'The pattern "*.omega" leaves β out.'))
         vectors = parameter.swapaxes(self.axis, -1)
         squares = np.vecdot(vectors, vectors)
-        if np.maximum.reduce(squares, axis=None) > self.limit**2:  # mostly not: then nothing is written
+        if np.maximum.reduce(squares, axis=None) > self.limit * self.limit:  # mostly not: then nothing is written
             factors = np.minimum(1, self.limit / np.sqrt(np.maximum(squares, np.finfo(squares.dtype).tiny)))
             np.multiply(vectors, factors[..., None], out=vectors)
 

@@ -382,7 +382,7 @@ class TestProcesses:
     def test_control_c_in_a_terminal(self, tmp_path):
         path = tmp_path / "run.safetensors"
         process = started(path, 10**6)
-        while not path.exists():
+        while not path.exists() and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()

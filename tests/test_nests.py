@@ -10,8 +10,8 @@ from helpers import Scale
 from numpy.testing import assert_allclose, assert_array_equal
 
 import backprop as bp
+from backprop.engine.planning import Shape, plans_for
 from backprop.engine.play import Bound, part_at
-from backprop.engine.step import Shape, plans_for
 from backprop.layers import boundary
 from backprop.layers.nesting import reseed, views
 from backprop.losses.base import share, slope, total

@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tables import OPTIMIZERS
 
 import backprop as bp
-from backprop.engine.step import LEAST_PIECES, PIECE
+from backprop.engine.planning import PIECE
+from backprop.engine.step import LEAST_PIECES
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 STEPS = 50

@@ -15,7 +15,7 @@ from test_engine import data, network, plain
 from test_optimizers import RULES, slope
 
 import backprop as bp
-from backprop.engine.step import PIECE
+from backprop.engine.planning import PIECE
 from backprop.patterns import by_pattern
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)

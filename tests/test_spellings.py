@@ -313,3 +313,71 @@ def test_one_training_of_a_trainer_at_a_time():
         trainer.fit(X, Y, epochs=1, verbose=0)
     trainer.after_step.clear()
     trainer.fit(X, Y, epochs=1, verbose=0)
+
+
+def test_a_limit_beyond_all_numbers_limits_nothing():
+    net = bp.Sequential(bp.Linear(3, 3), seed=0)
+    twin = net.copy()
+    for each, constraints in ((net, {"*.omega": bp.MaxNorm(1e300)}), (twin, {})):
+        bp.Trainer(each, bp.LeastSquares(), bp.SGD(0.1), constraints=constraints).fit(X, Y, epochs=1, verbose=0)
+    assert_array_equal(net.phi, twin.phi)
+
+
+def test_what_is_no_list_of_metrics_is_refused():
+    trainer = bp.Trainer(bp.Sequential(bp.Linear(3, 3), seed=0), bp.LeastSquares(), bp.SGD(0.1))
+    with pytest.raises(TypeError, match="expected metrics as a list, got 3"):
+        trainer.fit(X, Y, metrics=3, verbose=0)
+
+
+def test_half_a_step_is_refused():
+    trainer = bp.Trainer(bp.Sequential(bp.Linear(3, 3), seed=0), bp.LeastSquares(), bp.SGD(0.1))
+    trainer.optimizer.t = 2.5
+    with pytest.raises(TypeError, match=r"SGD: expected a whole number t ≥ 0, got 2.5"):
+        trainer.fit(X, Y, verbose=0)
+
+
+class Wide(bp.Layer):
+    def __init__(self, features):
+        self.parameters["omega"] = np.ones((features, 1))
+
+    def forward(self, h):
+        self.h = h
+        return self.omega * h
+
+    def backward(self, dL_df):
+        return self.omega * dL_df, {"omega": (dL_df * self.h).sum(axis=1, keepdims=True)}
+
+
+def test_an_error_inside_a_layer_of_ones_own_names_it():
+    net = bp.Sequential(bp.Linear(3, 4), Wide(5), seed=0)
+    for call in (lambda: net.forward(X.T), lambda: net.predict(X)):
+        with pytest.raises(ValueError, match="broadcast") as caught:
+            call()
+        assert caught.value.__notes__ == [f"In Wide.forward of {net[1].label}, for an array of shape (4, 12)."]
+
+
+def test_a_plan_tells_where_a_layer_of_ones_own_stands():
+    net = bp.Sequential(bp.Linear(3, 4), Wide(4), bp.Linear(4, 3), seed=0)
+    calls = [
+        step
+        for step in bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).plan(4).steps
+        if getattr(step, "kind", "") == "call"
+    ]
+    assert [step.name for step in calls] == ["1.forward", "1.backward", "1.gradient.omega"]
+    assert all("tests/test_spellings.py:" in step.line for step in calls)
+
+
+def test_code_that_was_typed_in_is_where_it_stands():
+    names = {"bp": bp}
+    exec(
+        "class Typed(bp.Layer):\n"
+        "    traced = keeps_width = True\n"
+        "    def forward(self, h):\n"
+        "        return h if h.sum() > 0 else -h\n"
+        "    def backward(self, dL_df):\n"
+        "        return dL_df, {}\n",
+        names,
+    )
+    net = bp.Sequential(bp.Linear(3, 3), names["Typed"](), seed=0)
+    with pytest.raises(TypeError, match=r"^<string>:4 in forward: a decision by numbers"):
+        bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).step(X, Y)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 import backprop as bp
 from backprop.cli import options
@@ -36,7 +37,8 @@ def export(model: Path, layers: tuple[str, ...], to: str, out: Path | None, as_j
       backprop export rent.safetensors --to numpy --out rent.py
       backprop export rent.safetensors --to c --out rent.h --json
 
-    Only the network is exported: what it takes are scaled numbers, as `Table.transform` makes them of the columns.
+    Only the network is exported: what it takes are scaled numbers, as `Table.transform` makes them of the columns, and what it
+    gives is the scaled target of a regression, which `Table.values` turns into its units.
     """
     out = out or model.with_suffix(".torch.safetensors" if to == "torch" else SUFFIXES[to])
     if out.suffix != SUFFIXES[to]:
@@ -49,6 +51,9 @@ def export(model: Path, layers: tuple[str, ...], to: str, out: Path | None, as_j
         tell(f"In PyTorch: module.load_state_dict(safetensors.torch.load_file({str(out)!r})).")
     if table is not None:
         tell(f"Its inputs, scaled as in training: {', '.join(table.feature_names)}.")
+        if table.scale_target and table.classes is None:
+            mean, above = table.values(np.array([[0.0], [1.0]]))
+            tell(f"Its output is scaled, too: {table.target} = {mean:.9g} + {above - mean:.9g} · output.")
     answer({"out": str(out), "to": to, **report}, as_json, _text(report))
 
 

@@ -76,7 +76,10 @@ class Op:
         if self.kind == "ufunc":
             ufunc, method = self.function
             return ufunc.__name__ + ("" if method == "__call__" else f".{method}")
-        if self.kind in ("view", "call"):
+        if self.kind == "call":  # "1.forward", "1.gradient.omega"
+            kind, *where = self.function
+            return "".join(where[:1]) + ".".join([kind, *where[1:]])
+        if self.kind == "view":
             return ".".join(str(part) for part in self.function)
         return str(getattr(self.function, "__name__", self.function))
 
@@ -86,7 +89,15 @@ class Op:
 
 CLIP: Any = np._core.umath.clip  # type: ignore[attr-defined]  # the ufunc behind np.clip
 
-OURS = ("/backprop/engine/", "/backprop/layers/boundary", "/backprop/checks", "/numpy/", "/scipy/", "<")
+OURS = (
+    "/backprop/engine/",
+    "/backprop/layers/boundary",
+    "/backprop/checks",
+    "/numpy/",
+    "/scipy/",
+    "<frozen",
+    "<__array",
+)
 
 
 def line() -> str:
@@ -94,7 +105,7 @@ def line() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename.replace("\\", "/")
-        if not any(part in name for part in OURS[:-1]) and not name.startswith("<"):
+        if not any(part in name for part in OURS):
             return f"{'/'.join(name.rsplit('/', 2)[-2:])}:{frame.f_lineno} in {frame.f_code.co_name}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""

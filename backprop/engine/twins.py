@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from inspect import getattr_static
+from inspect import getattr_static, unwrap
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -216,6 +216,14 @@ def same_setting(value: Any, known: Any) -> bool:
         return False
 
 
+def _written_at(method: Any) -> str:
+    """Where a pass of one's own stands, in the form of the lines of a trace."""
+    code = getattr(unwrap(method), "__code__", None)
+    if code is None:
+        return ""
+    return f"{'/'.join(code.co_filename.rsplit('/', 2)[-2:])}:{code.co_firstlineno} in {code.co_name}"
+
+
 @dataclass(eq=False)
 class OpaqueLayer:
     """A layer of one's own: one call of its forward and one of its backward."""
@@ -240,6 +248,7 @@ class OpaqueLayer:
         else:
             f = live.result(("forward", self.path), lambda: np.array(forward(self.layer, np.array(live(op)))))
         self.f = self.trace.add("call", ("forward", self.path), (h,), f.shape, f.dtype, {})
+        self.f.op.line = _written_at(type(self.layer).forward)
         if live is not None:
             live.values[self.f.op] = np.array(f)
         return self.f
@@ -254,10 +263,12 @@ class OpaqueLayer:
             call = lambda: copy.deepcopy(backward(self.layer, np.array(live(op))))  # noqa: E731
             dL_dh, gradients = live.result(("backward", self.path), call)
         made = add("call", ("backward", self.path), (dL_df, self.f), np.shape(dL_dh), np.asarray(dL_dh).dtype, {})
+        made.op.line = line = _written_at(type(self.layer).backward)
         found = {}
         for name, array in gradients.items():
             shape = (dL_df.shape[1], *np.shape(array)) if self.trace.apart else np.shape(array)
             found[name] = add("call", ("gradient", self.path, name), (made,), shape, np.asarray(array).dtype, {})
+            found[name].op.line = line
             if live is not None:
                 live.values[found[name].op] = np.asarray(array)
         if live is not None:

@@ -13,11 +13,11 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.engine.threads import playing
-from backprop.gradients.per_example import Apart, factors, inside, is_library
+from backprop.gradients.per_example import Apart, factors, is_library
 from backprop.gradients.problem import Problem, independent
 from backprop.layers import Layer, boundary
 from backprop.layers.nesting import frozen as frozen_layer
-from backprop.layers.nesting import views
+from backprop.layers.nesting import inside, views
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 

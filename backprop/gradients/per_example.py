@@ -22,14 +22,14 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.engine.plan import ALIGNMENT, Plan, make, needed, summed
+from backprop.engine.planning import remembered
 from backprop.engine.play import Bound, part_at
-from backprop.engine.step import remembered
 from backprop.engine.threads import playing
 from backprop.engine.trace import Op, base
 from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
 from backprop.layers import Gradients, Layer, boundary
-from backprop.layers.nesting import draws, leaves, reseed, views
+from backprop.layers.nesting import draws, inside, leaves, reseed, views
 from backprop.losses import Loss
 from backprop.sequential import Sequential, rows_per_block
 
@@ -224,13 +224,6 @@ def apart(problem: Problem) -> Apart:
 def is_ours(part: object) -> bool:
     """Whether the class is the library's; so is no loss at all."""
     return part is None or type(part).__module__.startswith("backprop.")
-
-
-def inside(layer: Layer) -> Iterator[Layer]:
-    """The layer and all layers inside it."""
-    yield layer
-    for child in layer.children.values():
-        yield from inside(child)
 
 
 def is_library(part: object) -> bool:

@@ -23,18 +23,18 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.engine.plan import Land, Plan, make, needed
+from backprop.engine.planning import remembered
 from backprop.engine.play import Bound, part_at
-from backprop.engine.step import remembered
 from backprop.engine.tangent import Tangents, zeros
 from backprop.engine.threads import playing
 from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
 from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, sizes, takes_complex
-from backprop.gradients.per_example import inside, is_ours, kept_arrays, taken_for_ours
+from backprop.gradients.per_example import is_ours, kept_arrays, taken_for_ours
 from backprop.gradients.problem import Problem
 from backprop.layers import Layer, boundary
 from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import reseed, views
+from backprop.layers.nesting import inside, reseed, views
 from backprop.losses import Loss
 from backprop.losses.base import slope, total
 from backprop.sequential import Sequential

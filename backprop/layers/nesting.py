@@ -88,6 +88,13 @@ def leaves(layer: Layer) -> Iterator[Layer]:
         yield from leaves(child)
 
 
+def inside(layer: Layer) -> Iterator[Layer]:
+    """A layer and all those inside it, at any depth."""
+    yield layer
+    for child in layer.children.values():
+        yield from inside(child)
+
+
 def views(layer: Layer, flat: Array) -> dict[str, Array]:
     """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
     found, start = {}, 0

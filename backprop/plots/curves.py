@@ -109,7 +109,8 @@ def _columns(who: str, history: History, metric: str) -> dict[str, tuple[Array, 
     """Epochs and values of the training and of the validation data, those of the two there are."""
     epochs, found = np.array(history["epoch"]), {}
     rows = [record.flat() for record in history]
-    for name, column in {"training": metric, "validation": f"validation_{metric}"}.items():
+    both = {"training": metric, "validation": f"validation_{metric}"}
+    for name, column in ({"validation": metric} if metric.startswith("validation_") else both).items():
         values = np.array([row.get(column, np.nan) for row in rows], dtype=float)
         if any(column in row for row in rows):
             found[name] = epochs, np.where(np.isfinite(values), values, np.nan)

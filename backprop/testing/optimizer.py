@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backprop import checks
-from backprop.engine.step import PIECE
+from backprop.engine.planning import PIECE
 from backprop.engine.trace import CannotTrace
 from backprop.layers import Linear
 from backprop.losses import LeastSquares

@@ -15,7 +15,8 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, Projection, projections
-from backprop.engine.step import Batch, Engine, Shape
+from backprop.engine.planning import Shape
+from backprop.engine.step import Batch, Engine
 from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
 from backprop.functions import all_finite
 from backprop.layers import boundary

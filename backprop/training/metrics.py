@@ -13,7 +13,7 @@ import copy
 import difflib
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -37,7 +37,7 @@ def check_metrics(
 
     Raises TypeError, ValueError, or ImportError for one of scikit-learn's names without scikit-learn.
     """
-    if isinstance(metrics, str):
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
         raise TypeError(checks.message(who, "metrics as a list", repr(metrics), f"Pass [{metrics!r}]."))
     for metric in metrics:
         if callable(metric) or metric in loss.measures:

@@ -23,7 +23,8 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.step import Engine, Shape
+from backprop.engine.planning import Shape
+from backprop.engine.step import Engine
 from backprop.engine.threads import Pool
 from backprop.functions import all_finite, norm
 from backprop.gradients.curvature import Curvature

@@ -203,6 +203,7 @@ class Trainer:
         """The descent, for the network, loss and optimizer as they are now."""
         self.optimizer.assign(self.net)
         checks.choice(self.loss, "reduction", self.loss.reduction, ["mean", "sum"])
+        checks.integer(type(self.optimizer).__name__, "t", self.optimizer.t, least=0)
         self._descent.serve(self.net, self.loss, self.optimizer)
         self._advisor.serve(self.loss, self.optimizer)
         return self._descent
