@@ -353,7 +353,7 @@ def test_an_error_inside_a_layer_of_ones_own_names_it():
     for call in (lambda: net.forward(X.T), lambda: net.predict(X)):
         with pytest.raises(ValueError, match="broadcast") as caught:
             call()
-        assert caught.value.__notes__ == [f"In Wide.forward of {net[1].label}, for an array of shape (4, 12)."]
+        assert caught.value.__notes__ == [f"In {net[1].label}.forward, for an array of shape (4, 12)."]
 
 
 def test_a_plan_tells_where_a_layer_of_ones_own_stands():
@@ -381,3 +381,158 @@ def test_code_that_was_typed_in_is_where_it_stands():
     net = bp.Sequential(bp.Linear(3, 3), names["Typed"](), seed=0)
     with pytest.raises(TypeError, match=r"^<string>:4 in forward: a decision by numbers"):
         bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).step(X, Y)
+
+
+def rule(update, slots=()):
+    return type("Rule", (bp.Optimizer,), {"traced": True, "slots": slots, "update": update})(0.1)
+
+
+def by_a_mask(self, alpha, phi, g):
+    phi -= alpha * (g > 0)
+
+
+def by_a_mask_on_the_left(self, alpha, phi, g):
+    phi -= (g > 0) * alpha * 0.5
+
+
+def by_whole_numbers(self, alpha, phi, g):
+    phi -= alpha * (self.t + 1) * np.sign(g).astype(int)
+
+
+def by_either(self, alpha, phi, g):
+    phi -= np.where(g > 0, alpha, -alpha)
+
+
+def by_difference(self, alpha, phi, g, v):
+    before = v * 0.9
+    v *= 0.9
+    v -= alpha * g
+    phi += v + 0.9 * (v - before)
+
+
+@pytest.mark.parametrize("update", [by_a_mask, by_a_mask_on_the_left, by_whole_numbers, by_either, by_difference])
+def test_rules(update):
+    assert_plain(rule=lambda: rule(update, ("v",) if update is by_difference else ()))
+
+
+def by_a_constant(self, alpha, phi, g):
+    phi -= (alpha * np.linspace(1, 2, 12)) * g
+
+
+def by_an_attribute(self, alpha, phi, g):
+    phi -= alpha * (self.w * g)
+
+
+@pytest.mark.parametrize("update", [by_a_constant, by_an_attribute])
+def test_rules_that_are_refused(update):
+    made = rule(update)
+    made.w = np.ones(12)
+    with pytest.raises(TypeError, match="cannot be traced"):
+        assert_plain(rule=lambda: made)
+
+
+def keyword_indices(self, h):
+    i = np.zeros(3, int)
+    a = np.take(h, indices=i, axis=0)
+    i[1] = 2
+    return a - 2 * np.take(h, indices=i, axis=0)
+
+
+def long_indices(self, h):
+    i = np.zeros(2000, int)
+    j = i.copy()
+    j[1000] = 2
+    return h + (np.take(h, indices=i, axis=0) - np.take(h, indices=j, axis=0)).sum(axis=0)
+
+
+def turned_list(self, h):
+    i = [0, 1, 2]
+    a = np.take(h, i, 0)
+    i.reverse()
+    return a + 3 * np.take(h, i, 0)
+
+
+def both_zeros(self, h):
+    return np.copysign(h, 0.0) + 3 * np.copysign(h, -0.0)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        keyword_indices,
+        long_indices,
+        turned_list,
+        both_zeros,
+        lambda self, h: h + 3 * np.flip(h, 0),
+        lambda self, h: h + np.diff(h, 0),
+        lambda self, h: np.clip(h, a_min=-0.1, a_max=0.2) + h.clip(min=0),
+        lambda self, h: h * np.var(h, axis=0, ddof=1) + h.std(axis=0),
+        lambda self, h: h.cumsum(axis=0) + h.round(2) + h.repeat(1, axis=0) + h.squeeze() + h.swapaxes(0, 1).T,
+    ],
+    ids=["keywords", "long", "list", "zeros", "flip", "diff", "clip", "var", "methods"],
+)
+def test_functions(forward):
+    assert_plain([layer(forward)])
+
+
+def written_under_a_view(self, h):
+    a = h * 2
+    b = np.flip(a, 0)
+    a += 1
+    return a + 3 * b
+
+
+def two_names(self, h):
+    self.r[...] = self.r + 1
+    return h * self.q
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        written_under_a_view,
+        two_names,
+        lambda self, h: h + np.einsum("ij->ij", h),
+        lambda self, h: np.nan_to_num(h * 1, copy=False),
+        lambda self, h: np.take_along_axis(h, indices=np.argsort(h, axis=0), axis=0),
+    ],
+    ids=["view", "two names", "einsum", "nan_to_num", "keyword"],
+)
+def test_functions_that_are_refused(forward):
+    own = layer(forward)
+    own.r = own.q = np.ones((3, 1))
+    with pytest.raises(TypeError, match=r"test_spellings\.py:\d+ in .* cannot be traced"):
+        assert_plain([own])
+
+
+@pytest.mark.parametrize("name", ["t", "state"])
+def test_settings_with_the_names_of_others_count(name):
+    own = layer(lambda self, h: h * getattr(self, name))
+    setattr(own, name, 1.0)
+    assert_plain([own], between=lambda rule, net: setattr(net[0], name, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("forward", "before", "after"),
+    [
+        (lambda self, h: h * vars(self)["r"], 1.0, 2.0),
+        (lambda self, h: h * (2 if hasattr(self, "r") else 1), "none", None),
+        (lambda self, h: np.copysign(h, self.r), 0.0, -0.0),
+    ],
+    ids=["vars", "hasattr", "zero"],
+)
+def test_settings_however_they_are_read(forward, before, after):
+    own = layer(forward)
+    if before != "none":
+        own.r = before
+    assert_plain([own], between=lambda rule, net: setattr(net[0], "r", after))
+
+
+def test_an_array_of_the_class_counts():
+    own = layer(lambda self, h: h * self.r, r=np.ones((3, 1)))
+
+    def doubled(rule, net):
+        if rule.t == 1:
+            type(net[0]).r = np.full((3, 1), 2.0)
+
+    assert_plain([own], between=doubled)

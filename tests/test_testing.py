@@ -644,10 +644,10 @@ class ReadsASettingInSecret(Traced):
         self.rate = 0.5
 
     def forward(self, h):
-        return vars(self)["rate"] * super().forward(h)
+        return object.__getattribute__(self, "rate") * super().forward(h)
 
     def backward(self, dL_df):
-        return super().backward(vars(self)["rate"] * dL_df)
+        return super().backward(object.__getattribute__(self, "rate") * dL_df)
 
 
 class TracedRows(Rows):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 import backprop as bp
 from backprop.cli import options
@@ -52,7 +51,7 @@ def export(model: Path, layers: tuple[str, ...], to: str, out: Path | None, as_j
     if table is not None:
         tell(f"Its inputs, scaled as in training: {', '.join(table.feature_names)}.")
         if table.scale_target and table.classes is None:
-            mean, above = table.values(np.array([[0.0], [1.0]]))
+            mean, above = table.values([[0.0], [1.0]])
             tell(f"Its output is scaled, too: {table.target} = {mean:.9g} + {above - mean:.9g} · output.")
     answer({"out": str(out), "to": to, **report}, as_json, _text(report))
 

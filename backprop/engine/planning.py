@@ -18,7 +18,7 @@ from backprop.engine.live import Live
 from backprop.engine.plan import Form, Land, Plan, is_number, linear, make
 from backprop.engine.play import part_at
 from backprop.engine.trace import CannotTrace, Number, Op, refusal
-from backprop.engine.twins import Rule, Step, same_setting, trace_rule, trace_step
+from backprop.engine.twins import Missing, Rule, Step, same_setting, trace_rule, trace_step
 from backprop.layers import Layer, Linear
 from backprop.layers.boundary import is_traced
 from backprop.layers.nesting import inside
@@ -93,7 +93,7 @@ def fits(settings: Mapping[tuple[str, str], Any], net: Layer, loss: Loss | None,
     """Whether the settings that a plan was made for are what they were."""
     for (path, name), value in settings.items():
         part = rule if path == "rule." else part_at(net, loss, path)
-        if not same_setting(getattr(part, name, None), value):
+        if not same_setting(getattr(part, name, Missing), value):
             return False
     return True
 

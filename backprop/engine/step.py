@@ -28,7 +28,7 @@ from backprop.engine.plan import ALIGNMENT, Plan
 from backprop.engine.planning import PIECE, Plans, Shape, make_plans, plans_for, rule_plans
 from backprop.engine.play import Bound, Numbers, part_at
 from backprop.engine.threads import Pool
-from backprop.engine.twins import same_setting
+from backprop.engine.twins import Missing, same_setting
 from backprop.layers import Layer
 from backprop.layers.boundary import is_traced
 from backprop.layers.nesting import draws, inside, reseeded, views
@@ -173,7 +173,7 @@ class Batch:
         if self._layers != list(map(id, inside(self.net))) or self._phi is not self.net.phi:
             return False
         noted = self._noted or self._note()
-        if not all(same_setting(getattr(part, name, None), value) for part, name, value in noted):
+        if not all(same_setting(getattr(part, name, Missing), value) for part, name, value in noted):
             return False
         return all(self._kept_array(name) is bound.sources[name] for name, bound in self._keeps)
 

@@ -15,6 +15,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -214,9 +215,20 @@ class Value(StandIn, NDArrayOperatorsMixin):
         total = self.sum(axis, dtype, out, keepdims)
         return total / (self.size // max(total.size, 1))
 
-    def var(self, axis: Any = None, keepdims: bool = False) -> Value:
-        d = self - self.mean(axis, keepdims=True)
-        return (d * d).mean(axis, keepdims=keepdims)
+    def var(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: bool = False
+    ) -> Value:
+        d = self - self.mean(axis, dtype, out, keepdims=True)
+        total = (d * d).sum(axis, keepdims=keepdims)
+        return total / (self.size // max(total.size, 1) - ddof)
+
+    def std(self, *args: Any, **options: Any) -> Value:
+        return np.sqrt(self.var(*args, **options))  # type: ignore[return-value]
+
+    def __getattr__(self, name: str) -> Any:
+        if name[:1] == "_" or not callable(getattr(np.ndarray, name, None)) or not callable(getattr(np, name, None)):
+            raise AttributeError(f"an array in a traced pass has no {name!r}. Write it with NumPy's functions.")
+        return partial(getattr(np, name), self)
 
     def astype(self, dtype: Any, copy: bool = True, **_: Any) -> Value:
         if self.dtype == np.dtype(dtype):
@@ -226,7 +238,8 @@ class Value(StandIn, NDArrayOperatorsMixin):
     def copy(self, order: str = "C") -> Value:
         return self.trace.alias(self.trace.now(self), "copy")
 
-    def clip(self, low: Any = None, high: Any = None) -> Value:
+    def clip(self, min: Any = None, max: Any = None, *, a_min: Any = None, a_max: Any = None) -> Value:
+        low, high = (a_min if min is None else min), (a_max if max is None else max)
         low, high = (-np.inf if low is None else low), (np.inf if high is None else high)
         return self.trace.ufunc(CLIP, "__call__", (self, low, high), {})
 
@@ -245,6 +258,8 @@ class Value(StandIn, NDArrayOperatorsMixin):
 
 def _arithmetic(sign: str, of_numbers: Callable[[Any, Any], Any], ufunc: np.ufunc) -> tuple[Any, Any]:
     def joined(a: Any, b: Any) -> Any:
+        if any(np.ndim(x) for x in (a, b) if not isinstance(x, Number)):
+            raise refusal("an array times a number of the step", "Multiply what is traced first: alpha * (w * g).")
         if isinstance(a, Number) and isinstance(b, Number):
             value = lambda alpha, t: of_numbers(a.value(alpha, t), b.value(alpha, t))  # noqa: E731
         elif isinstance(a, Number):
@@ -369,7 +384,7 @@ VIEWS |= {np.swapaxes: "swapaxes", np.moveaxis: "moveaxis", np.atleast_2d: "atle
 LOOK = {np.result_type, np.shape, np.ndim, np.size, np.iscomplexobj, np.isrealobj, np.can_cast}
 METHODS = {np.sum: "sum", np.max: "max", np.min: "min", np.mean: "mean", np.any: "any", np.all: "all", np.clip: "clip"}
 METHODS |= {np.amax: "max", np.amin: "min", np.copy: "copy", np.prod: "prod", np.var: "var", np.reshape: "reshape"}
-METHODS |= {np.ravel: "ravel", np.transpose: "transpose"}
+METHODS |= {np.ravel: "ravel", np.transpose: "transpose", np.std: "std"}
 # Dear enough to be kept from the way forward for the way back; anything else is computed again, which costs no memory.
 DEAR = {
     "exp",
@@ -408,6 +423,8 @@ class Trace:
         self.current: dict[Op, Op] = {}  # an array that was written in place -> its value from then on
         self.aliases: dict[Op, Op] = {}  # another array with the same numbers -> where they come from
         self.read: list[tuple[str, Any, Any]] = []  # name of what may change in place, the copy that is read, as it was
+        self.arrays: dict[int, Value] = {}  # those that parts keep as attributes, by identity
+        self.shared: set[Op] = set()  # of them, those with two names
         self.numbers: dict[tuple[str, Any], Op] = {}
         self.expressions: dict[Key, int] = {}  # a number for each, which stays when the operation is made again
 
@@ -427,11 +444,16 @@ class Trace:
 
     def pure(self, kind: str, function: Any, inputs: Any, shape: Any, dtype: Any, options: Any) -> Value:
         """A new operation, or the one there is for the same expression."""
-        inputs = tuple(
-            self.now(x) if type(x) is Value else x.copy() if isinstance(x, np.ndarray) else x for x in inputs
-        )
+        inputs, options = tuple(self.now(x) if type(x) is Value else _frozen(x) for x in inputs), _frozen(options)
         parts = tuple(x.same_as if type(x) is Op else _constant(x) for x in inputs)
-        key = (kind, repr(function) if kind == "view" else function, parts, repr(options), tuple(shape), dtype)
+        key = (
+            kind,
+            _constant(function) if kind == "view" else function,
+            parts,
+            _constant(options),
+            tuple(shape),
+            dtype,
+        )
         op = self.same.get(key)
         if op is None:
             value = self.add(kind, function, inputs, shape, dtype, options, key)
@@ -462,6 +484,7 @@ class Trace:
 
     def weak(self, number: Number, dtype: np.dtype[Any]) -> Value:
         """A number of the step as an array () of the type it meets, as NumPy treats Python numbers."""
+        dtype = dtype if dtype.kind in "fc" else np.dtype(float)
         key = number.text, dtype
         if key not in self.numbers:
             self.numbers[key] = self.add("input", f"number {number}", (), (), dtype, {"number": number}).op
@@ -497,6 +520,10 @@ class Trace:
 
     def function(self, function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """A call of a NumPy function that is no ufunc."""
+        if any(isinstance(x, StandIn) for x in options.values()) and function not in METHODS:
+            raise refusal(f"np.{function.__name__} with an array by keyword", "Pass it by its place.")
+        like = next((x.dtype for x in args if type(x) is Value and x.dtype.kind in "fc"), np.dtype(float))
+        args = tuple(self.weak(x, like) if isinstance(x, Number) else x for x in args)
         if function in LOOK:
             return function(*map(_ghosts, args), **options)
         if function in METHODS:
@@ -524,14 +551,21 @@ class Trace:
 
     def listed(self, function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Value:
         """A pure function; a list of arrays as its first argument is spelled out among the inputs."""
-        if options.get("out") is not None:
-            raise refusal(f"out= of np.{function.__name__}", "Use what is returned.")
+        if options.get("out") is not None or options.get("copy") is False:
+            raise refusal(f"np.{function.__name__} into an array that is there", "Use what is returned.")
         many = isinstance(args[0], list | tuple)
         with np.errstate(all="ignore"):
             try:
-                ghost = np.asarray(function(*map(_ghosts, args), **options))
+                ghosts = tuple(map(_ghosts, args))
+                ghost = np.asarray(function(*ghosts, **options))
             except np.linalg.LinAlgError:
-                ghost = np.asarray(function(*(_ghosts(x, _regular) for x in args), **options))
+                ghosts = tuple(_ghosts(x, _regular) for x in args)
+                ghost = np.asarray(function(*ghosts, **options))
+        if any(np.may_share_memory(ghost, x) for x in ghosts if isinstance(x, np.ndarray)):  # a view of it
+            name = function.__name__
+            if type(args[0]) is not Value or getattr(np, name, None) is not function:
+                raise refusal(f"np.{name} that is a view", "Use .T, reshape, swapaxes or an index.")
+            return self.view(args[0], (name, args[1:], options))
         inputs, rest = (tuple(args[0]), args[1:]) if many else (args, ())
         options = {"function": function, "rest": rest, "many": many, **options} if many else options
         return self.pure("function", of_list if many else function, inputs, ghost.shape, ghost.dtype, options)
@@ -549,6 +583,8 @@ class Trace:
         last = place
         while last in self.current:
             last = self.current[last]
+        if place in self.shared:
+            raise refusal("writing to an array that has two names", "Keep it under one.")
         self.current[last] = self.alias(value, "alias").op  # an operation of its own: others may have the same numbers
         if place.kind == "input":
             self.writes[place] = value
@@ -604,10 +640,26 @@ def _ghosts(x: Any, ghost: Callable[[Op], Any] = _ghost) -> Any:
     return ghost(x.trace.now(x)) if type(x) is Value else x
 
 
+def _frozen(x: Any) -> Any:
+    """Constants as they are at this point; what is traced stays."""
+    if isinstance(x, np.ndarray) and not isinstance(x, StandIn):
+        return x.copy()
+    if type(x) in (list, tuple):
+        return type(x)(map(_frozen, x))
+    return {key: _frozen(value) for key, value in x.items()} if type(x) is dict else x
+
+
 def _constant(x: Any) -> Key:
-    if isinstance(x, np.ndarray) and x.nbytes <= 1 << 16:
+    """What makes two constants the same one: value and type; for what has no value, identity."""
+    if type(x) in (list, tuple):
+        return type(x), tuple(map(_constant, x))
+    if type(x) is dict:
+        return dict, tuple((key, _constant(value)) for key, value in x.items())
+    if isinstance(x, np.ndarray | np.generic) and not isinstance(x, StandIn) and x.nbytes <= 1 << 16:
         return x.shape, x.dtype, x.tobytes()
-    return (type(x), x) if isinstance(x, int | float | complex | str | bool | np.generic | type(None)) else id(x)
+    if isinstance(x, slice):
+        return slice, _constant((x.start, x.stop, x.step))
+    return (type(x), repr(x)) if isinstance(x, int | float | complex | str | bool | type(None)) else id(x)
 
 
 def _result(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:

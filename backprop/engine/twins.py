@@ -9,6 +9,7 @@ A part that does not say `traced = True` in its own class becomes `OpaqueLayer` 
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import dataclass
 from inspect import getattr_static, unwrap
 from typing import Any, NamedTuple
@@ -41,9 +42,8 @@ HIDDEN = (
     "_came",
     "_phi",
     "_mark",
-    "t",
-    "state",
 )
+OF_RULES = ("t", "state")  # which move with each step
 
 _classes: WeakKeyDictionary[type, type] = WeakKeyDictionary()
 
@@ -80,7 +80,10 @@ def _stand_in(value: Any, name: str, trace: Trace, path: str, place: tuple[int, 
     if isinstance(value, np.random.Generator):
         return Draws(trace, f"{path}{name}", place)
     if isinstance(value, np.ndarray):
-        return trace.input(f"{path}:{name}", value.shape, value.dtype)
+        made = trace.input(f"{path}:{name}", value.shape, value.dtype)
+        if (other := trace.arrays.setdefault(id(value), made)) is not made:
+            trace.shared |= {made.op, other.op}
+        return made
     if isinstance(value, Layer | Loss):
         return twin(value, trace, f"{path}{name}.", (*place, 0))
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | set | tuple) else ()
@@ -108,23 +111,12 @@ def _watched(kind: type) -> type:
         except AttributeError:
             _note_missing(object.__getattribute__(self, "__dict__"), name)
             raise
-        if name[:2] == "__" or name in HIDDEN:
+        if name == "__dict__" and not sys._getframe(1).f_globals.get("__name__", "").startswith("backprop."):
+            _note_all(self, value)
+        if name[:2] == "__" or name in HIDDEN or (name in OF_RULES and issubclass(kind, Optimizer)):
             return value
         own = object.__getattribute__(self, "__dict__")
-        if name in own["_made"]:
-            return value
-        before = vars(own["_part"]).get(name, own)
-        if name in own["_read"] or (before is own and not _is_setting(kind, name, value)):
-            return value
-        own["_read"].add(name)
-        if isinstance(before, Layer | Loss | np.random.Generator):
-            return value
-        seen = value if before is own else before  # of the class, a property, or its own
-        known = own["_trace"].settings.setdefault((own["_path"], name), described(seen))
-        if value is seen and known is not seen:  # what may change in place: a copy is read, and looked at in the end
-            value = own[name] = copy.deepcopy(value)
-            own["_trace"].read.append((f"{kind.__name__}.{name}", value, known))
-        return value
+        return value if name in own["_made"] or name in own["_read"] else _first_read(kind, own, name, value)
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
         own = object.__getattribute__(self, "__dict__")
@@ -141,6 +133,24 @@ def _watched(kind: type) -> type:
     }
     made = _classes[kind] = type(kind.__name__, (kind,), body)
     return made
+
+
+def _first_read(kind: type, own: dict[str, Any], name: str, value: Any) -> Any:
+    """What a pass gets that reads an attribute for the first time, noted as a setting."""
+    before = vars(own["_part"]).get(name, own)
+    if before is own and not _is_setting(kind, name, value):
+        return value
+    own["_read"].add(name)
+    if isinstance(before, Layer | Loss | np.random.Generator):
+        return value
+    seen = value if before is own else before  # of the class, a property, or its own
+    of_the_class = before is own and isinstance(seen, np.ndarray)  # no input of the list: its numbers count
+    now = seen.copy() if of_the_class else described(seen)
+    known = own["_trace"].settings.setdefault((own["_path"], name), now)
+    if value is seen and known is not seen:  # what may change in place: a copy is read, and looked at in the end
+        value = own[name] = copy.deepcopy(value)
+        own["_trace"].read.append((f"{kind.__name__}.{name}", value, known))
+    return value
 
 
 def _is_setting(kind: type, name: str, value: Any) -> bool:
@@ -171,8 +181,20 @@ def _of_this_pass(x: Any) -> bool:
 def _note_missing(own: dict[str, Any], name: str) -> None:
     """That a part has no such attribute is a setting, too: it may get one."""
     if name[:2] != "__" and name not in HIDDEN and "_part" in own and not hasattr(own["_part"], name):
-        own["_trace"].settings.setdefault((own["_path"], name), None)
+        own["_trace"].settings.setdefault((own["_path"], name), Missing)
         own["_read"].add(name)
+
+
+def _note_all(part: Any, own: dict[str, Any]) -> None:
+    """That a pass looked at all attributes at once: each is a setting."""
+    for name in vars(own["_part"]):
+        if not name.startswith("_") and name not in own["_read"]:
+            getattr(part, name)
+            own["_read"].discard(name)
+
+
+class Missing:
+    """The setting that there is none of this name."""
 
 
 class Shaped(NamedTuple):
@@ -208,6 +230,8 @@ def same_setting(value: Any, known: Any) -> bool:
         return list(value) == list(known) and all(map(same_setting, value.values(), known.values()))
     if isinstance(value, list | tuple):
         return len(value) == len(known) and all(map(same_setting, value, known))
+    if isinstance(value, float | complex | np.inexact):
+        return repr(value) == repr(known)  # −0.0 is another number than 0.0, NaN the same
     try:
         if getattr_static(type(value), "__eq__") is vars(object)["__eq__"]:  # objects without one of their own
             return same_setting(value.__reduce_ex__(4), known.__reduce_ex__(4))
@@ -414,6 +438,10 @@ def trace_rule(rule: Optimizer, size: int, dtype: Any) -> Rule:
     if trace.refused:
         raise trace.refused
     require_unchanged(trace)
+    read = {str(x.function) for op in trace.ops for x in op.inputs if isinstance(x, Op) and x.kind == "input"}
+    if kept := sorted(each.removeprefix("rule.:") for each in read if each.startswith("rule.:")):
+        what = f"{type(rule).__name__}.update: arrays kept as attributes, {', '.join(kept)},"
+        raise CannotTrace(f"{what} cannot be traced. A vector of a rule is one of its `slots`; or leave `traced` out.")
     for name in ("weight_decay", "l1"):
         trace.settings["rule.", name] = described(getattr(rule, name))
     return Rule(trace, {name: trace.now(value) for name, value in vectors.items() if name != "g"})

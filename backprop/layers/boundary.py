@@ -68,7 +68,7 @@ def _run(layer: Layer, method: Equation, array: Array) -> Any:
         return equation(layer, array)
     except Exception as error:
         if not type(layer).__module__.startswith("backprop."):
-            error.add_note(f"In {equation.__qualname__} of {layer.label}, for an array of shape {array.shape}.")
+            error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}.")
         raise
     finally:
         own["_inside"] = before
