@@ -25,6 +25,16 @@ class StandIn:
     dtype: Any
 
 
+class Door:
+    """The method that was called, by its name in errors, which is made when there is one."""
+
+    def __init__(self, part: Any, method: str) -> None:
+        self.part, self.method = part, method
+
+    def __str__(self) -> str:
+        return f"{self.part.label}.{self.method}"
+
+
 def message(who: object, expected: str, got: str, advice: str = "") -> str:
     """Text of a four-part error.
 
@@ -167,22 +177,30 @@ def numeric(who: object, name: str, values: object) -> Array:
 
     Raises TypeError for the kind, ValueError for ragged or empty data.
     """
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(
-            message(who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0).")
-        )
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(message(who, f"{name} a rectangular array", "rows of unequal length", str(error))) from None
+    array = values if type(values) is np.ndarray else _array(who, name, values)
+    if array.dtype.kind in "fiub" and array.size:
+        return array
+    raise _not_numeric(who, name, array)
+
+
+def _not_numeric(who: object, name: str, array: Array) -> Exception:
     if array.dtype.kind == "c":
-        raise TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
+        return TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
     if array.dtype.kind not in "fiub":
         advice = "Encode text and categories as numbers first." if array.dtype.kind in "OSUT" else "Convert it first."
-        raise TypeError(message(who, f"{name} numbers", f"an array of dtype {array.dtype}", advice))
-    if array.size == 0:
-        raise ValueError(message(who, f"{name} with at least one example", f"shape {array.shape}"))
-    return array
+        return TypeError(message(who, f"{name} numbers", f"an array of dtype {array.dtype}", advice))
+    return ValueError(message(who, f"{name} with at least one example", f"shape {array.shape}"))
+
+
+def _array(who: object, name: str, values: object) -> Array:
+    """An array of what is none yet; masked arrays and ragged lists are refused."""
+    if isinstance(values, np.ma.MaskedArray):
+        advice = "Fill it first, for example with .filled(0)."
+        raise TypeError(message(who, f"{name} a plain array", "a masked array", advice))
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(message(who, f"{name} a rectangular array", "rows of unequal length", str(error))) from None
 
 
 def finite(who: object, name: str, array: Array, first_row: int = 0, dtype: Any = None) -> None:
@@ -190,20 +208,24 @@ def finite(who: object, name: str, array: Array, first_row: int = 0, dtype: Any 
 
     `first_row` is the row of the whole data set at which this block starts.
     """
-    if array.dtype.kind != "f":
-        return
-    stored = array
-    if dtype is not None and array.dtype != dtype:
-        with np.errstate(over="ignore"):
-            stored = array.astype(dtype)
-    if all_finite(stored):
-        return
+    if array.dtype.kind == "f" and not all_finite(stored := _stored(array, dtype)):
+        raise _not_finite(who, name, array, stored, first_row)
+
+
+def _stored(array: Array, dtype: Any) -> Array:
+    if dtype is None or array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)
+
+
+def _not_finite(who: object, name: str, array: Array, stored: Array, first_row: int) -> ValueError:
     where = tuple(np.argwhere(~np.isfinite(stored))[0])
     place = f"row {where[0] + first_row}" + (f", column {where[1]}" if array.ndim > 1 else "")
     advice = "Remove or impute such rows first."
     if np.isfinite(array[where]):
-        advice = f"It is too large for {np.dtype(dtype)}: scale the data, or use dtype='float64'."
-    raise ValueError(message(who, f"finite values in {name}", f"{array[where]} at {place}", advice))
+        advice = f"It is too large for {stored.dtype}: scale the data, or use dtype='float64'."
+    return ValueError(message(who, f"finite values in {name}", f"{array[where]} at {place}", advice))
 
 
 def all_finite(array: Array) -> bool:
@@ -227,37 +249,18 @@ def rows(who: object, X: Any, in_features: int | None) -> Any:
     X = X if sliceable(X) else numeric(who, "X", X)
     if len(X.shape) != 2:
         advice = "Use X.reshape(1, -1) for a single example, X.reshape(-1, 1) for a single feature."
-        raise ValueError(
-            message(
-                who,
-                "X with shape (N, D), one example per row",
-                f"shape {X.shape}",
-                advice if len(X.shape) == 1 else "",
-            )
-        )
+        advice = advice if len(X.shape) == 1 else ""
+        raise ValueError(message(who, "X with shape (N, D), one example per row", f"shape {X.shape}", advice))
     if in_features is not None and X.shape[1] != in_features:
         advice = "It fits when transposed: pass X.T." if X.shape[0] == in_features else ""
-        raise ValueError(
-            message(
-                who,
-                f"X with {in_features} columns (one example per row)",
-                f"shape {X.shape}",
-                advice,
-            )
-        )
+        expected = f"X with {in_features} columns (one example per row)"
+        raise ValueError(message(who, expected, f"shape {X.shape}", advice))
     return X
 
 
 def floating(who: object, name: str, value: object) -> Array:
     """An array of a floating or complex type; whole numbers become float64. Raises TypeError for anything else."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            message(who, f"{name} a plain array", "a masked array", "Fill it first, for example with .filled(0).")
-        )
-    try:
-        array = value if isinstance(value, np.ndarray) else np.asarray(value)
-    except ValueError as error:
-        raise ValueError(message(who, f"{name} a rectangular array", "rows of unequal length", str(error))) from None
+    array = value if type(value) is np.ndarray else _array(who, name, value)
     if array.dtype.kind in "iub":
         return array.astype(np.float64)
     if array.dtype.kind not in "fc":
@@ -270,19 +273,14 @@ def columns(layer: Any, method: str, h: object) -> Array:
 
     Raises TypeError or ValueError; a matrix of rows is told to transpose itself.
     """
+    array = floating(Door(layer, method), "h", h)
+    if 0 < array.ndim < 3 and layer.in_features in (None, array.shape[0]):
+        return array
     width = layer.in_features
-    if type(h) is np.ndarray and h.dtype.kind in "fc" and 0 < h.ndim < 3 and width in (None, h.shape[0]):
-        return h  # by far the most common case, in a third of a microsecond
-    array = floating(f"{layer.label}.{method}", "h", h)
-    if array.ndim not in (1, 2) or (width is not None and array.shape[0] != width):
-        wanted = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
-        advice = (
-            "Pass h.T, or use predict(X), which takes one row per example."
-            if array.ndim == 2 and array.shape[1] == width
-            else ""
-        )
-        raise ValueError(message(f"{layer.label}.{method}", wanted, f"shape {array.shape}", advice))
-    return array
+    wanted = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
+    fits = array.ndim == 2 and array.shape[1] == width
+    advice = "Pass h.T, or use predict(X), which takes one row per example." if fits else ""
+    raise ValueError(message(Door(layer, method), wanted, f"shape {array.shape}", advice))
 
 
 def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
@@ -290,14 +288,12 @@ def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
 
     Raises RuntimeError before forward, TypeError for the kind, ValueError for the shape.
     """
-    if type(dL_df) is np.ndarray and dL_df.dtype.kind in "fc" and dL_df.shape == shape:
-        return dL_df
     if shape is None:
         raise too_early(layer)
-    array = floating(f"{layer.label}.backward", "dL_df", dL_df)
+    array = floating(Door(layer, "backward"), "dL_df", dL_df)
     if array.shape != shape:
         expected = f"dL_df with shape {shape}, that of what forward returned"
-        raise ValueError(message(f"{layer.label}.backward", expected, f"shape {array.shape}"))
+        raise ValueError(message(Door(layer, "backward"), expected, f"shape {array.shape}"))
     return array
 
 

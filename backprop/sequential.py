@@ -39,10 +39,10 @@ class Fixed(dict[str, Layer]):
 
 
 class Sequential(Chain):
-    """Composition f = f_K[… f_1[f_0[h]]], itself a layer.
+    """Layers one after another, themselves a layer.
 
-        forward:   h_{k+1} = layer_k.forward(h_k)
-        backward:  ∂L/∂h_k, gradients_k = layer_k.backward(∂L/∂h_{k+1})     from the last layer to the first
+        f      = layer_K[… layer_0[h]]
+        ∂L/∂h  = the layers' backward in reverse order
 
     `phi` (P,) holds every parameter, layer by layer, beta before omega; `parameters` are views into it, keyed "0.beta",
     "0.omega", …. With `seed` all weights are drawn anew from one generator; without, the layers keep their values.
@@ -65,7 +65,6 @@ class Sequential(Chain):
     """
 
     traced = True
-    equations = ("f = layer_K[… layer_0[h]]", "∂L/∂h: the layers' backward in reverse order")
 
     def __init__(
         self, *layers: Layer, seed: int | None = None, dtype: Any = "float32", checkpoint: int | None = None

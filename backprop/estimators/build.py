@@ -60,7 +60,7 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
 class HalfSquares(LeastSquares):
     """Half the sum of squared differences, which is what scikit-learn's "squared_error" descends on.
 
-        ℓ      = ½ Σ_k (f_k − y_k)²
+        ℓ      = ½ Σₖ (f − y)²
         ∂ℓ/∂f  = f − y
 
     >>> import numpy as np
@@ -70,7 +70,6 @@ class HalfSquares(LeastSquares):
     """
 
     traced = True
-    equations = ("ℓ = ½ Σₖ (f − y)²", "∂ℓ/∂f = f − y")
 
     def entry(self, d: Array) -> Array:
         """½ d²."""

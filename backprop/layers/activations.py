@@ -34,7 +34,7 @@ class Activation(Layer):
 
     keeps_width = True
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # the arguments that `help` shows
         """Take no arguments; an activation that takes some says so."""
 
     @abstractmethod
@@ -46,16 +46,13 @@ class Activation(Layer):
         """a'[h], from h or from f = a[h], whichever is cheaper."""
 
     def forward(self, h: Array) -> Array:
-        """Return f = a[h], entry by entry."""
         self.h, self.f = h, self.value(h)
         return self.f
 
     def infer(self, h: Array) -> Array:
-        """Return f = a[h], and keep nothing."""
         return self.value(h)
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return a'[h] ⊙ dL_df and no gradients."""
         return self.slope(self.h, self.f) * dL_df, {}
 
 
@@ -73,22 +70,19 @@ class ReLU(Activation):
     """
 
     traced = True
-    equations = ("f = max(h, 0)", "∂L/∂h = 𝕀[h > 0] ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """max(h, 0)."""
         return positive_part(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """𝕀[h > 0], read off f, which is positive exactly where h is."""
-        return f.real > 0
+        return f.real > 0  # exactly where h is
 
 
 class LeakyReLU(Activation):
     """ReLU that lets a little through below 0.
 
-        f      = h for h > 0, negative_slope · h otherwise
-        a'[h]  = 1 for h > 0, negative_slope otherwise
+        f      = h for h > 0, c·h otherwise                           c: negative_slope
+        ∂L/∂h  = (1 for h > 0, c otherwise) ⊙ ∂L/∂f
 
     Source: Maas, Hannun and Ng (2013), "Rectifier nonlinearities improve neural network acoustic models".
 
@@ -98,18 +92,15 @@ class LeakyReLU(Activation):
     """
 
     traced = True
-    equations = ("f = h for h > 0, c·h otherwise", "∂L/∂h = (1 for h > 0, c otherwise) ⊙ ∂L/∂f")
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = checks.number("LeakyReLU", "negative_slope", negative_slope, least=0)
 
     def value(self, h: Array) -> Array:
-        """max(h, 0) + c min(h, 0)."""
         f = positive_part(h)
         return f + self.negative_slope * negative_part(h) if self.negative_slope else f  # 0 · −∞ is no number
 
     def slope(self, h: Array, f: Array) -> Array:
-        """1 or the negative slope."""
         return self.negative_slope + (1 - self.negative_slope) * (h.real > 0).astype(h.real.dtype)
 
 
@@ -117,7 +108,7 @@ class ELU(Activation):
     """Exponential linear unit.
 
         f      = h for h > 0, α(eʰ − 1) otherwise
-        a'[h]  = 1 for h > 0, α eʰ otherwise
+        ∂L/∂h  = (1 for h > 0, α exp(h) otherwise) ⊙ ∂L/∂f
 
     Source: Clevert, Unterthiner and Hochreiter (2016), "Fast and accurate deep network learning by ELUs".
 
@@ -127,17 +118,16 @@ class ELU(Activation):
     """
 
     traced = True
-    equations = ("f = h for h > 0, α(eʰ − 1) otherwise", "∂L/∂h = (1 for h > 0, α exp(h) otherwise) ⊙ ∂L/∂f")
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = checks.number("ELU", "alpha", alpha, above=0)
 
     def value(self, h: Array) -> Array:
-        """max(h, 0) + α expm1(min(h, 0)): the exponential never sees a large positive h."""
+        # The exponential never sees a large positive h.
         return positive_part(h) + self.alpha * np.expm1(negative_part(h))
 
     def slope(self, h: Array, f: Array) -> Array:
-        """1 or α eʰ, which f + α would lose to cancellation."""
+        # Not f + α, which loses its digits to cancellation.
         below = np.exp(negative_part(h))
         return below if self.alpha == 1 else below * (self.alpha + (1 - self.alpha) * (h.real > 0).astype(h.real.dtype))
 
@@ -145,8 +135,8 @@ class ELU(Activation):
 class Sigmoid(Activation):
     """Logistic function.
 
-        f      = 1 / (1 + e⁻ʰ)
-        a'[h]  = f (1 − f) = σ(h) σ(−h)
+        f      = 1 / (1 + exp(−h))
+        ∂L/∂h  = f (1 − f) ⊙ ∂L/∂f
 
     Computed as e^min(h, 0) / (1 + e^−|h|), exact to the last digits on both sides.
 
@@ -156,14 +146,12 @@ class Sigmoid(Activation):
     """
 
     traced = True
-    equations = ("f = 1 / (1 + exp(−h))", "∂L/∂h = f (1 − f) ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """e^min(h, 0) / (1 + e^−|h|)."""
         return sigmoid(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """e^−|h| / (1 + e^−|h|)², which f (1 − f) would lose to cancellation."""
+        # e^−|h| / (1 + e^−|h|)²: far out 1 − f has no digits left.
         e = np.exp(minus_abs(h))
         return e / ((1 + e) * (1 + e))
 
@@ -172,7 +160,7 @@ class Tanh(Activation):
     """Hyperbolic tangent.
 
         f      = tanh(h)
-        a'[h]  = 1 − f² = 1 / cosh²(h)
+        ∂L/∂h  = (1 − f²) ⊙ ∂L/∂f
 
     >>> import numpy as np, backprop as bp
     >>> bp.Tanh().forward(np.array([0.0]))
@@ -180,14 +168,12 @@ class Tanh(Activation):
     """
 
     traced = True
-    equations = ("f = tanh(h)", "∂L/∂h = (1 − f²) ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """tanh(h)."""
         return np.tanh(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """1 / cosh², which 1 − f² would lose to cancellation; 0 where cosh overflows."""
+        # 1 / cosh²: far out 1 − f² has no digits left. 0 where cosh overflows.
         far = 0.99 * float(np.log(np.finfo(h.dtype).max))
         root = 1 / np.cosh(within(h, -far, far))
         return root * root
@@ -197,7 +183,7 @@ class SiLU(Activation):
     """Sigmoid linear unit, also called swish.
 
         f      = h σ(h)
-        a'[h]  = σ(h) (1 + h σ(−h))
+        ∂L/∂h  = σ(h) (1 + h σ(−h)) ⊙ ∂L/∂f
 
     Source: Elfwing, Uchibe and Doya (2018), "Sigmoid-weighted linear units for neural network function approximation".
 
@@ -207,15 +193,12 @@ class SiLU(Activation):
     """
 
     traced = True
-    equations = ("f = h σ(h)", "∂L/∂h = σ(h) (1 + h σ(−h)) ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """Return h σ(h)."""
         h = within(h, -FAR, np.inf)
         return h * sigmoid(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """σ(h) (1 + h σ(−h))."""
         h = within(h, -FAR, FAR)
         return sigmoid(h) * (1 + h * sigmoid(-h))
 
@@ -223,8 +206,8 @@ class SiLU(Activation):
 class GELU(Activation):
     """Gaussian error linear unit, exact (no tanh approximation).
 
-        f      = h Φ(h)                       Φ: standard normal distribution function
-        a'[h]  = Φ(h) + h exp(−h²/2)/√(2π)
+        f      = h Φ(h)                              Φ: standard normal distribution function
+        ∂L/∂h  = (Φ(h) + h φ(h)) ⊙ ∂L/∂f             φ: its density, exp(−h²/2)/√(2π)
 
     Source: Hendrycks and Gimpel (2016), "Gaussian error linear units", arXiv:1606.08415.
 
@@ -234,17 +217,14 @@ class GELU(Activation):
     """
 
     traced = True
-    equations = ("f = h Φ(h)", "∂L/∂h = (Φ(h) + h φ(h)) ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """Return h Φ(h)."""
         from scipy.special import ndtr  # here, so that importing the package does not import SciPy
 
         h = within(h, -FAR, np.inf)
         return h * ndtr(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """Φ(h) + h φ(h)."""
         from scipy.special import ndtr
 
         h = within(h, -FAR, FAR)
@@ -254,8 +234,8 @@ class GELU(Activation):
 class Softplus(Activation):
     """Smooth ReLU.
 
-        f      = log(1 + eʰ)
-        a'[h]  = σ(h)
+        f      = log(1 + exp(h))
+        ∂L/∂h  = σ(h) ⊙ ∂L/∂f
 
     Computed as max(h, 0) + log(1 + e^−|h|), which does not overflow.
     Source: Dugas, Bengio, Bélisle, Nadeau and Garcia (2001), "Incorporating second-order functional knowledge".
@@ -266,14 +246,11 @@ class Softplus(Activation):
     """
 
     traced = True
-    equations = ("f = log(1 + exp(h))", "∂L/∂h = σ(h) ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """max(h, 0) + log1p(e^−|h|)."""
         return positive_part(h) + softplus_tail(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """σ(h)."""
         return sigmoid(h)
 
 
@@ -281,7 +258,7 @@ class Sin(Activation):
     """Sine, as in the notes' toy network and in networks that fit signals.
 
         f      = sin(h)
-        a'[h]  = cos(h)
+        ∂L/∂h  = cos(h) ⊙ ∂L/∂f
 
     Source: Sitzmann, Martel, Bergman, Lindell and Wetzstein (2020), "Implicit neural representations".
 
@@ -291,14 +268,11 @@ class Sin(Activation):
     """
 
     traced = True
-    equations = ("f = sin(h)", "∂L/∂h = cos(h) ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """sin(h)."""
         return np.sin(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """cos(h)."""
         return np.cos(h)
 
 
@@ -306,7 +280,7 @@ class Cos(Activation):
     """Cosine.
 
         f      = cos(h)
-        a'[h]  = −sin(h)
+        ∂L/∂h  = −sin(h) ⊙ ∂L/∂f
 
     >>> import numpy as np, backprop as bp
     >>> bp.Cos().forward(np.array([0.0]))
@@ -314,22 +288,19 @@ class Cos(Activation):
     """
 
     traced = True
-    equations = ("f = cos(h)", "∂L/∂h = −sin(h) ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """cos(h)."""
         return np.cos(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """−sin(h)."""
         return -np.sin(h)
 
 
 class Exp(Activation):
     """Exponential; it is its own slope.
 
-        f      = eʰ
-        a'[h]  = f
+        f      = exp(h)
+        ∂L/∂h  = f ⊙ ∂L/∂f
 
     >>> import numpy as np, backprop as bp
     >>> bp.Exp().forward(np.array([0.0]))
@@ -337,19 +308,19 @@ class Exp(Activation):
     """
 
     traced = True
-    equations = ("f = exp(h)", "∂L/∂h = f ⊙ ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """exp(h)."""
         return np.exp(h)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """Return f itself."""
         return f
 
 
 class Identity(Activation):
-    """f = h: a place holder, and the branch of a fan-out that passes h on.
+    """A place holder, and the branch of a fan-out that passes h on.
+
+        f      = h
+        ∂L/∂h  = ∂L/∂f
 
     >>> import numpy as np, backprop as bp
     >>> bp.Identity().forward(np.array([3.0]))
@@ -357,16 +328,12 @@ class Identity(Activation):
     """
 
     traced = True
-    equations = ("f = h", "∂L/∂h = ∂L/∂f")
 
     def value(self, h: Array) -> Array:
-        """Return h."""
         return h
 
     def slope(self, h: Array, f: Array) -> Array:
-        """1 everywhere."""
         return np.ones_like(h)
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_df and no gradients."""
         return dL_df, {}

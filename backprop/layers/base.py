@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 from backprop.layers import boundary
 from backprop.layers.nesting import release, write
@@ -59,6 +59,9 @@ class Arrays(dict[str, Array]):
         return self
 
 
+NOWHERE = Arrays()
+
+
 def _arrays(arrays: dict[str, Array], placed: bool, aliases: dict[str, str]) -> Arrays:
     """A copy of `Arrays`."""
     made = Arrays(arrays, placed=placed)
@@ -94,12 +97,12 @@ class Layer(ABC):
     traced: ClassVar[bool] = (
         False  # the promise that every pass makes the same NumPy calls (docs/how_to/write_a_layer.md)
     )
-    equations: ClassVar[tuple[str, ...]] = ("f = layer[h]",)  # forward, then backward; shown by `explain`
+    equations: ClassVar[tuple[str, ...]] = ("f = layer[h]",)  # of the docstring's table; shown by `explain`
 
     parameters: dict[str, Array]
     buffers: dict[str, Array]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Not in __init__: a subclass of one's own may then leave super().__init__() out.
         layer = super().__new__(cls)
         # Of the arguments numbers and words only, for a file: a layer need not keep them, and this keeps no arrays alive.
@@ -111,6 +114,8 @@ class Layer(ABC):
         """Take no arguments; a layer that takes some says so."""
 
     def __init_subclass__(cls) -> None:
+        if "equations" not in vars(cls) and (written := notation.equations(cls.__doc__)):
+            cls.equations = written
         for name in ("forward", "backward", "infer"):
             method = getattr(cls, name)  # also one of a mixin, which is no Layer
             if not hasattr(method, "plain") and not getattr(method, "__isabstractmethod__", False):
@@ -180,22 +185,34 @@ class Layer(ABC):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        own = vars(self)
-        if name in ("parameters", "buffers") and getattr(arrays := getattr(self, name), "placed", False):
-            for key in checks.same_keys(f"{self.label}.{name}", arrays, value):
-                arrays[key] = value[key]
-            return
-        if name in FIXED and own.get("_owned") and getattr(self, name) != value:
-            advice = "Put a new layer into a new network."
-            raise ValueError(checks.message(self.label, f"{name} {getattr(self, name)} for good", repr(value), advice))
         held, key = self._find(name)
         if key:
-            if not held.placed:
-                own.pop(name, None)
-            if held[key] is not value:  # it is after `self.omega *= 2`
-                held[key] = value
+            self._assign(held, key, value)
+        elif name in ("parameters", "buffers"):
+            self._assign_all(name, value)
         else:
-            object.__setattr__(self, name, Arrays(value) if name in ("parameters", "buffers") else value)
+            if name in FIXED and vars(self).get("_owned"):
+                self._require_same(name, value)
+            object.__setattr__(self, name, value)
+
+    def _assign(self, held: Arrays, key: str, value: Any) -> None:
+        if not held.placed:
+            vars(self).pop(key, None)
+        if held[key] is not value:  # it is after `self.omega *= 2`
+            held[key] = value
+
+    def _assign_all(self, kind: str, value: Any) -> None:
+        """All parameters or buffers: those of a network are copied to their places."""
+        if not getattr(arrays := getattr(self, kind), "placed", False):
+            vars(self)[kind] = Arrays(value)
+            return
+        for key in checks.same_keys(f"{self.label}.{kind}", arrays, value):
+            arrays[key] = value[key]
+
+    def _require_same(self, name: str, value: Any) -> None:
+        if (fixed := getattr(self, name)) != value:
+            advice = "Put a new layer into a new network."
+            raise ValueError(checks.message(self.label, f"{name} {fixed} for good", repr(value), advice))
 
     def _find(self, name: str) -> tuple[Arrays, str]:
         """The parameter or buffer that an attribute of this name stands for: its place and its key, "" if there is none."""
@@ -204,7 +221,7 @@ class Layer(ABC):
             key = getattr(held, "aliases", {}).get(name, name)
             if key in held:
                 return held, key
-        return Arrays(), ""
+        return NOWHERE, ""
 
     def __repr__(self) -> str:
         if self.in_features is None or self.out_features is None:

@@ -33,9 +33,9 @@ def is_traced(part: object) -> bool:
     return bool(said.get("traced", said.get("replays", False))) and not vars(part).keys() & {"forward", "backward"}
 
 
-def forward(layer: Layer, h: Array) -> Array:
+def forward(layer: Layer, h: Array, method: Equation | None = None) -> Array:
     """F (D_out, N) of a layer inside another one."""
-    f = _run(layer, layer.forward, h)
+    f = _run(layer, method or layer.forward, h)
     if not is_traced(layer):
         checks.forward_result(layer, f, h)
         vars(layer)["_came"] = h.shape
@@ -43,9 +43,9 @@ def forward(layer: Layer, h: Array) -> Array:
     return f
 
 
-def backward(layer: Layer, dL_df: Array) -> tuple[Array, Gradients]:
+def backward(layer: Layer, dL_df: Array, method: Equation | None = None) -> tuple[Array, Gradients]:
     """(dL_dh, gradients) of a layer inside another one."""
-    result = _run(layer, layer.backward, dL_df)
+    result = _run(layer, method or layer.backward, dL_df)
     return result if is_traced(layer) else checks.backward_result(layer, result, vars(layer).get("_came"))
 
 
@@ -58,17 +58,26 @@ def infer(layer: Layer, h: Array) -> Array:
 
 
 def _run(layer: Layer, method: Equation, array: Array) -> Any:
-    """Run the equation of a pass; what it calls of its parent class goes straight to the equation, too."""
-    equation, own = getattr(method, "plain", None), vars(layer)
-    if equation is None:  # a function that somebody put on this very object
+    """Run the equation of a pass, or a function that somebody put on this very object."""
+    equation = getattr(method, "plain", None)
+    if equation is None:
         return method(array)
-    before = own.get("_inside", False)
+    return equation(layer, array) if _is_ours(layer) else _run_own(layer, equation, array)
+
+
+def _is_ours(layer: Layer) -> bool:
+    return type(layer).__module__.startswith("backprop.")
+
+
+def _run_own(layer: Layer, equation: Equation, array: Array) -> Any:
+    """Run an equation of somebody's own; what it calls of its parent class goes straight to the equation, too."""
+    own = vars(layer)
+    before = own["_inside"]
     own["_inside"] = True
     try:
         return equation(layer, array)
     except Exception as error:
-        if not type(layer).__module__.startswith("backprop."):
-            error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}.")
+        error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}.")
         raise
     finally:
         own["_inside"] = before
@@ -79,18 +88,13 @@ def around_forward(equation: Equation) -> Equation:
 
     @wraps(equation)
     def call(self: Layer, h: Array) -> Array:
-        own = vars(self)
-        if own["_inside"] or isinstance(h, StandIn):
+        if vars(self)["_inside"] or isinstance(h, StandIn):
             return equation(self, h)
         array = checks.columns(self, "forward", h)
-        own["_shape"] = None
-        f = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
-        if not is_traced(self):
-            checks.forward_result(self, f, array)
-            own["_came"] = array.shape if array.ndim == 2 else (len(array), 1)
-        f = np.array(f)
-        f = f if array.ndim == 2 else f[:, 0]
-        own["_shape"] = f.shape
+        vars(self)["_shape"] = None
+        f = forward(self, np.array(array if array.ndim == 2 else array[:, None]), MethodType(call, self))
+        f = np.array(f if array.ndim == 2 else f[:, 0])
+        vars(self)["_shape"] = f.shape
         return f
 
     call.plain = equation  # type: ignore[attr-defined]
@@ -102,12 +106,11 @@ def around_backward(equation: Equation) -> Equation:
 
     @wraps(equation)
     def call(self: Layer, dL_df: Array) -> tuple[Array, Gradients]:
-        own = vars(self)
-        if own["_inside"] or isinstance(dL_df, StandIn):
+        if vars(self)["_inside"] or isinstance(dL_df, StandIn):
             return equation(self, dL_df)
-        array = checks.gradient(self, dL_df, own.get("_shape"))
-        result = _run(self, MethodType(call, self), np.array(array if array.ndim == 2 else array[:, None]))
-        dL_dh, gradients = result if is_traced(self) else checks.backward_result(self, result, own.get("_came"))
+        array = checks.gradient(self, dL_df, vars(self).get("_shape"))
+        columns = np.array(array if array.ndim == 2 else array[:, None])
+        dL_dh, gradients = backward(self, columns, MethodType(call, self))
         return np.array(dL_dh if array.ndim == 2 else dL_dh[:, 0]), self._handed_out(gradients)
 
     call.plain = equation  # type: ignore[attr-defined]

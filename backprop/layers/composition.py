@@ -63,24 +63,21 @@ class Composite(Layer):
 class Chain(Composite):
     """Layers one after another; what `Sequential` computes.
 
-    f      = f_K[… f_1[f_0[h]]]
-    ∂L/∂h  = the layers' backward, from the last to the first
+    h_{k+1} = f_k[h_k]
+    ∂L/∂h_k, gradients_k = layer_k.backward(∂L/∂h_{k+1})     from the last layer to the first
     """
 
     def forward(self, h: Array) -> Array:
-        """h_{k+1} = f_k[h_k]."""
         for layer in self.layers.values():
             h = forward(layer, h)
         return h
 
     def infer(self, h: Array) -> Array:
-        """The same in inference."""
         for layer in self.layers.values():
             h = infer(layer, h)
         return h
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """∂L/∂h_k from ∂L/∂h_{k+1}, and the gradients of all layers in the order of φ."""
         gradients: Gradients = {}
         for key in reversed(self.layers):
             dL_df, own = self.backward_child(key, dL_df)
@@ -115,7 +112,6 @@ class Residual(Composite):
 
     traced = True
     keeps_width = True
-    equations = ("f = h + g[h]", "∂L/∂h = ∂L/∂f + (∂g/∂h)ᵀ ∂L/∂f")
 
     def __init__(self, layer: Layer) -> None:
         self.layers = {"layer": checks.layer("Residual", layer, Layer)}
@@ -131,11 +127,9 @@ class Residual(Composite):
         return width if width is not None else out
 
     def forward(self, h: Array) -> Array:
-        """Return h + g[h]."""
         return self.add(h, forward(self.layers["layer"], h))
 
     def infer(self, h: Array) -> Array:
-        """Return h + g[h], and keep nothing."""
         return self.add(h, infer(self.layers["layer"], h))
 
     def add(self, h: Array, g: Array) -> Array:
@@ -145,7 +139,6 @@ class Residual(Composite):
         return h + g
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_df + the layer's dL_dh, and the layer's gradients."""
         through, gradients = self.backward_child("layer", dL_df)
         return dL_df + through, gradients
 
@@ -156,8 +149,8 @@ class Residual(Composite):
 class FanOut(Composite):
     """Runs several branches on the same h and joins what they return.
 
-        f      = [f_1; f_2; …] (join="concatenate")    or    f_1 + f_2 + … (join="sum")
-        ∂L/∂h  = Σ_branches (∂f_b/∂h)ᵀ ∂L/∂f_b
+        f      = join of f_b[h] over branches b       [f_1; f_2; …] for "concatenate", f_1 + f_2 + … for "sum"
+        ∂L/∂h  = Σ_b (∂f_b/∂h)ᵀ ∂L/∂f_b
 
     h reaches the loss along every branch, so its gradient is the sum over branches.
 
@@ -167,7 +160,6 @@ class FanOut(Composite):
     """
 
     traced = True
-    equations = ("f = join of f_b[h] over branches b", "∂L/∂h = Σ_b (∂f_b/∂h)ᵀ ∂L/∂f_b")
 
     def __init__(self, *branches: Layer, join: str = "concatenate") -> None:
         if not branches:
@@ -193,13 +185,11 @@ class FanOut(Composite):
         return known[0] if known else None
 
     def forward(self, h: Array) -> Array:
-        """Return the joined outputs of all branches."""
         outputs = [forward(branch, h) for branch in self.layers.values()]
         self.rows = tuple(len(output) for output in outputs)
         return self.joined(outputs)
 
     def infer(self, h: Array) -> Array:
-        """Return the joined outputs, and keep nothing."""
         return self.joined([infer(branch, h) for branch in self.layers.values()])
 
     def joined(self, outputs: list[Array]) -> Array:
@@ -214,7 +204,6 @@ class FanOut(Composite):
         return total
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return the sum of the branches' dL_dh, and all gradients."""
         total, gradients, start = None, Gradients(), 0
         for key, rows in zip(self.layers, self.rows, strict=True):
             part = dL_df[start : start + rows] if self.join == "concatenate" else dL_df

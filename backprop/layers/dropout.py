@@ -13,7 +13,7 @@ from backprop.layers.base import Gradients, Layer
 class Dropout(Layer):
     """Sets each entry to 0 with probability `rate` and divides the rest by 1 − rate, so that the mean stays.
 
-        f      = m ⊙ h            m = 0 with probability rate, else 1 / (1 − rate)
+        f      = m ⊙ h, m = 0 with probability rate, else 1/(1 − rate)
         ∂L/∂h  = m ⊙ ∂L/∂f
 
     `infer` is the identity. The trainer draws the mask from (seed, step, shard), so a run can be repeated to the bit.
@@ -26,7 +26,6 @@ class Dropout(Layer):
 
     traced = True
     keeps_width = True
-    equations = ("f = m ⊙ h, m = 0 with probability rate, else 1/(1 − rate)", "∂L/∂h = m ⊙ ∂L/∂f")
 
     def __init__(self, rate: float = 0.5, *, seed: int | None = None) -> None:
         self.rate = checks.number("Dropout", "rate", rate, least=0, below=1)
@@ -37,18 +36,15 @@ class Dropout(Layer):
         return Identity()
 
     def forward(self, h: Array) -> Array:
-        """Return m ⊙ h for a new mask m."""
         draw = self.generator.random(h.shape, dtype=np.float32)
         scale = np.asarray(1 / (1 - self.rate), h.real.dtype)
         self.mask = (draw >= np.float32(self.rate)) * scale
         return self.mask * h
 
     def infer(self, h: Array) -> Array:
-        """Return h."""
         return h
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return m ⊙ dL_df and no gradients."""
         return self.mask * dL_df, {}
 
     def __repr__(self) -> str:

@@ -16,8 +16,9 @@ class Elementwise(Activation):
     """The activation a given by `function`, which takes a `Value` and returns one of the same shape. Nobody writes a derivative.
 
         f      = a[h]
-        a'[h]  = ∂(Σ f)/∂h          by `Value.backward`: entries do not mix, so each gets its own slope
+        ∂L/∂h  = a'[h] ⊙ ∂L/∂f
 
+    a'[h] is ∂(Σ f)/∂h by `Value.backward`: entries do not mix, so each gets its own slope.
     `function` must treat every entry on its own: a mean or a softmax has no slope per entry. This is tested with the first
     h of each shape: weights w on the entries of f must come back as w ⊙ a'[h]. Each pass computes the graph anew, so a layer
     with a hand-written slope is several times faster.
@@ -32,8 +33,6 @@ class Elementwise(Activation):
     (Elementwise(swish), True)
     """
 
-    equations = ("f = a[h]", "∂L/∂h = a'[h] ⊙ ∂L/∂f")
-
     def __init__(self, function: Callable[[Value], Value]) -> None:
         if not callable(function):
             raise TypeError(checks.message("Elementwise", "a function of a Value", repr(function)))
@@ -41,7 +40,6 @@ class Elementwise(Activation):
         self._tested: set[tuple[int, ...]] = set()  # shapes
 
     def value(self, h: Array) -> Array:
-        """Data of function(Value(h))."""
         v, result = self._graph(h)
         if h.shape not in self._tested:
             self._test(v, result)
@@ -49,7 +47,6 @@ class Elementwise(Activation):
         return result.data.astype(h.dtype, copy=False)
 
     def slope(self, h: Array, f: Array) -> Array:
-        """Gradient of the sum of function(Value(h))."""
         v, result = self._graph(h)
         result.sum().backward()
         return v.grad

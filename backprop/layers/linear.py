@@ -16,7 +16,7 @@ class Linear(Layer):
 
         f       = β + Ω h            (D_out, N)
         ∂L/∂h   = Ωᵀ ∂L/∂f           (D_in, N)
-        ∂L/∂β   = Σ_n ∂L/∂f_n        (D_out,)
+        ∂L/∂β   = Σₙ ∂L/∂f           (D_out,)
         ∂L/∂Ω   = ∂L/∂f hᵀ           (D_out, D_in)
 
     The product ∂L/∂f hᵀ adds up the examples by itself; β needs the sum over columns because one β serves them all.
@@ -33,7 +33,6 @@ class Linear(Layer):
     """
 
     traced = True
-    equations = ("f = β + Ω h", "∂L/∂h = Ωᵀ ∂L/∂f", "∂L/∂β = Σₙ ∂L/∂f", "∂L/∂Ω = ∂L/∂f hᵀ")
 
     def __init__(
         self,
@@ -63,18 +62,15 @@ class Linear(Layer):
             self.beta[...] = 0
 
     def forward(self, h: Array) -> Array:
-        """Return f = β + Ω h."""
         self.h = h
         f = self.omega @ h
         return f + column(self.beta) if self.bias else f
 
     def infer(self, h: Array) -> Array:
-        """Return f = β + Ω h, and keep nothing."""
         f = self.omega @ h
         return f + column(self.beta) if self.bias else f
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_dh = Ωᵀ dL_df and {"beta": Σₙ dL_df, "omega": dL_df hᵀ}."""
         dL_dh = self.omega.T @ dL_df
         dL_dbeta = dL_df.sum(axis=1)
         dL_domega = dL_df @ self.h.T

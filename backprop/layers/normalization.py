@@ -1,14 +1,4 @@
-"""Normalization: subtract a mean, divide by a standard deviation, then scale by γ and shift by β.
-
-Both layers do the same along different axes, so they share one backward pass. With z = (h − mean)/σ, σ² = variance + eps,
-
-    f      = β + γ ⊙ z
-    ∂L/∂z  = γ ⊙ ∂L/∂f
-    ∂L/∂h  = (∂L/∂z − mean[∂L/∂z] − z ⊙ mean[z ⊙ ∂L/∂z]) / σ
-    ∂L/∂β  = Σ_n ∂L/∂f_n,   ∂L/∂γ = Σ_n z_n ⊙ ∂L/∂f_n
-
-The two means subtract what a change of h does through the mean and through σ.
-"""
+"""Normalization: subtract a mean, divide by a standard deviation, then scale by γ and shift by β."""
 
 from __future__ import annotations
 
@@ -24,13 +14,17 @@ from backprop.layers.nesting import place
 
 
 class _Normalization(Layer):
+    """Both layers do the same along different axes, so they share one backward pass; σ² = variance + eps.
+
+        f      = β + γ ⊙ z, z = (h − mean) / σ
+        ∂L/∂h  = (γ ⊙ ∂L/∂f − mean − z ⊙ mean[z ⊙ ·]) / σ        ·: γ ⊙ ∂L/∂f
+        ∂L/∂β  = Σₙ ∂L/∂f
+        ∂L/∂γ  = Σₙ z ⊙ ∂L/∂f
+
+    The two means subtract what a change of h does through the mean and through σ.
+    """
+
     axis: ClassVar[int]
-    equations = (
-        "f = β + γ ⊙ z, z = (h − mean) / σ",
-        "∂L/∂h = (γ ⊙ ∂L/∂f − mean − z ⊙ mean[z ⊙ ·]) / σ",
-        "∂L/∂β = Σₙ ∂L/∂f",
-        "∂L/∂γ = Σₙ z ⊙ ∂L/∂f",
-    )
 
     def __init__(self, features: int, *, eps: float = 1e-5) -> None:
         self.in_features = self.out_features = checks.integer(type(self).__name__, "features", features)
@@ -62,7 +56,6 @@ class _Normalization(Layer):
         return column(self.gamma) * z + column(self.beta), z, sigma
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        """Return dL_dh and {"beta": Σₙ dL_df, "gamma": Σₙ z ⊙ dL_df}."""
         dL_dh = self.through(column(self.gamma) * dL_df)
         return dL_dh, {"beta": dL_df.sum(axis=1), "gamma": (self.z * dL_df).sum(axis=1)}
 
@@ -85,13 +78,11 @@ class LayerNorm(_Normalization):
     axis = 0
 
     def forward(self, h: Array) -> Array:
-        """Return β + γ ⊙ z."""
         _, variance, z = self.moments(h)
         f, self.z, self.sigma = self.normalize(z, variance)
         return f
 
     def infer(self, h: Array) -> Array:
-        """Return β + γ ⊙ z, and keep nothing."""
         _, variance, z = self.moments(h)
         return self.normalize(z, variance)[0]
 
@@ -126,7 +117,6 @@ class BatchNorm(_Normalization):
         self.running_variance[...] = 1
 
     def forward(self, h: Array) -> Array:
-        """Return β + γ ⊙ z with the statistics of this batch, which move the running ones."""
         mean, variance, z = self.moments(h)
         if h.shape[1] > 1:
             self.observe(mean.real[:, 0], variance.real[:, 0], h.shape[1])
@@ -140,7 +130,6 @@ class BatchNorm(_Normalization):
         self.running_variance[...] = self.running_variance + self.momentum * (unbiased - self.running_variance)
 
     def infer(self, h: Array) -> Array:
-        """Return β + γ ⊙ (h − running mean) / √(running variance + eps)."""
         return self.with_running(h)[0]
 
     def with_running(self, h: Array) -> tuple[Array, Array, Array]:
@@ -160,8 +149,10 @@ class BatchNorm(_Normalization):
 class FrozenBatchNorm(BatchNorm):
     """BatchNorm with the running statistics for good: what `BatchNorm.frozen` returns. Each example is on its own.
 
-        f      = β + γ ⊙ z,   z = (h − running mean) / σ
+        f      = β + γ ⊙ z, z = (h − running mean) / σ
         ∂L/∂h  = γ ⊙ ∂L/∂f / σ
+        ∂L/∂β  = Σₙ ∂L/∂f
+        ∂L/∂γ  = Σₙ z ⊙ ∂L/∂f
 
     >>> import numpy as np, backprop as bp
     >>> bp.BatchNorm(1, eps=0.25).frozen().forward(np.array([[1.0, 3.0]])).round(3)
@@ -170,15 +161,8 @@ class FrozenBatchNorm(BatchNorm):
 
     traced = True
     couples_examples = False
-    equations = (
-        "f = β + γ ⊙ z, z = (h − running mean) / σ",
-        "∂L/∂h = γ ⊙ ∂L/∂f / σ",
-        "∂L/∂β = Σₙ ∂L/∂f",
-        "∂L/∂γ = Σₙ z ⊙ ∂L/∂f",
-    )
 
     def forward(self, h: Array) -> Array:
-        """Return β + γ ⊙ z, the same as `infer`."""
         f, self.z, self.sigma = self.with_running(h)
         return f
 

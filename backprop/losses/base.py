@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 
 
@@ -42,8 +42,12 @@ class Loss(ABC):
     outputs_per_target: int = 1
     measures: ClassVar[tuple[str, ...]] = ()  # the names `metrics` returns
     takes_labels: ClassVar[bool] = False  # y may be labels (N,) whatever the number of outputs
-    equations: ClassVar[tuple[str, str]] = ("ℓ = loss[f, y]", "∂ℓ/∂f")
+    equations: ClassVar[tuple[str, ...]] = ("ℓ = loss[f, y]", "∂ℓ/∂f")  # of the docstring's table; shown by `explain`
     _shape: tuple[int, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        if "equations" not in vars(cls) and (written := notation.equations(cls.__doc__)):
+            cls.equations = written
 
     def __init__(self, reduction: str = "mean") -> None:
         self.reduction = checks.choice(type(self).__name__, "reduction", reduction, ["mean", "sum"])
@@ -63,11 +67,9 @@ class Loss(ABC):
         """
         columns = self._columns("forward", f)
         y = np.array(self.targets(y, columns.shape, single=np.ndim(f) < 2))
-        w = (
-            sample_weight
-            if sample_weight is None
-            else checks.weights(f"{self!r}.forward", sample_weight, columns.shape[1])
-        )
+        w = sample_weight
+        if w is not None:
+            w = checks.weights(checks.Door(self, "forward"), w, columns.shape[1])
         L: float = total(self, columns, y, share(self, columns, w)).item()
         self._shape = np.shape(f)
         return L
@@ -85,10 +87,9 @@ class Loss(ABC):
 
     def _columns(self, method: str, f: object) -> Array:
         """A copy of the outputs (K, N) of a floating or complex type; a vector (K,) is one example."""
-        array = np.array(checks.floating(f"{self!r}.{method}", "f", f))
+        array = np.array(checks.floating(who := checks.Door(self, method), "f", f))
         if array.ndim not in (1, 2) or not array.size:
-            expected = "f with shape (K, N) or (K,)"
-            raise ValueError(checks.message(f"{self!r}.{method}", expected, f"shape {array.shape}"))
+            raise ValueError(checks.message(who, "f with shape (K, N) or (K,)", f"shape {array.shape}"))
         return array.reshape(len(array), -1)
 
     def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
@@ -98,17 +99,18 @@ class Loss(ABC):
         """
         K, N = shape[0] // self.outputs_per_target, shape[1]
         y = checks.numeric(self, "y", y)
-        expected = f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else "")
         fits = y.shape == (K, N) or (K == 1 and y.shape == (N,)) or (single and y.size == K and y.ndim < 2)
         if not fits or shape[0] % self.outputs_per_target:
-            advice = "Pass y.T." if y.shape == (N, K) else ""
-            if self.outputs_per_target > 1 and not advice:
-                advice = f"Each target takes {self.outputs_per_target} outputs."
-            got = f"shape {y.shape} for outputs of shape {shape}"
-            raise ValueError(checks.message(self, expected, got, advice))
+            raise self._misfit(y, shape, K, N)
         checks.finite(self, "y", y.T if y.ndim == 2 else y)
         self.check_values(y)
         return y.reshape(K, N)
+
+    def _misfit(self, y: Array, shape: tuple[int, ...], K: int, N: int) -> ValueError:
+        expected = f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else "")
+        each = self.outputs_per_target
+        advice = "Pass y.T." if y.shape == (N, K) else f"Each target takes {each} outputs." if each > 1 else ""
+        return ValueError(checks.message(self, expected, f"shape {y.shape} for outputs of shape {shape}", advice))
 
     def from_rows(self, who: str, y: object, K: int, N: int) -> Array:
         """Targets as a person has them, rows (N,) or (N, K), checked and turned into the columns of `targets`."""

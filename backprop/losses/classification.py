@@ -13,9 +13,8 @@ from backprop.losses.base import Loss
 class CrossEntropy(Loss):
     """Negative log-probability of the right class; the softmax is inside.
 
-        p_k    = e^{f_k} / Σ_j e^{f_j}
-        ℓ      = log Σ_j e^{f_j} − Σ_k y_k f_k        y one-hot; for a label y: log Σ_j e^{f_j} − f_y
-        ∂ℓ/∂f  = p − y
+        ℓ      = log Σⱼ exp(fⱼ) − f_y              for a label y; else log Σⱼ exp(fⱼ) − Σₖ yₖ fₖ
+        ∂ℓ/∂f  = softmax(f) − onehot(y)
 
     y is labels (N,) in 0 … K−1, or one-hot columns (K, N), or probabilities that sum to 1. All exponents are ≤ 0 after
     the largest f of each example is subtracted, so logits of ±10⁴ neither overflow nor lose the answer.
@@ -30,7 +29,6 @@ class CrossEntropy(Loss):
     traced = True
     takes_labels = True
     measures = ("accuracy",)
-    equations = ("ℓ = log Σⱼ exp(fⱼ) − f_y", "∂ℓ/∂f = softmax(f) − onehot(y)")
 
     def targets(self, y: object, shape: tuple[int, ...], *, single: bool = False) -> Array:
         """Labels (N,) as whole numbers 0 … K−1, or columns (K, N) of probabilities."""
@@ -53,7 +51,6 @@ class CrossEntropy(Loss):
         return y
 
     def ell(self, f: Array, y: Array) -> Array:
-        """Return log Σ e^z − z_y with z = f − max f."""
         z = f - f.real.max(axis=0)
         self.exp_z = np.exp(z)
         self.normalizer = self.exp_z.sum(axis=0)
@@ -65,7 +62,6 @@ class CrossEntropy(Loss):
         return np.log(self.normalizer) - right
 
     def dell_df(self) -> Array:
-        """Return p − y."""
         return self.exp_z / self.normalizer - self.y
 
     def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:
@@ -77,8 +73,7 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """Negative log-probability of yes/no answers; the sigmoid is inside. One output per question (multi-label).
 
-        p      = σ(f)
-        ℓ      = Σ_k log(1 + e^{f_k}) − y_k f_k
+        ℓ      = Σₖ log(1 + exp(f)) − y f
         ∂ℓ/∂f  = σ(f) − y
 
     y is 0 or 1 (or a probability between), (K, N); (N,) for one output.
@@ -92,20 +87,19 @@ class BinaryCrossEntropy(Loss):
 
     traced = True
     measures = ("accuracy",)
-    equations = ("ℓ = Σₖ log(1 + exp(f)) − y f", "∂ℓ/∂f = σ(f) − y")
 
     def check_values(self, y: Array) -> None:
         """Probabilities."""
         checks.values_between(self, "y", y, 0, 1)
 
     def ell(self, f: Array, y: Array) -> Array:
-        """max(f, 0) − y f + log(1 + e^−|f|), in which no two large numbers cancel to a wrong one."""
+        # max(f, 0) − y f + log(1 + e^−|f|), in which no two large numbers cancel to a wrong one.
         self.f, self.y = f, y.astype(f.real.dtype)
         wrong = (f.real > 0) - self.y  # max(f, 0) − y f is wrong · f
         return (np.where(wrong == 0, 0, wrong * f) + softplus_tail(f)).sum(axis=0)
 
     def dell_df(self) -> Array:
-        """σ(f) − y, as (1 − y) σ(f) − y σ(−f), which keeps its digits where the answer is certain and right."""
+        # So it keeps its digits where the answer is certain and right.
         return (1 - self.y) * sigmoid(self.f) - self.y * sigmoid(-self.f)
 
     def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:

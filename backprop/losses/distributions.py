@@ -15,8 +15,8 @@ from backprop.losses.base import Loss
 class Poisson(Loss):
     """Counts with mean eᶠ, up to log y!, which does not depend on f.
 
-        ℓ      = Σ_k (e^{f_k} − y_k f_k)
-        ∂ℓ/∂f  = eᶠ − y
+        ℓ      = Σₖ exp(f) − y f
+        ∂ℓ/∂f  = exp(f) − y
 
     f is the logarithm of the expected count. Raises ValueError for negative y.
     Source: Nelder and Wedderburn (1972), "Generalized linear models".
@@ -27,29 +27,25 @@ class Poisson(Loss):
     """
 
     traced = True
-    equations = ("ℓ = Σₖ exp(f) − y f", "∂ℓ/∂f = exp(f) − y")
 
     def check_values(self, y: Array) -> None:
         """Counts are ≥ 0."""
         checks.values_between(self, "y", y, 0, math.inf)
 
     def ell(self, f: Array, y: Array) -> Array:
-        """Σ_k (eᶠ − y f)."""
         self.exp_f, self.y = np.exp(f), y.astype(f.real.dtype)
         y_f = np.where(self.y > 0, self.y * within(f, -np.inf, FAR), 0)  # 0 · −∞ and ∞ − ∞ are no numbers
         return (self.exp_f - y_f).sum(axis=0)
 
     def dell_df(self) -> Array:
-        """eᶠ − y."""
         return self.exp_f - self.y
 
 
 class GaussianNLL(Loss):
     """Negative log-likelihood of a normal distribution whose mean and variance are both outputs.
 
-        ℓ      = Σ_k ½ (s_k + z_k² + log 2π),   z = (μ − y) e^{−s/2},   variance σ² = eˢ
-        ∂ℓ/∂μ  = z e^{−s/2}
-        ∂ℓ/∂s  = ½ (1 − z²)
+        ℓ      = Σₖ ½(s + (y − μ)² e⁻ˢ + log 2π)          variance σ² = eˢ
+        ∂ℓ/∂μ  = (μ − y)e⁻ˢ, ∂ℓ/∂s = ½(1 − (y − μ)²e⁻ˢ)
 
     For K targets f has 2K rows: K means μ, then K log-variances s. The logarithm lets a network output any number.
     Source: Nix and Weigend (1994), "Estimating the mean and variance of the target probability distribution".
@@ -61,10 +57,9 @@ class GaussianNLL(Loss):
 
     traced = True
     outputs_per_target = 2
-    equations = ("ℓ = Σₖ ½(s + (y − μ)² e⁻ˢ + log 2π)", "∂ℓ/∂μ = (μ − y)e⁻ˢ, ∂ℓ/∂s = ½(1 − (y − μ)²e⁻ˢ)")
 
     def ell(self, f: Array, y: Array) -> Array:
-        """½ (s + z² + log 2π); where μ = y, z is 0 for every s."""
+        # ½ (s + z² + log 2π) with z = (μ − y) e^{−s/2}, which is 0 where μ = y for every s.
         mean, s = f[: len(y)], f[len(y) :]
         d, root = mean - y.astype(f.real.dtype), np.exp(-0.5 * s)
         self.z = np.where(d == 0, d, d * root)
@@ -73,5 +68,4 @@ class GaussianNLL(Loss):
         return 0.5 * (np.where(np.isinf(z2), z2, s + z2) + math.log(2 * math.pi)).sum(axis=0)  # s may be −∞
 
     def dell_df(self) -> Array:
-        """Rows for μ, then rows for s."""
         return np.concatenate([self.dell_dmean, 0.5 * (1 - self.z * self.z)])

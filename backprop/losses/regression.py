@@ -19,12 +19,10 @@ class _Difference(Loss):
     measures = ("r2",)
 
     def ell(self, f: Array, y: Array) -> Array:
-        """Σ_k of the entries."""
         self.d = f - y.astype(f.real.dtype)
         return self.entry(self.d).sum(axis=0)
 
     def dell_df(self) -> Array:
-        """Slope of the entries."""
         return self.entry_slope(self.d)
 
     @abstractmethod
@@ -49,7 +47,7 @@ class _Difference(Loss):
 class LeastSquares(_Difference):
     """Sum of squared differences, as in the notes, without a factor ½.
 
-        ℓ      = Σ_k (f_k − y_k)²
+        ℓ      = Σₖ (f − y)²
         ∂ℓ/∂f  = 2 (f − y)
 
     >>> import numpy as np, backprop as bp
@@ -59,21 +57,18 @@ class LeastSquares(_Difference):
     """
 
     traced = True
-    equations = ("ℓ = Σₖ (f − y)²", "∂ℓ/∂f = 2 (f − y)")
 
     def entry(self, d: Array) -> Array:
-        """d²."""
         return d * d
 
     def entry_slope(self, d: Array) -> Array:
-        """2 d."""
         return 2 * d
 
 
 class AbsoluteError(_Difference):
     """Sum of absolute differences; its minimum is the median of y.
 
-        ℓ      = Σ_k |f_k − y_k|
+        ℓ      = Σₖ |f − y|
         ∂ℓ/∂f  = sign(f − y)          0 where they are equal
 
     >>> import numpy as np, backprop as bp
@@ -82,22 +77,18 @@ class AbsoluteError(_Difference):
     """
 
     traced = True
-    equations = ("ℓ = Σₖ |f − y|", "∂ℓ/∂f = sign(f − y)")
 
     def entry(self, d: Array) -> Array:
-        """|d| as d · sign(d), which is analytic on each side."""
-        return d * np.sign(d.real)
+        return d * np.sign(d.real)  # |d| would not be analytic on each side
 
     def entry_slope(self, d: Array) -> Array:
-        """sign(d)."""
         return np.sign(d.real)
 
 
 class Huber(_Difference):
     """Quadratic near 0, linear far away: outliers pull with a bounded force.
 
-        ℓ      = Σ_k ½ d_k²                  where |d_k| ≤ δ, d = f − y
-                 Σ_k δ (|d_k| − δ/2)         elsewhere
+        ℓ      = Σₖ ½ d² if |d| ≤ δ, else δ(|d| − δ/2)          d = f − y
         ∂ℓ/∂f  = d clipped to [−δ, δ]
 
     Source: Huber (1964), "Robust estimation of a location parameter", Annals of Mathematical Statistics 35.
@@ -108,27 +99,24 @@ class Huber(_Difference):
     """
 
     traced = True
-    equations = ("ℓ = Σₖ ½ d² if |d| ≤ δ, else δ(|d| − δ/2)", "∂ℓ/∂f = d clipped to [−δ, δ]")
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.delta = checks.number("Huber", "delta", delta, above=0)
 
     def entry(self, d: Array) -> Array:
-        """Return c (d − ½ c) with c = d clipped, which is both branches in one."""
         c = self.entry_slope(d)
-        return c * (d - 0.5 * c)
+        return c * (d - 0.5 * c)  # both branches in one
 
     def entry_slope(self, d: Array) -> Array:
-        """Return d clipped to [−δ, δ]."""
         return within(d, -self.delta, self.delta)
 
 
 class Pinball(Loss):
     """Quantile loss; several quantiles at once.
 
-        ℓ      = Σ_q max(q d, (q − 1) d),   d = y − f_q
-        ∂ℓ/∂f  = −q for d > 0, 1 − q for d < 0          0 where they are equal
+        ℓ      = Σ_q max(q d, (q − 1) d), d = y − f_q
+        ∂ℓ/∂f  = −q if d > 0, 1 − q if d < 0           0 where they are equal
 
     For K targets and Q quantiles f has Q·K rows: all targets for the first quantile, then for the second, and so on.
     Source: Koenker and Bassett (1978), "Regression quantiles", Econometrica 46.
@@ -139,7 +127,6 @@ class Pinball(Loss):
     """
 
     traced = True
-    equations = ("ℓ = Σ_q max(q d, (q − 1) d), d = y − f_q", "∂ℓ/∂f = −q if d > 0, 1 − q if d < 0")
 
     def __init__(self, quantiles: Sequence[float] = (0.5,), *, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -154,13 +141,12 @@ class Pinball(Loss):
         return len(self.quantiles)
 
     def ell(self, f: Array, y: Array) -> Array:
-        """Σ over quantiles and targets, each as slope · (f − y)."""
         real = f.real.dtype
         d = f.reshape(len(self.quantiles), *y.shape) - y.astype(real)
         q, rest = (np.array(each, real)[:, None, None] for each in (self.quantiles, [1 - q for q in self.quantiles]))
+        # Each term is its slope times f − y.
         self.pull = rest * (d.real > 0) - q * (d.real < 0)
         return (self.pull * d).reshape(f.shape).sum(axis=0)
 
     def dell_df(self) -> Array:
-        """−q or 1 − q."""
         return self.pull.reshape(-1, self.pull.shape[-1])

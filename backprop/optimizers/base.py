@@ -22,6 +22,8 @@ from backprop.functions import norm
 from backprop.optimizers.penalties import Parametrized, Penalty, number_or_patterns, over_phi, shrink
 from backprop.schedules import ConstantRate, Schedule, schedule
 
+SETTINGS = ("weight_decay", "l1", "clip_value", "clip_norm", "schedule", "learning_rate")  # of every rule
+
 
 class Optimizer(ABC):
     """State, clipping and penalties common to all rules. `t` counts the steps taken; `state` holds vectors (P,) by `slots`.
@@ -55,18 +57,22 @@ class Optimizer(ABC):
         self.state: dict[str, Array] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in SETTINGS:
+            value = self._checked(name, value)
+        object.__setattr__(self, "schedule" if name == "learning_rate" else name, value)
+
+    def _checked(self, name: str, value: Any) -> Any:
         who = type(self).__name__
         if name in ("weight_decay", "l1"):
-            value = number_or_patterns(who, name, value)
             vars(self).get("_by_name", {}).pop(name, None)
-        elif name in ("clip_value", "clip_norm") and value is not None:
-            value = checks.number(who, name, value, above=0)
-        elif name in ("schedule", "learning_rate"):
-            name, value = "schedule", schedule(who, value)
-            value.serve(vars(self).setdefault("_mark", Mark()))
-            if (before := vars(self).get("schedule", value)) is not value:
-                before.serve(None)
-        object.__setattr__(self, name, value)
+            return number_or_patterns(who, name, value)
+        if name in ("clip_value", "clip_norm"):
+            return None if value is None else checks.number(who, name, value, above=0)
+        value = schedule(who, value)
+        value.serve(vars(self).setdefault("_mark", Mark()))
+        if (before := vars(self).get("schedule", value)) is not value:
+            before.serve(None)
+        return value
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -114,15 +120,17 @@ class Optimizer(ABC):
     def penalty(self, name: str) -> Any:
         """λ ("weight_decay") or λ₁ ("l1"): one number for all of φ, or a vector (P,). Raises RuntimeError before `assign`."""
         value = getattr(self, name)
-        if not isinstance(value, dict):
-            return value
+        return self._over_phi(name, value) if isinstance(value, dict) else value
+
+    def _over_phi(self, name: str, value: dict[str, float]) -> Array:
         own, who = vars(self), type(self).__name__
         if "_names" not in own:
             expected, advice = "assign(net) before the first step", "Call optimizer.assign(net) once; Trainer does it."
             raise RuntimeError(checks.message(who, expected, f"{name} by names not yet known", advice))
         if name not in own["_by_name"]:
             own["_by_name"][name] = over_phi(who, name, value, own["_names"], own["_dtype"])
-        return own["_by_name"][name]
+        vector: Array = own["_by_name"][name]
+        return vector
 
     def step(self, phi: Array, dL_dphi: Array) -> None:
         """Move phi (P,) in place along its gradient dL_dphi (P,), which is not changed.
