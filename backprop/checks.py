@@ -276,11 +276,15 @@ def columns(layer: Any, method: str, h: object) -> Array:
     array = floating(Door(layer, method), "h", h)
     if 0 < array.ndim < 3 and layer.in_features in (None, array.shape[0]):
         return array
+    raise _not_columns(layer, method, array)
+
+
+def _not_columns(layer: Any, method: str, array: Array) -> ValueError:
     width = layer.in_features
     wanted = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
     fits = array.ndim == 2 and array.shape[1] == width
     advice = "Pass h.T, or use predict(X), which takes one row per example." if fits else ""
-    raise ValueError(message(Door(layer, method), wanted, f"shape {array.shape}", advice))
+    return ValueError(message(Door(layer, method), wanted, f"shape {array.shape}", advice))
 
 
 def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:

@@ -33,20 +33,18 @@ def is_traced(part: object) -> bool:
     return bool(said.get("traced", said.get("replays", False))) and not vars(part).keys() & {"forward", "backward"}
 
 
-def forward(layer: Layer, h: Array, method: Equation | None = None) -> Array:
+def forward(layer: Layer, h: Array, method: Any = None) -> Array:
     """F (D_out, N) of a layer inside another one."""
-    f = _run(layer, method or layer.forward, h)
-    if not is_traced(layer):
-        checks.forward_result(layer, f, h)
-        vars(layer)["_came"] = h.shape
+    method = method or layer.forward
+    f = method.plain(layer, h) if _is_ours(layer, method) else _own_forward(layer, method, h)
     vars(layer)["_shape"] = f.shape
     return f
 
 
-def backward(layer: Layer, dL_df: Array, method: Equation | None = None) -> tuple[Array, Gradients]:
+def backward(layer: Layer, dL_df: Array, method: Any = None) -> tuple[Array, Gradients]:
     """(dL_dh, gradients) of a layer inside another one."""
-    result = _run(layer, method or layer.backward, dL_df)
-    return result if is_traced(layer) else checks.backward_result(layer, result, vars(layer).get("_came"))
+    method = method or layer.backward
+    return method.plain(layer, dL_df) if _is_ours(layer, method) else _own_backward(layer, method, dL_df)
 
 
 def infer(layer: Layer, h: Array) -> Array:
@@ -57,27 +55,35 @@ def infer(layer: Layer, h: Array) -> Array:
     return equation(layer, h) if equation else layer.infer(h)
 
 
-def _run(layer: Layer, method: Equation, array: Array) -> Any:
-    """Run the equation of a pass, or a function that somebody put on this very object."""
+def _is_ours(layer: Layer, method: Any) -> bool:
+    """Whether a pass is the library's equation, and no function that somebody put on this very object."""
+    return type(layer).__module__.startswith("backprop.") and hasattr(method, "plain")
+
+
+def _own_forward(layer: Layer, method: Any, h: Array) -> Array:
+    f = _run(layer, method, h)
+    if not is_traced(layer):
+        checks.forward_result(layer, f, h)
+        vars(layer)["_came"] = h.shape
+    return f
+
+
+def _own_backward(layer: Layer, method: Any, dL_df: Array) -> tuple[Array, Gradients]:
+    result = _run(layer, method, dL_df)
+    return result if is_traced(layer) else checks.backward_result(layer, result, vars(layer).get("_came"))
+
+
+def _run(layer: Layer, method: Any, array: Array) -> Any:
+    """Run a pass of somebody's own; what it calls of its parent class goes straight to the equation, too."""
     equation = getattr(method, "plain", None)
-    if equation is None:
-        return method(array)
-    return equation(layer, array) if _is_ours(layer) else _run_own(layer, equation, array)
-
-
-def _is_ours(layer: Layer) -> bool:
-    return type(layer).__module__.startswith("backprop.")
-
-
-def _run_own(layer: Layer, equation: Equation, array: Array) -> Any:
-    """Run an equation of somebody's own; what it calls of its parent class goes straight to the equation, too."""
     own = vars(layer)
-    before = own["_inside"]
+    before = own.get("_inside", False)
     own["_inside"] = True
     try:
-        return equation(layer, array)
+        return equation(layer, array) if equation else method(array)
     except Exception as error:
-        error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}.")
+        if equation:
+            error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}.")
         raise
     finally:
         own["_inside"] = before
@@ -88,7 +94,7 @@ def around_forward(equation: Equation) -> Equation:
 
     @wraps(equation)
     def call(self: Layer, h: Array) -> Array:
-        if vars(self)["_inside"] or isinstance(h, StandIn):
+        if vars(self).get("_inside") or isinstance(h, StandIn):
             return equation(self, h)
         array = checks.columns(self, "forward", h)
         vars(self)["_shape"] = None
@@ -106,7 +112,7 @@ def around_backward(equation: Equation) -> Equation:
 
     @wraps(equation)
     def call(self: Layer, dL_df: Array) -> tuple[Array, Gradients]:
-        if vars(self)["_inside"] or isinstance(dL_df, StandIn):
+        if vars(self).get("_inside") or isinstance(dL_df, StandIn):
             return equation(self, dL_df)
         array = checks.gradient(self, dL_df, vars(self).get("_shape"))
         columns = np.array(array if array.ndim == 2 else array[:, None])
