@@ -345,6 +345,8 @@ def layer(who: object, value: object, kind: type) -> Any:
     """A layer instance; a class given by mistake is told to add parentheses."""
     if not isinstance(value, kind):
         advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
+        if isinstance(value, list | tuple):
+            advice = f"Pass them one by one: {who}(*layers)."
         raise TypeError(message(who, "layers", f"{value!r}", advice))
     return value
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.functions import norm
+from backprop.functions import all_finite, norm
 from backprop.optimizers.penalties import Parametrized, Penalty, number_or_patterns, over_phi, shrink
 from backprop.schedules import ConstantRate, Schedule, schedule
 
@@ -136,11 +136,23 @@ class Optimizer(ABC):
         """Move phi (P,) in place along its gradient dL_dphi (P,), which is not changed.
 
         Raises ValueError for vectors that do not fit each other or the optimizer's state, RuntimeError for patterns before
-        `assign`.
+        `assign`, FloatingPointError where phi or the state would not be finite: they are then what they were.
         """
         if phi.shape != dL_dphi.shape or phi.ndim != 1:
             expected = f"dL_dphi with shape {phi.shape}, that of phi"
             raise ValueError(checks.message(f"{type(self).__name__}.step", expected, f"shape {dL_dphi.shape}"))
+        before = {"phi": phi.copy()} | dict(zip(self.slots, map(np.copy, self.prepare(phi)), strict=True))
+        self.advance(phi, dL_dphi)
+        moved = {"phi": phi, **self.state}
+        if lost := [name for name, vector in moved.items() if not all_finite(vector)]:
+            self.t -= 1
+            for name, vector in before.items():
+                np.copyto(moved[name], vector)
+            expected, advice = f"a finite {lost[0]} after the step", "Scale the loss, clip gradients, or use float64."
+            raise FloatingPointError(checks.message(f"{type(self).__name__}.step", expected, "nan or inf", advice))
+
+    def advance(self, phi: Array, dL_dphi: Array) -> None:
+        """The step itself, for vectors that fit; who calls it looks at the numbers himself."""
         state = self.prepare(phi)
         g = np.array(dL_dphi, phi.dtype)
         self.clip(g)

@@ -226,7 +226,7 @@ class Descent:
         where = first_bad(net, vector, examples, rows)  # type: ignore[arg-type]
         if what == "update" and name != "phi":
             where = (
-                name if name in net.buffers else f"the optimizer's {name}" + (f" of {where}" if where != "φ" else "")
+                name if name in net.buffers else f"the optimizer's {name} of {where.removeprefix('the gradient of ')}"
             )
         finite = all(np.isfinite(array).all() for array in self._kept().values())
         self.position, self.lost = Position(self.position.epoch), True
