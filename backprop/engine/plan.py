@@ -129,12 +129,10 @@ def make(
     `scratch` names an input that may be used up; `L` is known at the turn. `exact` plays NumPy's own calls, so nothing is fused.
     """
     lands = [replace(land) for land in lands]
-    roots = (
-        [*([] if L is None else [L]), *results] + [land.value for land in lands] + list(writes.values()) + list(effects)
-    )
-    order = needed(roots)
+    ends = [] if L is None else [L]
+    order = needed([*ends, *results, *(land.value for land in lands), *writes.values(), *effects])
     if kept:
-        known = kept | set(writes.values()) | ({L} if L is not None else set())
+        known = kept | set(writes.values()) | set(ends)
         order, again = recomputed(order, turn, known)
         for land in lands:
             land.value = again(land.value)
@@ -146,8 +144,7 @@ def make(
             copy_.number = max((op.number for op in order), default=0) + 1
             order.append(copy_)
             land.value = copy_
-    first = set(needed([L])) if L is not None else set()
-    first |= {op for op in effects if op.number < turn} and set(needed(op for op in effects if op.number < turn))
+    first = set(needed([*ends, *(op for op in effects if op.number < turn)]))
     steps: list[Op] = [op for op in order if op in first] + [op for op in order if op not in first]
     made = _Placing(steps, len([op for op in order if op in first]), lands, exact)
     made.L, made.results = L, tuple(results)
@@ -197,17 +194,8 @@ def recomputed(order: list[Op], turn: int, kept: frozenset[Op] | set[Op]) -> tup
 
 def can_land(op: Op) -> bool:
     """Whether it is a product of matrices, or a sum over the columns of one: BLAS adds it to its target by itself."""
-    if op.kind != "ufunc" or op.dtype.char not in "fd" or any(x.dtype != op.dtype for x in op.ops):
-        return False
-    if op.function == (np.matmul, "__call__"):
-        return len(op.shape) == 2 and len(op.ops) == 2
-    x = op.inputs[0]
-    return (
-        op.function == (np.add, "reduce")
-        and len(x.shape) == 2
-        and op.options.get("axis") in (1, -1)
-        and len(op.shape) == 1
-    )
+    alike = op.dtype.char in "fd" and all(x.dtype == op.dtype for x in op.ops)
+    return alike and summed(op) is not None and (op.function[0] is np.matmul or len(op.shape) == 1)
 
 
 def summed(op: Op) -> tuple[Op, ...] | None:
@@ -217,13 +205,8 @@ def summed(op: Op) -> tuple[Op, ...] | None:
     if op.function == (np.matmul, "__call__") and len(op.shape) == 2 and len(op.ops) == 2:
         return op.inputs
     x = op.inputs[0]
-    ends = (
-        op.function == (np.add, "reduce")
-        and isinstance(x, Op)
-        and len(x.shape) == 2
-        and op.options.get("axis") in (1, -1)
-    )
-    return (x,) if ends else None
+    is_sum = op.function == (np.add, "reduce") and op.options.get("axis") in (1, -1)
+    return (x,) if is_sum and isinstance(x, Op) and len(x.shape) == 2 else None
 
 
 def elementwise(op: Op) -> bool:
@@ -340,11 +323,8 @@ class _Placing:
         for i, op in ((i, step) for i, step in enumerate(final) if isinstance(step, Op)):
             if op.kind == "view" or op in self.place:
                 continue
-            g = (
-                next((group[x] for x in op.ops if self._may_overwrite(op, x, i, last, group)), None)
-                if elementwise(op)
-                else None
-            )
+            under = op.ops if elementwise(op) else []
+            g = next((group[x] for x in under if self._may_overwrite(op, x, i, last, group)), None)
             if g is None:
                 g = len(spans)
                 spans.append([i, i, op.nbytes])

@@ -93,7 +93,7 @@ class Bound:
         self.held: dict[str, Any] = {}  # gradients of a layer of one's own, from its backward on
         self.ready = (
             results or {}
-        )  # what layers of one's own returned in the step that was traced, which is played first
+        )  # what layers of one's own returned in the step that was traced, the first one played
         self.calls: list[Call] = []
         self.products: set[Op] = set()
         turn = 0

@@ -90,7 +90,7 @@ class Op:
 
 CLIP: Any = np._core.umath.clip  # type: ignore[attr-defined]  # the ufunc behind np.clip
 
-OURS = (
+OURS = [
     "/backprop/engine/",
     "/backprop/layers/boundary",
     "/backprop/checks",
@@ -98,7 +98,7 @@ OURS = (
     "/scipy/",
     "<frozen",
     "<__array",
-)
+]
 
 
 def line() -> str:
@@ -298,12 +298,8 @@ class Number:
                 return x.trace.ufunc(ufunc, method, inputs, options)  # type: ignore[attr-defined]
         if ufunc is np.sqrt:
             return self**0.5
-        by_ufunc = {
-            np.multiply: operator.mul,
-            np.add: operator.add,
-            np.subtract: operator.sub,
-            np.true_divide: operator.truediv,
-        }
+        by_ufunc: dict[Any, Any] = {np.add: operator.add, np.subtract: operator.sub}
+        by_ufunc |= {np.multiply: operator.mul, np.true_divide: operator.truediv}
         if ufunc in by_ufunc and all(np.ndim(x) == 0 for x in inputs if not isinstance(x, Number)):
             return by_ufunc[ufunc](*(x if isinstance(x, Number) else float(x) for x in inputs))
         raise refusal(f"np.{ufunc.__name__} of a number of the step", "Use arithmetic, ** 0.5 among it.")
@@ -340,10 +336,7 @@ class Draws:
         return lambda *args, **options: self._draw(name, args, options)
 
     def _draw(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Value:
-        plain = name in ("random", "standard_normal", "standard_exponential")
-        names = (
-            ("size", "dtype") if plain else ("loc", "scale", "size") if name == "normal" else ("low", "high", "size")
-        )
+        names = {"normal": ("loc", "scale", "size"), "uniform": ("low", "high", "size")}.get(name, ("size", "dtype"))
         given = dict(zip(names, args, strict=False)) | options
         size = given.pop("size", None)
         if size is None or any(isinstance(value, StandIn | Number) for value in given.values()):
@@ -363,19 +356,7 @@ def converted(x: Any, dtype: Any = None) -> Any:
 # Functions that are computed as they are, from the shapes of what they return for ones.
 PURE = {
     *(np.linalg.norm, np.einsum, np.cumsum, np.argmax, np.argmin, np.sort, np.argsort, np.take_along_axis, np.outer),
-    *(
-        np.vdot,
-        np.std,
-        np.diff,
-        np.median,
-        np.tensordot,
-        np.repeat,
-        np.tile,
-        np.stack,
-        np.vstack,
-        np.hstack,
-        np.isclose,
-    ),
+    *(np.vdot, np.diff, np.median, np.tensordot, np.repeat, np.tile, np.stack, np.vstack, np.hstack, np.isclose),
     *(np.nan_to_num, np.linalg.solve, np.linalg.inv, np.take, np.roll, np.flip, np.count_nonzero, np.trace, np.diag),
     *(np.round, np.quantile, np.concatenate, np.where),
 }
@@ -386,24 +367,8 @@ METHODS = {np.sum: "sum", np.max: "max", np.min: "min", np.mean: "mean", np.any:
 METHODS |= {np.amax: "max", np.amin: "min", np.copy: "copy", np.prod: "prod", np.var: "var", np.reshape: "reshape"}
 METHODS |= {np.ravel: "ravel", np.transpose: "transpose", np.std: "std"}
 # Dear enough to be kept from the way forward for the way back; anything else is computed again, which costs no memory.
-DEAR = {
-    "exp",
-    "expm1",
-    "exp2",
-    "log",
-    "log1p",
-    "log2",
-    "log10",
-    "tanh",
-    "sinh",
-    "cosh",
-    "sin",
-    "cos",
-    "tan",
-    "ndtr",
-    "erf",
-}
-DEAR |= {"arctan", "arctanh", "arcsinh", "power", "logaddexp", "matmul"}
+DEAR = {"exp", "expm1", "exp2", "log", "log1p", "log2", "log10", "tanh", "sinh", "cosh", "sin", "cos", "tan"}
+DEAR |= {"ndtr", "erf", "arctan", "arctanh", "arcsinh", "power", "logaddexp", "matmul"}
 
 
 @dataclass
@@ -446,14 +411,8 @@ class Trace:
         """A new operation, or the one there is for the same expression."""
         inputs, options = tuple(self.now(x) if type(x) is Value else _frozen(x) for x in inputs), _frozen(options)
         parts = tuple(x.same_as if type(x) is Op else _constant(x) for x in inputs)
-        key = (
-            kind,
-            _constant(function) if kind == "view" else function,
-            parts,
-            _constant(options),
-            tuple(shape),
-            dtype,
-        )
+        called = _constant(function) if kind == "view" else function
+        key = (kind, called, parts, _constant(options), tuple(shape), dtype)
         op = self.same.get(key)
         if op is None:
             value = self.add(kind, function, inputs, shape, dtype, options, key)

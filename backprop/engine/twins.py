@@ -29,7 +29,7 @@ from backprop.optimizers import Optimizer
 
 UNCHANGING = (int, float, complex, str, bool, type(None), np.generic, np.dtype, type, Arrays)
 PLAIN = (int, float, complex, str, bool, type(None), tuple, list, dict, set, np.generic, np.dtype, type)
-HIDDEN = (
+HIDDEN = [
     "parameters",
     "buffers",
     "layers",
@@ -42,7 +42,7 @@ HIDDEN = (
     "_came",
     "_phi",
     "_mark",
-)
+]
 OF_RULES = ("t", "state")  # which move with each step
 
 _classes: WeakKeyDictionary[type, type] = WeakKeyDictionary()
@@ -125,13 +125,8 @@ def _watched(kind: type) -> type:
         own["_made"].add(name)
         kind.__setattr__(self, name, value)  # type: ignore[call-arg]
 
-    body = {
-        "__getattribute__": __getattribute__,
-        "__setattr__": __setattr__,
-        "__module__": kind.__module__,
-        "traced": True,
-    }
-    made = _classes[kind] = type(kind.__name__, (kind,), body)
+    body = {"__getattribute__": __getattribute__, "__setattr__": __setattr__, "traced": True}
+    made = _classes[kind] = type(kind.__name__, (kind,), body | {"__module__": kind.__module__})
     return made
 
 
