@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format mutants bench docs look pictures clean
+.PHONY: demo test test-all test-oldest thorough check format mutants bench docs look pictures clean
 demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
@@ -13,6 +13,16 @@ test: .venv/dev
 test-all: .venv/dev .venv/test-torch
 	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
 	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_migrate.py tests/test_regularization.py
+
+# The suite with the oldest versions that pyproject.toml promises, for each Python that there is: about 5 minutes each.
+test-oldest: .venv/dev
+	$(BIN)/python tests/oldest.py
+
+# The long hunts, for as many minutes as wanted; what fails is printed with the number that repeats it.
+MINUTES ?= 10
+SEED ?= $(shell date +%s)
+thorough: .venv/dev .venv/test-torch
+	$(BIN)/python tests/thorough.py --minutes $(MINUTES) --seed $(SEED)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

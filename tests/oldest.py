@@ -35,6 +35,11 @@ def floors(extras: tuple[str, ...], version: str) -> dict[str, str]:
     return found
 
 
+def works(python: str) -> bool:
+    """Whether this Python is there; a name may stand for one that is not installed."""
+    return shutil.which(python) is not None and not subprocess.run([python, "-c", ""], stderr=subprocess.DEVNULL).returncode
+
+
 def runs(python: str, arguments: list[str]) -> bool:
     """Whether the suite passes with this Python and the oldest versions; prints them, and how long it took."""
     version = subprocess.check_output([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True)
@@ -56,7 +61,7 @@ def runs(python: str, arguments: list[str]) -> bool:
 def main() -> None:
     """Run what is asked for; exit with 1 where a test fails."""
     given, _, arguments = " ".join(sys.argv[1:]).partition("--")
-    found = [python for python in given.split() or PYTHONS if shutil.which(python)]
+    found = [python for python in given.split() or PYTHONS if works(python)]
     results = [runs(python, arguments.split()) for python in found]  # all of them, whatever the first one says
     sys.exit(0 if results and all(results) else 1)
 
