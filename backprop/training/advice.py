@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,22 +25,13 @@ from backprop.checks import Array
 from backprop.functions import norm
 from backprop.layers import Linear, ReLU, Sigmoid
 from backprop.layers.nesting import leaves
-from backprop.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    GaussianNLL,
-    Huber,
-    LeastSquares,
-    Loss,
-    Pinball,
-)
+from backprop.losses import AbsoluteError, CrossEntropy, GaussianNLL, Huber, LeastSquares, Loss, Pinball
 from backprop.optimizers import Optimizer
 from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.history import Epoch
-from backprop.training.look import Look, Passed, look, may_look, sample
+from backprop.training.look import CLASSIFICATION, Look, Passed, look, may_look, sample
 
 REGRESSION = (LeastSquares, AbsoluteError, Huber, Pinball, GaussianNLL)  # those whose outputs are on the scale of y
 CAUSES = {"inputs", "targets", "layers"}  # a loss that rises or rests may come from them
@@ -66,63 +58,62 @@ class Advisor:
     """Looks at one training and tells of each kind of trouble once. `who` begins the texts."""
 
     def __init__(self, who: str, net: Sequential, loss: Loss, optimizer: Optimizer | None = None) -> None:
-        self.who, self.net, self.loss, self.optimizer = who, net, loss, optimizer
+        self.who, self.net, self.loss = who, net, loss
+        self.optimizer: Any = optimizer  # None in `minimize`, which finds the scale itself
         self.told: set[str] = set()
         self.start = Look()
         self.quiet = False
-
-    def before(self, examples: Examples) -> None:
-        """Look at the examples and at a pass over a sample of them, before the first step."""
-        if not self.quiet:
-            with np.errstate(all="ignore"):  # the trainer names what is not finite
-                self._before(examples)
 
     def serve(self, loss: Loss, optimizer: Optimizer) -> None:
         """Look at training with these from here on."""
         self.loss, self.optimizer = loss, optimizer
 
-    def after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
-        """Look at what an epoch has done: after epochs 1, 2, 4, …, and wherever the loss is far above its start."""
-        if not self.quiet and not self.told & CAUSES and self.start.layers:
-            with np.errstate(all="ignore"):
-                self._after(examples, record, before, steps)
+    def before(self, examples: Examples) -> None:
+        """Look at the examples and at a pass over a sample of them, before the first step."""
+        if not self.quiet:
+            with np.errstate(all="ignore"):  # the trainer names what is not finite
+                self._before(examples, *sample(examples, self.net))
 
-    def _before(self, examples: Examples) -> None:
-        X, y, w = sample(examples, self.net)
+    def _before(self, examples: Examples, X: Array, y: Array, w: Array | None) -> None:
+        net, loss = self.net, self.loss
         if not len(X):
             return
-        if type(next(leaves(self.net))) is Linear:  # other layers may do the scaling
+        if type(next(leaves(net))) is Linear:  # other layers may do the scaling
             self._tell("inputs", unscaled_inputs(X))
         targets = examples.y[:: max(1, examples.n // 2048)]
-        if targets.ndim == 2:
-            self._tell("labels", labels_as_amounts(self.loss, targets))
-        if not may_look(self.net, self.loss):
+        if isinstance(loss, REGRESSION):
+            self._tell("labels", labels_as_amounts(loss, targets))
+        if not may_look(net, loss):
             return
-        self.start = start = look(self.net, self.loss, X.T, y.T, w, backward=True)
-        if targets.ndim == 2 and self.optimizer and not self.told:  # second-order methods find the scale themselves
-            self._tell("targets", unscaled_targets(self.loss, targets, start.f))
-        self._tell("probabilities", probabilities(self.loss, start))
+        self.start = start = look(net, loss, X.T, y.T, w, backward=True)
+        if isinstance(loss, REGRESSION) and self.optimizer and not self.told:
+            self._tell("targets", unscaled_targets(targets, start.f))
+        if isinstance(loss, CLASSIFICATION):
+            self._tell("probabilities", probabilities(loss, start))
         self._tell("dead", dead_units(start, "Start with biases of 0 and HeNormal weights, or use LeakyReLU."))
         if "dead" not in self.told:
             self._tell("layers", uneven_layers(start))
 
-    def _after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
-        optimizer = self.optimizer
-        if optimizer is None:
+    def after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
+        """Look at what an epoch has done: after epochs 1, 2, 4, …, and wherever the loss is far above its start."""
+        if self.quiet or self.told & CAUSES or not self.start.layers or not steps:
             return
         total = 1.0 if self.loss.reduction == "mean" else examples.n if examples.w is None else float(examples.w.sum())
         mean = record.loss / total
-        if record.epoch & (record.epoch - 1) and not mean > 2 * self.start.baseline:
-            return
-        X, y, w = sample(examples, self.net)
-        if not len(X) or not steps:
+        if record.epoch & (record.epoch - 1) == 0 or mean > 2 * self.start.baseline:
+            with np.errstate(all="ignore"):
+                self._after(record, mean, before, steps, *sample(examples, self.net))
+
+    def _after(self, record: Epoch, mean: float, before: Array, steps: int, X: Array, y: Array, w: Any) -> None:
+        if not len(X):
             return
         now = look(self.net, self.loss, X.T, y.T, w, backward=False)
-        moved = distance(self.net.phi, before) / (norm(before) or math.inf)
+        length = norm(before)
+        moved = distance(self.net.phi, before) / (length or math.inf)
         self._tell("rate", too_large(self.start, now, mean, record, moved))
-        if steady(optimizer, record, steps):
-            self._tell("rate", too_small(self.start, now, record, moved, steps, norm(before)))
-        if "rate" not in self.told and not optimizer.l1:  # l1 is there to make units 0
+        if steady(self.optimizer, record, steps):
+            self._tell("rate", too_small(self.start, now, record, moved, steps, length))
+        if "rate" not in self.told and not self.optimizer.l1:  # l1 is there to make units 0
             rate = f"the learning rate {record.learning_rate:.3g} is too large"
             advice = f"They were not before the first step: {rate}. Divide it by 10, or use LeakyReLU."
             self._tell("dead", dead_units(now, advice))
@@ -154,9 +145,8 @@ def unscaled_inputs(X: Array) -> str:
     large = np.count_nonzero(size > 100, axis=0) > 0.25 * len(X)
     if not large.any() and size.max() > 1e-3:
         return ""
-    worst = int(
-        np.where(large, size.mean(axis=0, dtype=np.float64), -1).argmax() if large.any() else size.max(axis=0).argmax()
-    )
+    of_columns = np.where(large, size.mean(axis=0, dtype=np.float64), -1) if large.any() else size.max(axis=0)
+    worst = int(of_columns.argmax())
     mean, deviation = X[:, worst].mean(dtype=np.float64), X[:, worst].std(dtype=np.float64)
     if not (large.any() or deviation):
         return ""
@@ -171,7 +161,7 @@ def unscaled_inputs(X: Array) -> str:
 
 def labels_as_amounts(loss: Loss, y: Array) -> str:
     """Targets (N, 1) of a regression loss that look like the labels of classes: 0 … K − 1, all of them about as often."""
-    if not isinstance(loss, REGRESSION) or y.shape[1] != 1 or y.min() != 0 or not 2 <= y.max() < 100:
+    if y.shape[1] != 1 or y.min() != 0 or not 2 <= y.max() < 100:
         return ""
     if (y != np.floor(y)).any():
         return ""
@@ -186,9 +176,9 @@ def labels_as_amounts(loss: Loss, y: Array) -> str:
     )
 
 
-def unscaled_targets(loss: Loss, y: Array, f: Array) -> str:
+def unscaled_targets(y: Array, f: Array) -> str:
     """A column of the targets (N, K) far above 1, and far from where the outputs f start, or far below 1."""
-    if not isinstance(loss, REGRESSION) or len(f) < y.shape[1]:
+    if len(f) < y.shape[1]:
         return ""
     mean, deviation = y.mean(axis=0, dtype=np.float64), y.std(axis=0, dtype=np.float64)
     outputs = f[: y.shape[1]].mean(axis=1, dtype=np.float64)
@@ -205,7 +195,7 @@ def unscaled_targets(loss: Loss, y: Array, f: Array) -> str:
 
 def probabilities(loss: Loss, seen: Look) -> str:
     """Outputs that went through a sigmoid or a softmax before the loss that has one inside."""
-    if not isinstance(loss, CrossEntropy | BinaryCrossEntropy) or not math.isfinite(seen.loss):
+    if not math.isfinite(seen.loss):
         return ""
     f, last = seen.f, seen.layers[-1]
     summing = len(f) > 1 and f.shape[1] >= 16 and np.allclose(f.sum(axis=0), 1, atol=1e-3)

@@ -23,6 +23,7 @@ from backprop.losses.base import share, slope, total
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 
+CLASSIFICATION = (CrossEntropy, BinaryCrossEntropy)  # those that have a softmax or a sigmoid inside
 MOST = 256  # examples in the sample …
 LEAST = 16
 SHARE = 100  # … at most one in so many, so that a pass costs this part of an epoch, but at least LEAST …
@@ -80,7 +81,7 @@ def may_look(net: Sequential, loss: Loss) -> bool:
     is left alone; but the last one is looked at where it may be a softmax.
     """
     *layers, last = (layer for _, layer in inside(net))
-    probabilities = isinstance(loss, CrossEntropy | BinaryCrossEntropy) and not last.parameters
+    probabilities = isinstance(loss, CLASSIFICATION) and not last.parameters
     return all(map(known, [loss, *layers])) and (known(last) or probabilities)
 
 
