@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backprop import checks
-from backprop.training.callbacks import Callback, Training
+from backprop.training.callbacks import Callback, Training, path_of
 from backprop.training.history import Epoch
 
 
@@ -22,9 +22,7 @@ class FileLogger(Callback):
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False, overwrite: bool = False) -> None:
         who = type(self).__name__
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(checks.message(who, "path of a file", f"{path!r} ({type(path).__name__})"))
-        self.path = Path(path)
+        self.path = Path(path_of(who, path))
         self.append = checks.boolean(who, "append", append)
         self.overwrite = checks.boolean(who, "overwrite", overwrite)
         if append and overwrite:
@@ -158,9 +156,6 @@ class TensorBoardLogger(Callback):
         self._writer.close()
         del self._writer  # it holds threads and locks, which a copy of this callback could not take along
 
-    def __repr__(self) -> str:
-        return checks.call(self)
-
 
 class MLflowLogger(Callback):
     """The columns of each epoch as metrics of MLflow.
@@ -194,9 +189,6 @@ class MLflowLogger(Callback):
         """Finish the run, if it is our own."""
         if self._own:
             _mlflow().end_run()
-
-    def __repr__(self) -> str:
-        return checks.call(self)
 
 
 def _but_epoch(record: Epoch) -> dict[str, float]:
