@@ -31,7 +31,8 @@ from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.history import Epoch
-from backprop.training.look import CLASSIFICATION, Look, Passed, look, may_look, sample
+from backprop.training.look import Look, Passed, look, may_look, sample
+from backprop.training.metrics import CLASSIFICATION
 
 REGRESSION = (LeastSquares, AbsoluteError, Huber, Pinball, GaussianNLL)  # those whose outputs are on the scale of y
 CAUSES = {"inputs", "targets", "layers"}  # a loss that rises or rests may come from them

@@ -20,6 +20,7 @@ import os
 from typing import Any, ClassVar, Protocol
 
 from backprop import checks
+from backprop.atomic import PathLike
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.sequential import Sequential
@@ -213,9 +214,7 @@ class Checkpoints(Callback):
 
     outermost = True
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, every_epochs: int | None = None, every_steps: int | None = None
-    ) -> None:
+    def __init__(self, path: PathLike, *, every_epochs: int | None = None, every_steps: int | None = None) -> None:
         who = "Checkpoints"
         self.path = path_of(who, path)
         self.every_epochs = None if every_epochs is None else checks.integer(who, "every_epochs", every_epochs)

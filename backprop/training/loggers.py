@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backprop import checks
+from backprop.atomic import PathLike
 from backprop.training.callbacks import Callback, Training, path_of
 from backprop.training.history import Epoch
 
@@ -20,7 +21,7 @@ from backprop.training.history import Epoch
 class FileLogger(Callback):
     """A line per record, written whole and flushed at once, so that it can be read while training runs."""
 
-    def __init__(self, path: str | os.PathLike[str], *, append: bool = False, overwrite: bool = False) -> None:
+    def __init__(self, path: PathLike, *, append: bool = False, overwrite: bool = False) -> None:
         who = type(self).__name__
         self.path = Path(path_of(who, path))
         self.append = checks.boolean(who, "append", append)
@@ -138,7 +139,7 @@ class TensorBoardLogger(Callback):
     TensorBoardLogger(folder='runs/digits')
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: PathLike) -> None:
         self.folder = os.fspath(folder)
 
     def start(self, trainer: Training) -> None:

@@ -18,12 +18,12 @@ from backprop.checks import Array
 from backprop.engine.threads import blas_threads
 from backprop.functions import norm
 from backprop.layers import Layer, ReLU, boundary
-from backprop.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from backprop.losses import Loss
 from backprop.losses.base import share, slope, total
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
+from backprop.training.metrics import CLASSIFICATION
 
-CLASSIFICATION = (CrossEntropy, BinaryCrossEntropy)  # those that have a softmax or a sigmoid inside
 MOST = 256  # examples in the sample …
 LEAST = 16
 SHARE = 100  # … at most one in so many, so that a pass costs this part of an epoch, but at least LEAST …
