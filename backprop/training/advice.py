@@ -65,10 +65,6 @@ class Advisor:
         self.start = Look()
         self.quiet = False
 
-    def serve(self, loss: Loss, optimizer: Optimizer) -> None:
-        """Look at training with these from here on."""
-        self.loss, self.optimizer = loss, optimizer
-
     def before(self, examples: Examples) -> None:
         """Look at the examples and at a pass over a sample of them, before the first step."""
         if not self.quiet:

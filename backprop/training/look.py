@@ -99,7 +99,7 @@ def look(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, *, ba
     own.reduction = "mean"
     for name, layer in inside(twin):
         if not layer.children:
-            watch(layer, Passed(name, layer.label, type(layer)), found.layers, keep=backward)
+            watch(layer, Passed(name, layer.label, type(layer)), found.layers)
     with np.errstate(all="ignore"), blas_threads(1), suppress(Exception):
         found.f = boundary.forward(twin, h)
         shares = share(own, found.f, w)
@@ -118,9 +118,9 @@ def inside(layer: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
         yield from inside(child, f"{name}.{key}" if name else key)
 
 
-def watch(layer: Layer, note: Passed, passed: list[Passed], *, keep: bool) -> None:
+def watch(layer: Layer, note: Passed, passed: list[Passed]) -> None:
     """Let the two passes of this layer, inside a network, write down what they return and get."""
-    kind, before = type(layer), dict(vars(layer))
+    kind = type(layer)
 
     def forward(h: Array) -> Array:
         f: Array = kind.forward.plain(layer, h)  # type: ignore[attr-defined]
@@ -128,9 +128,6 @@ def watch(layer: Layer, note: Passed, passed: list[Passed], *, keep: bool) -> No
         if issubclass(kind, ReLU):
             note.dead = int(np.count_nonzero((f <= 0).all(axis=1)))
         passed.append(note)
-        if not keep:  # nobody will ask it for a backward pass
-            vars(layer).clear()
-            vars(layer).update(before)
         return f
 
     def backward(dL_df: Array) -> tuple[Array, dict[str, Array]]:

@@ -65,9 +65,8 @@ def check_name(who: str, loss: Loss, name: str) -> None:
     of_regression = get_scorer(name)._score_func.__module__.endswith("_regression")
     if of_regression == isinstance(loss, CLASSIFICATION):
         is_for, wanted = ("regression", "classification")[:: 1 if of_regression else -1]
-        raise ValueError(
-            checks.message(who, f"{own}, or one of scikit-learn's for {wanted}", f"{name!r}, for {is_for}")
-        )
+        got = f"{name!r}, for {is_for}"
+        raise ValueError(checks.message(who, f"{own}, or one of scikit-learn's for {wanted}", got))
 
 
 def try_out(who: str, net: Sequential, loss: Loss, name: str, examples: Examples) -> None:
@@ -85,20 +84,15 @@ def measure(net: Sequential, loss: Loss, examples: Examples, metrics: Metrics, *
     """The loss and measures of some examples; without `own`, only those that are asked for."""
     f = examples.predictions(net)
     y, w = examples.y.T, examples.w
-    measured = {k: v for k, v in loss.metrics(f, y, w).items() if own or k in metrics}
+    # The loss is that of a copy, so that its pending backward is not disturbed.
+    measured = {"loss": float(total(copy.copy(loss), f, y, share(loss, f, w)))} if own else {}
+    measured |= {k: v for k, v in loss.metrics(f, y, w).items() if own or k in metrics}
     for metric in metrics:
         if not isinstance(metric, str):
             measured[getattr(metric, "__name__", type(metric).__name__)] = float(metric(f.T, y.T))
         elif metric not in loss.measures:
             measured[metric] = score(loss, metric, f, y, w)
-    if own:
-        measured = {"loss": value(loss, f, y, w)} | measured
     return measured
-
-
-def value(loss: Loss, f: Array, y: Array, w: Array | None) -> float:
-    """L of checked columns; a pending backward of the loss is not disturbed."""
-    return float(total(copy.copy(loss), f, y, share(loss, f, w)))
 
 
 def score(loss: Loss, name: str, f: Array, y: Array, w: Array | None) -> float:

@@ -128,8 +128,7 @@ def learning_rate_range_test(
     who = "learning_rate_range_test"
     checks.instance(who, "net", net, Sequential)
     checks.instance(who, "loss", loss, Loss)
-    optimizer = SGD(1.0) if optimizer is None else optimizer
-    checks.instance(who, "optimizer", optimizer, Optimizer)
+    optimizer = checks.kind_of(who, "optimizer", SGD(1.0) if optimizer is None else optimizer, Optimizer)
     low = checks.number(who, "low", low, above=0)
     high = checks.number(who, "high", high, above=low)
     rates = np.geomspace(low, high, checks.integer(who, "steps", steps, least=10))
@@ -165,10 +164,9 @@ def _sweep(trainer: Trainer, X: Array, y: Array, rates: Array, batches: Iterator
             break
         recent = float(np.median(losses[-3:]))  # one odd batch is no divergence
         lowest = min(lowest, recent)
-        if len(losses) < opening:
-            continue
-        start, noise = float(np.median(losses[:opening])), float(np.std(losses[:opening]))
-        limit = start + max(start - lowest, 4 * noise)
+        if len(losses) >= opening:
+            start, noise = float(np.median(losses[:opening])), float(np.std(losses[:opening]))
+            limit = start + max(start - lowest, 4 * noise)
         if recent > limit:
             diverged = float(rate)
             break

@@ -46,10 +46,11 @@ SETTABLE: dict[str, Callable[[Any], Any]] = {
 def _checked(loss: Loss) -> Loss:
     """Refuse a loss with passes of its own, which would not be asked."""
     if (type(loss).forward, type(loss).backward) != (Loss.forward, Loss.backward):
-        advice = "Define ell and dell_df; weights and reduction are the library's."
-        raise TypeError(
-            checks.message("Trainer", "a loss of ell and dell_df", f"{loss!r} with passes of its own", advice)
+        got, advice = (
+            f"{loss!r} with passes of its own",
+            "Define ell and dell_df; weights and reduction are the library's.",
         )
+        raise TypeError(checks.message("Trainer", "a loss of ell and dell_df", got, advice))
     return loss
 
 
@@ -201,7 +202,7 @@ class Trainer:
         checks.choice(self.loss, "reduction", self.loss.reduction, ["mean", "sum"])
         checks.integer(type(self.optimizer).__name__, "t", self.optimizer.t, least=0)
         self._descent.serve(self.net, self.loss, self.optimizer)
-        self._advisor.serve(self.loss, self.optimizer)
+        self._advisor.loss, self._advisor.optimizer = self.loss, self.optimizer
         return self._descent
 
     def epochs(
@@ -263,7 +264,8 @@ class Trainer:
         n, self._callbacks = data[0].n, callbacks
         try:
             with watching(self, callbacks, verbose, n * epochs, "example", "epoch") as watch:
-                checkpoint.go_on(self._waiting, callbacks)
+                if self._waiting:
+                    checkpoint.go_on(self._waiting, callbacks)
                 # Once for all epochs; and Ctrl-C between two of them loses no record.
                 descent, settings = self._ready(), self.settings
                 size = n if isinstance(settings.batch_size, str) else min(settings.batch_size, n)
