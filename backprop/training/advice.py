@@ -15,7 +15,6 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.history import Epoch
-from backprop.training.look import Look, Passed, look, may_look, sample
+from backprop.training.look import Look, look, may_look, sample
 from backprop.training.metrics import CLASSIFICATION
 
 REGRESSION = (LeastSquares, AbsoluteError, Huber, Pinball, GaussianNLL)  # those whose outputs are on the scale of y
@@ -158,9 +157,7 @@ def unscaled_inputs(X: Array) -> str:
 
 def labels_as_amounts(loss: Loss, y: Array) -> str:
     """Targets (N, 1) of a regression loss that look like the labels of classes: 0 … K − 1, all of them about as often."""
-    if y.shape[1] != 1 or y.min() != 0 or not 2 <= y.max() < 100:
-        return ""
-    if (y != np.floor(y)).any():
+    if y.shape[1] != 1 or y.min() != 0 or not 2 <= y.max() < 100 or (y != np.floor(y)).any():
         return ""
     counts = np.bincount(y[:, 0].astype(int))
     if counts.min() < max(20, 0.4 * counts.max()):  # counts and grades have rare values
@@ -226,25 +223,24 @@ def uneven_layers(seen: Look) -> str:
     linear = [passed for passed in seen.layers if issubclass(passed.kind, Linear)]
     if len(linear) < 3:
         return ""
+    # The last one goes to the scale of y.
+    forward = uneven("activations", {str(passed): passed.size for passed in linear[:-1]}, 1 / 3000, 3000)
+    found = forward or uneven("gradients", {str(passed): passed.slope for passed in linear[::-1]}, 1e-4, 300)
     init = "Use an initializer that keeps the scale: HeNormal for ReLU, GlorotNormal for Tanh"
-    advice = f"{init}; and LayerNorm, BatchNorm or Residual in deep networks."
-    forward = uneven(linear[:-1], lambda passed: passed.size, 1 / 3000, 3000)  # the last one goes to the scale of y
-    backward = uneven(linear[::-1], lambda passed: passed.slope, 1e-4, 300)
-    if forward:
-        return f"activations {forward}. {advice}"
-    return f"gradients {backward}. {advice}" if backward else ""
+    return f"{found}. {init}; and LayerNorm, BatchNorm or Residual in deep networks." if found else ""
 
 
-def uneven(layers: list[Passed], size: Callable[[Passed], float], low: float, high: float) -> str:
+def uneven(what: str, sizes: dict[str, float], low: float, high: float) -> str:
     """What is seen if the sizes of the layers, in the order of the pass, leave the range from low to high times the first."""
-    layers = [passed for passed in layers if size(passed) > 0]  # 0 comes from weights that are 0, often on purpose
-    if len(layers) < 2:
+    sizes = {
+        layer: size for layer, size in sizes.items() if size > 0
+    }  # 0 comes from weights that are 0, often on purpose
+    first = next(iter(sizes), "")
+    far = max(sizes, key=lambda layer: abs(math.log(sizes[layer]) - math.log(sizes[first])), default="")
+    if not sizes or low < sizes[far] / sizes[first] < high:
         return ""
-    first, far = layers[0], max(layers, key=lambda passed: abs(math.log(size(passed)) - math.log(size(layers[0]))))
-    if low < size(far) / size(first) < high:
-        return ""
-    verbs = "explode. They grow" if size(far) > size(first) else "vanish. They shrink"
-    return f"{verbs} from {size(first):.2g} in {first}, to {size(far):.2g} in {far}"
+    verbs = "explode. They grow" if sizes[far] > sizes[first] else "vanish. They shrink"
+    return f"{what} {verbs} from {sizes[first]:.2g} in {first}, to {sizes[far]:.2g} in {far}"
 
 
 def distance(a: Array, b: Array) -> float:

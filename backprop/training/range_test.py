@@ -84,8 +84,7 @@ class LearningRateReport:
             ax.axvline(self.diverged, color=pictures.INK, linestyle=":", label="diverged")
         low, high = float(self.losses.min()), float(self.smoothed.max())  # what diverges would flatten all the rest
         margin = 0.1 * (high - low) or 1.0
-        ax.set_ylim(low - margin, high + margin)
-        ax.set_xscale("log")
+        ax.set(xscale="log", ylim=(low - margin, high + margin))
         title = f"Suggested learning rate: {self.learning_rate:.2g}"
         ax.set(xlabel="learning rate, growing from step to step", ylabel="loss before the step", title=title)
         ax.legend(frameon=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -183,8 +182,7 @@ class Trainer:
         """
         examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
         with self._descent.alone("Trainer.step"):
-            descent, settings = self._ready(), dataclasses.replace(self.settings, batch_size="full")
-            rows = np.arange(examples.n)
+            descent, settings, rows = self._ready(), self.settings, np.arange(examples.n)
             descent.remember()
             batch = descent.batch(examples, examples.n, settings)
             with descent.at_work(batch, settings), interrupts() as interrupted:
