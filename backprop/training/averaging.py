@@ -45,6 +45,8 @@ class WeightAverage(Callback):
     array([0.625])
     """
 
+    __repr__ = checks.call
+
     def __init__(self, decay: float | None = None, *, start_epoch: int = 1) -> None:
         self.decay = None if decay is None else checks.number("WeightAverage", "decay", decay, above=0, below=1)
         self.start_epoch = checks.integer("WeightAverage", "start_epoch", start_epoch)

@@ -67,9 +67,6 @@ class Callback:
     def go_on(self, state: dict[str, Any]) -> None:
         """After `start`, in the first `fit` after `Trainer.resume`: remember this again. The dict is yours."""
 
-    def __repr__(self) -> str:
-        return checks.call(self)
-
 
 class BestWeights(Callback):
     """Keeps the weights of the best epoch, and restores them when training ends, however it ends.
@@ -83,6 +80,7 @@ class BestWeights(Callback):
     """
 
     min_delta = 0.0
+    __repr__ = checks.call
 
     def __init__(self, monitor: str | None = None, *, mode: str = "min") -> None:
         self.monitor = monitor
@@ -213,6 +211,7 @@ class Checkpoints(Callback):
     """
 
     outermost = True
+    __repr__ = checks.call
 
     def __init__(self, path: PathLike, *, every_epochs: int | None = None, every_steps: int | None = None) -> None:
         who = "Checkpoints"

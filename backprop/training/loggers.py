@@ -139,6 +139,8 @@ class TensorBoardLogger(Callback):
     TensorBoardLogger(folder='runs/digits')
     """
 
+    __repr__ = checks.call
+
     def __init__(self, folder: PathLike) -> None:
         self.folder = os.fspath(folder)
 
@@ -169,6 +171,8 @@ class MLflowLogger(Callback):
     >>> MLflowLogger("digits")
     MLflowLogger(run_name='digits')
     """
+
+    __repr__ = checks.call
 
     def __init__(self, run_name: str | None = None) -> None:
         self.run_name = run_name
