@@ -42,9 +42,9 @@ def check_metrics(who: str, net: Sequential, loss: Loss, metrics: Metrics, *data
     for metric in metrics:
         if callable(metric) or metric in loss.measures:
             continue
-        if not isinstance(metric, str):
-            checks.choice(who, "metric", metric, loss.measures)
-        check_name(who, loss, metric)
+        check_name(
+            who, loss, metric if isinstance(metric, str) else checks.choice(who, "metric", metric, loss.measures)
+        )
         for examples in filter(None, data):
             try_out(who, net, loss, metric, examples)
 
