@@ -107,12 +107,13 @@ class Advisor:
         length = norm(before)
         moved = distance(self.net.phi, before) / (length or math.inf)
         self._tell("rate", too_large(self.start, now, mean, record, moved))
-        if steady(self.optimizer, record, steps):
+        schedule, rate = self.optimizer.schedule, record.learning_rate
+        # Not while it grows, as in a warm-up; only rates that were asked for before are looked at.
+        if isinstance(schedule, ConstantRate) or (steps > 1 and schedule(self.optimizer.t - 1) <= rate):
             self._tell("rate", too_small(self.start, now, record, moved, steps, length))
         if "rate" not in self.told and not self.optimizer.l1:  # l1 is there to make units 0
-            rate = f"the learning rate {record.learning_rate:.3g} is too large"
-            advice = f"They were not before the first step: {rate}. Divide it by 10, or use LeakyReLU."
-            self._tell("dead", dead_units(now, advice))
+            advice = f"They were not before the first step: the learning rate {rate:.3g} is too large. Divide it by 10"
+            self._tell("dead", dead_units(now, f"{advice}, or use LeakyReLU."))
 
     def _tell(self, kind: str, text: str) -> None:
         if text and kind not in self.told:
@@ -247,12 +248,6 @@ def distance(a: Array, b: Array) -> float:
     """Length of a − b for two vectors, without a third one."""
     pieces = [slice(start, start + PIECE) for start in range(0, len(a), PIECE)]
     return math.hypot(*(norm(a[piece] - b[piece]) for piece in pieces))
-
-
-def steady(optimizer: Optimizer, record: Epoch, steps: int) -> bool:
-    """Whether the rate has not grown in this epoch: it is not warming up. Looks at rates that were asked for before only."""
-    schedule = optimizer.schedule
-    return isinstance(schedule, ConstantRate) or (steps > 1 and schedule(optimizer.t - 1) <= record.learning_rate)
 
 
 def too_large(start: Look, now: Look, mean: float, record: Epoch, moved: float) -> str:

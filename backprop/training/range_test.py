@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, pictures
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.optimizers import SGD, Optimizer
@@ -73,8 +73,6 @@ class LearningRateReport:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the losses over the rate into `ax`, or a new figure, and return the axes. Needs matplotlib."""
-        from backprop import pictures
-
         ax = pictures.axes(ax)
         height = float(np.interp(math.log(self.learning_rate), np.log(self.rates), self.smoothed))
         ax.plot(self.rates, self.losses, color=pictures.SOFT, marker=".", linestyle="", label="loss of a batch")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, pictures
 from backprop.checks import Array
 from backprop.gradients.noise import NoiseScale, noise_scale
 from backprop.losses import Loss
@@ -64,8 +64,6 @@ class BatchSizeReport:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw steps and time over the batch size into `ax`, or a new figure, and return the axes. Needs matplotlib."""
-        from backprop import pictures
-
         ax = pictures.axes(ax)
         x = [row.batch_size for row in self.rows]
         steps, seconds = [row.relative_steps for row in self.rows], [row.relative_time for row in self.rows]
