@@ -62,11 +62,9 @@ class FileLogger(Callback):
         raise NotImplementedError
 
     def _look_at_what_is_there(self) -> None:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                got = f"{self.path}, whose last line was cut off"
-                raise ValueError(checks.message(type(self).__name__, "a file of whole lines", got, "Remove that line."))
+        if not self.path.read_bytes().endswith(b"\n"):
+            got = f"{self.path}, whose last line was cut off"
+            raise ValueError(checks.message(type(self).__name__, "a file of whole lines", got, "Remove that line."))
 
     def __repr__(self) -> str:
         return checks.call(self, path=str(self.path))
