@@ -15,8 +15,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,22 +24,14 @@ from backprop.checks import Array
 from backprop.functions import norm
 from backprop.layers import Linear, ReLU, Sigmoid
 from backprop.layers.nesting import leaves
-from backprop.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    GaussianNLL,
-    Huber,
-    LeastSquares,
-    Loss,
-    Pinball,
-)
+from backprop.losses import AbsoluteError, CrossEntropy, GaussianNLL, Huber, LeastSquares, Loss, Pinball
 from backprop.optimizers import Optimizer
 from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.history import Epoch
-from backprop.training.look import Look, Passed, look, may_look, sample
+from backprop.training.look import Look, look, may_look, sample
+from backprop.training.metrics import CLASSIFICATION
 
 REGRESSION = (LeastSquares, AbsoluteError, Huber, Pinball, GaussianNLL)  # those whose outputs are on the scale of y
 CAUSES = {"inputs", "targets", "layers"}  # a loss that rises or rests may come from them
@@ -66,7 +58,8 @@ class Advisor:
     """Looks at one training and tells of each kind of trouble once. `who` begins the texts."""
 
     def __init__(self, who: str, net: Sequential, loss: Loss, optimizer: Optimizer | None = None) -> None:
-        self.who, self.net, self.loss, self.optimizer = who, net, loss, optimizer
+        self.who, self.net, self.loss = who, net, loss
+        self.optimizer: Any = optimizer  # None in `minimize`, which finds the scale itself
         self.told: set[str] = set()
         self.start = Look()
         self.quiet = False
@@ -75,57 +68,52 @@ class Advisor:
         """Look at the examples and at a pass over a sample of them, before the first step."""
         if not self.quiet:
             with np.errstate(all="ignore"):  # the trainer names what is not finite
-                self._before(examples)
+                self._before(examples, *sample(examples, self.net))
 
-    def serve(self, loss: Loss, optimizer: Optimizer) -> None:
-        """Look at training with these from here on."""
-        self.loss, self.optimizer = loss, optimizer
-
-    def after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
-        """Look at what an epoch has done: after epochs 1, 2, 4, …, and wherever the loss is far above its start."""
-        if not self.quiet and not self.told & CAUSES and self.start.layers:
-            with np.errstate(all="ignore"):
-                self._after(examples, record, before, steps)
-
-    def _before(self, examples: Examples) -> None:
-        X, y, w = sample(examples, self.net)
+    def _before(self, examples: Examples, X: Array, y: Array, w: Array | None) -> None:
+        net, loss = self.net, self.loss
         if not len(X):
             return
-        if type(next(leaves(self.net))) is Linear:  # other layers may do the scaling
+        if type(next(leaves(net))) is Linear:  # other layers may do the scaling
             self._tell("inputs", unscaled_inputs(X))
         targets = examples.y[:: max(1, examples.n // 2048)]
-        if targets.ndim == 2:
-            self._tell("labels", labels_as_amounts(self.loss, targets))
-        if not may_look(self.net, self.loss):
+        if isinstance(loss, REGRESSION):
+            self._tell("labels", labels_as_amounts(loss, targets))
+        if not may_look(net, loss):
             return
-        self.start = start = look(self.net, self.loss, X.T, y.T, w, backward=True)
-        if targets.ndim == 2 and self.optimizer and not self.told:  # second-order methods find the scale themselves
-            self._tell("targets", unscaled_targets(self.loss, targets, start.f))
-        self._tell("probabilities", probabilities(self.loss, start))
+        self.start = start = look(net, loss, X.T, y.T, w, backward=True)
+        if isinstance(loss, REGRESSION) and self.optimizer and not self.told:
+            self._tell("targets", unscaled_targets(targets, start.f))
+        if isinstance(loss, CLASSIFICATION):
+            self._tell("probabilities", probabilities(loss, start))
         self._tell("dead", dead_units(start, "Start with biases of 0 and HeNormal weights, or use LeakyReLU."))
         if "dead" not in self.told:
             self._tell("layers", uneven_layers(start))
 
-    def _after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
-        optimizer = self.optimizer
-        if optimizer is None:
+    def after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
+        """Look at what an epoch has done: after epochs 1, 2, 4, …, and wherever the loss is far above its start."""
+        if self.quiet or self.told & CAUSES or not self.start.layers or not steps:
             return
         total = 1.0 if self.loss.reduction == "mean" else examples.n if examples.w is None else float(examples.w.sum())
         mean = record.loss / total
-        if record.epoch & (record.epoch - 1) and not mean > 2 * self.start.baseline:
-            return
-        X, y, w = sample(examples, self.net)
-        if not len(X) or not steps:
+        if record.epoch & (record.epoch - 1) == 0 or mean > 2 * self.start.baseline:
+            with np.errstate(all="ignore"):
+                self._after(record, mean, before, steps, *sample(examples, self.net))
+
+    def _after(self, record: Epoch, mean: float, before: Array, steps: int, X: Array, y: Array, w: Any) -> None:
+        if not len(X):
             return
         now = look(self.net, self.loss, X.T, y.T, w, backward=False)
-        moved = distance(self.net.phi, before) / (norm(before) or math.inf)
+        length = norm(before)
+        moved = distance(self.net.phi, before) / (length or math.inf)
         self._tell("rate", too_large(self.start, now, mean, record, moved))
-        if steady(optimizer, record, steps):
-            self._tell("rate", too_small(self.start, now, record, moved, steps, norm(before)))
-        if "rate" not in self.told and not optimizer.l1:  # l1 is there to make units 0
-            rate = f"the learning rate {record.learning_rate:.3g} is too large"
-            advice = f"They were not before the first step: {rate}. Divide it by 10, or use LeakyReLU."
-            self._tell("dead", dead_units(now, advice))
+        schedule, rate = self.optimizer.schedule, record.learning_rate
+        # Not while it grows, as in a warm-up; only rates that were asked for before are looked at.
+        if isinstance(schedule, ConstantRate) or (steps > 1 and schedule(self.optimizer.t - 1) <= rate):
+            self._tell("rate", too_small(self.start, now, record, moved, steps, length))
+        if "rate" not in self.told and not self.optimizer.l1:  # l1 is there to make units 0
+            advice = f"They were not before the first step: the learning rate {rate:.3g} is too large. Divide it by 10"
+            self._tell("dead", dead_units(now, f"{advice}, or use LeakyReLU."))
 
     def _tell(self, kind: str, text: str) -> None:
         if text and kind not in self.told:
@@ -154,9 +142,8 @@ def unscaled_inputs(X: Array) -> str:
     large = np.count_nonzero(size > 100, axis=0) > 0.25 * len(X)
     if not large.any() and size.max() > 1e-3:
         return ""
-    worst = int(
-        np.where(large, size.mean(axis=0, dtype=np.float64), -1).argmax() if large.any() else size.max(axis=0).argmax()
-    )
+    of_columns = np.where(large, size.mean(axis=0, dtype=np.float64), -1) if large.any() else size.max(axis=0)
+    worst = int(of_columns.argmax())
     mean, deviation = X[:, worst].mean(dtype=np.float64), X[:, worst].std(dtype=np.float64)
     if not (large.any() or deviation):
         return ""
@@ -171,9 +158,7 @@ def unscaled_inputs(X: Array) -> str:
 
 def labels_as_amounts(loss: Loss, y: Array) -> str:
     """Targets (N, 1) of a regression loss that look like the labels of classes: 0 … K − 1, all of them about as often."""
-    if not isinstance(loss, REGRESSION) or y.shape[1] != 1 or y.min() != 0 or not 2 <= y.max() < 100:
-        return ""
-    if (y != np.floor(y)).any():
+    if y.shape[1] != 1 or y.min() != 0 or not 2 <= y.max() < 100 or (y != np.floor(y)).any():
         return ""
     counts = np.bincount(y[:, 0].astype(int))
     if counts.min() < max(20, 0.4 * counts.max()):  # counts and grades have rare values
@@ -186,9 +171,9 @@ def labels_as_amounts(loss: Loss, y: Array) -> str:
     )
 
 
-def unscaled_targets(loss: Loss, y: Array, f: Array) -> str:
+def unscaled_targets(y: Array, f: Array) -> str:
     """A column of the targets (N, K) far above 1, and far from where the outputs f start, or far below 1."""
-    if not isinstance(loss, REGRESSION) or len(f) < y.shape[1]:
+    if len(f) < y.shape[1]:
         return ""
     mean, deviation = y.mean(axis=0, dtype=np.float64), y.std(axis=0, dtype=np.float64)
     outputs = f[: y.shape[1]].mean(axis=1, dtype=np.float64)
@@ -205,7 +190,7 @@ def unscaled_targets(loss: Loss, y: Array, f: Array) -> str:
 
 def probabilities(loss: Loss, seen: Look) -> str:
     """Outputs that went through a sigmoid or a softmax before the loss that has one inside."""
-    if not isinstance(loss, CrossEntropy | BinaryCrossEntropy) or not math.isfinite(seen.loss):
+    if not math.isfinite(seen.loss):
         return ""
     f, last = seen.f, seen.layers[-1]
     summing = len(f) > 1 and f.shape[1] >= 16 and np.allclose(f.sum(axis=0), 1, atol=1e-3)
@@ -239,37 +224,30 @@ def uneven_layers(seen: Look) -> str:
     linear = [passed for passed in seen.layers if issubclass(passed.kind, Linear)]
     if len(linear) < 3:
         return ""
+    # The last one goes to the scale of y.
+    forward = uneven("activations", {str(passed): passed.size for passed in linear[:-1]}, 1 / 3000, 3000)
+    found = forward or uneven("gradients", {str(passed): passed.slope for passed in linear[::-1]}, 1e-4, 300)
     init = "Use an initializer that keeps the scale: HeNormal for ReLU, GlorotNormal for Tanh"
-    advice = f"{init}; and LayerNorm, BatchNorm or Residual in deep networks."
-    forward = uneven(linear[:-1], lambda passed: passed.size, 1 / 3000, 3000)  # the last one goes to the scale of y
-    backward = uneven(linear[::-1], lambda passed: passed.slope, 1e-4, 300)
-    if forward:
-        return f"activations {forward}. {advice}"
-    return f"gradients {backward}. {advice}" if backward else ""
+    return f"{found}. {init}; and LayerNorm, BatchNorm or Residual in deep networks." if found else ""
 
 
-def uneven(layers: list[Passed], size: Callable[[Passed], float], low: float, high: float) -> str:
+def uneven(what: str, sizes: dict[str, float], low: float, high: float) -> str:
     """What is seen if the sizes of the layers, in the order of the pass, leave the range from low to high times the first."""
-    layers = [passed for passed in layers if size(passed) > 0]  # 0 comes from weights that are 0, often on purpose
-    if len(layers) < 2:
+    sizes = {
+        layer: size for layer, size in sizes.items() if size > 0
+    }  # 0 comes from weights that are 0, often on purpose
+    first = next(iter(sizes), "")
+    far = max(sizes, key=lambda layer: abs(math.log(sizes[layer]) - math.log(sizes[first])), default="")
+    if not sizes or low < sizes[far] / sizes[first] < high:
         return ""
-    first, far = layers[0], max(layers, key=lambda passed: abs(math.log(size(passed)) - math.log(size(layers[0]))))
-    if low < size(far) / size(first) < high:
-        return ""
-    verbs = "explode. They grow" if size(far) > size(first) else "vanish. They shrink"
-    return f"{verbs} from {size(first):.2g} in {first}, to {size(far):.2g} in {far}"
+    verbs = "explode. They grow" if sizes[far] > sizes[first] else "vanish. They shrink"
+    return f"{what} {verbs} from {sizes[first]:.2g} in {first}, to {sizes[far]:.2g} in {far}"
 
 
 def distance(a: Array, b: Array) -> float:
     """Length of a − b for two vectors, without a third one."""
     pieces = [slice(start, start + PIECE) for start in range(0, len(a), PIECE)]
     return math.hypot(*(norm(a[piece] - b[piece]) for piece in pieces))
-
-
-def steady(optimizer: Optimizer, record: Epoch, steps: int) -> bool:
-    """Whether the rate has not grown in this epoch: it is not warming up. Looks at rates that were asked for before only."""
-    schedule = optimizer.schedule
-    return isinstance(schedule, ConstantRate) or (steps > 1 and schedule(optimizer.t - 1) <= record.learning_rate)
 
 
 def too_large(start: Look, now: Look, mean: float, record: Epoch, moved: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.engine.blas import axpy
 from backprop.sequential import Sequential
-from backprop.training.callbacks import Callback, Training
+from backprop.training.callbacks import Callback, Training, live, put
 from backprop.training.history import Epoch
 
 
@@ -46,6 +45,8 @@ class WeightAverage(Callback):
     array([0.625])
     """
 
+    __repr__ = checks.call
+
     def __init__(self, decay: float | None = None, *, start_epoch: int = 1) -> None:
         self.decay = None if decay is None else checks.number("WeightAverage", "decay", decay, above=0, below=1)
         self.start_epoch = checks.integer("WeightAverage", "start_epoch", start_epoch)
@@ -58,8 +59,7 @@ class WeightAverage(Callback):
 
     def start(self, trainer: Training) -> None:
         """Go on with the average if the network holds it, or the weights that were last; start afresh otherwise."""
-        after_step = getattr(trainer, "after_step", None)
-        if self.decay is not None and after_step is None:
+        if self.decay is not None and not hasattr(trainer, "after_step"):
             advice = "There are no steps here to average over: leave decay out."
             expected = f"Trainer.fit with decay={self.decay:g}"
             raise TypeError(checks.message("WeightAverage", expected, type(trainer).__name__, advice))
@@ -69,13 +69,11 @@ class WeightAverage(Callback):
             put(trainer.net, self._last)
         else:
             self._reset()
-        if after_step is not None and self.decay is not None:
-            self._hook = partial(self._step, trainer)
-            after_step.append(self._hook)
 
-    def _step(self, trainer: Training) -> None:
-        if trainer.epochs_done + 1 >= self.start_epoch:  # type: ignore[attr-defined]
-            self._take(1 - self.decay)  # type: ignore[operator]
+    def step(self, trainer: Training) -> None:
+        """With a decay: let the weights after this step into the average."""
+        if self.decay is not None and trainer.epochs_done + 1 >= self.start_epoch:  # type: ignore[attr-defined]
+            self._take(1 - self.decay)
 
     def epoch(self, trainer: Training, record: Epoch) -> None:
         """Without a decay: let the weights after this epoch into the average."""
@@ -93,8 +91,6 @@ class WeightAverage(Callback):
 
     def end(self, trainer: Training) -> None:
         """Keep the weights as they are, and put the average in their place."""
-        if self.decay is not None:
-            trainer.after_step.remove(self._hook)  # type: ignore[attr-defined]
         if self.n:
             self._last = {name: array.copy() for name, array in self._live.items()}
             put(trainer.net, self._average)
@@ -126,19 +122,10 @@ class WeightAverage(Callback):
             raise ValueError(checks.message(f"WeightAverage.{method}", expected, f"P = {net.phi.size}"))
         put(net, arrays)
 
-    def __repr__(self) -> str:
-        return checks.call(self)
-
 
 def live_arrays(net: Sequential) -> dict[str, Array]:
     """What is averaged, as the network holds it: φ and running statistics."""
-    return {"phi": net.phi, **{name: buffer for name, buffer in net.buffers.items() if buffer.dtype.kind == "f"}}
-
-
-def put(net: Sequential, arrays: dict[str, Array]) -> None:
-    """Write the arrays to the network."""
-    for name, array in live_arrays(net).items():
-        array[...] = arrays[name]
+    return {name: array for name, array in live(net).items() if array.dtype.kind == "f"}
 
 
 def alike(a: dict[str, Array], b: dict[str, Array]) -> bool:

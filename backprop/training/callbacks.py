@@ -20,6 +20,7 @@ import os
 from typing import Any, ClassVar, Protocol
 
 from backprop import checks
+from backprop.atomic import PathLike
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.sequential import Sequential
@@ -79,6 +80,7 @@ class BestWeights(Callback):
     """
 
     min_delta = 0.0
+    __repr__ = checks.call
 
     def __init__(self, monitor: str | None = None, *, mode: str = "min") -> None:
         self.monitor = monitor
@@ -110,13 +112,12 @@ class BestWeights(Callback):
         if not gain > self.min_delta:
             return False
         self.best, self.best_epoch = value, record.epoch
-        self._weights = {name: array.copy() for name, array in _live(trainer).items()}
+        self._weights = {name: array.copy() for name, array in live(trainer.net).items()}
         return True
 
     def end(self, trainer: Training) -> None:
         """Restore the best weights."""
-        for name, array in _live(trainer).items() if self._weights else ():
-            array[...] = self._weights[name]
+        put(trainer.net, self._weights)
 
     def state(self) -> dict[str, Any]:
         """The best so far, and its weights."""
@@ -127,12 +128,24 @@ class BestWeights(Callback):
         self.best, self.best_epoch = state.pop("best"), state.pop("best_epoch")
         self._weights = state
 
-    def __repr__(self) -> str:
-        return checks.call(self)
+
+def live(net: Sequential) -> dict[str, Array]:
+    """φ and running statistics, as the network holds them."""
+    return {"phi": net.phi, **net.buffers}
 
 
-def _live(trainer: Training) -> dict[str, Array]:
-    return {"phi": trainer.net.phi, **trainer.net.buffers}
+def put(net: Sequential, arrays: dict[str, Array]) -> None:
+    """Write arrays by these names to the network."""
+    places = live(net)
+    for name, array in arrays.items():
+        places[name][...] = array
+
+
+def path_of(who: str, path: Any) -> str:
+    """The path of a file. Raises TypeError for what is none."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(checks.message(who, "path of a file", f"{path!r} ({type(path).__name__})"))
+    return os.fspath(path)
 
 
 class EarlyStopping(BestWeights):
@@ -198,17 +211,13 @@ class Checkpoints(Callback):
     """
 
     outermost = True
+    __repr__ = checks.call
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, every_epochs: int | None = None, every_steps: int | None = None
-    ) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(checks.message("Checkpoints", "path of a file", f"{path!r} ({type(path).__name__})"))
-        self.path = os.fspath(path)
-        self.every_epochs = (
-            None if every_epochs is None else checks.integer("Checkpoints", "every_epochs", every_epochs)
-        )
-        self.every_steps = None if every_steps is None else checks.integer("Checkpoints", "every_steps", every_steps)
+    def __init__(self, path: PathLike, *, every_epochs: int | None = None, every_steps: int | None = None) -> None:
+        who = "Checkpoints"
+        self.path = path_of(who, path)
+        self.every_epochs = None if every_epochs is None else checks.integer(who, "every_epochs", every_epochs)
+        self.every_steps = None if every_steps is None else checks.integer(who, "every_steps", every_steps)
 
     def start(self, trainer: Training) -> None:
         """Nothing is saved before the first step."""
@@ -238,6 +247,3 @@ class Checkpoints(Callback):
     def _save(self, trainer: Any) -> None:
         trainer.save(self.path)
         self._saved = self._now(trainer)
-
-    def __repr__(self) -> str:
-        return checks.call(self)

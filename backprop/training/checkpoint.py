@@ -27,6 +27,7 @@ import numpy as np
 
 from backprop import checks, container
 from backprop.architecture import build, describe, require_finite, tensors, with_classes
+from backprop.atomic import PathLike
 from backprop.checks import Array
 from backprop.engine import threads
 from backprop.layers import Layer
@@ -36,6 +37,7 @@ from backprop.schedules import Schedule
 from backprop.sequential import Sequential
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
+from backprop.training.look import inside
 from backprop.training.state import Position, Settings, State
 
 KIND = "checkpoint"
@@ -45,7 +47,7 @@ NUMBERS = (bool, int, float, str, type(None))
 Part = TypeVar("Part", Sequential, Loss, Optimizer)
 
 
-def save(state: State, path: str | os.PathLike[str]) -> None:
+def save(state: State, path: PathLike) -> None:
     """Write the file of `Trainer.save`."""
     about: dict[str, Any] = {
         "net": described(state.net),
@@ -89,12 +91,11 @@ def as_data(thing: object, **instead: Any) -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
 
 
-def outline(layer: Layer, path: str = "net") -> Iterator[str]:
+def outline(layer: Layer) -> Iterator[str]:
     """A line for a layer and for each inside it."""
-    arguments = not layer.children and as_data(layer)[0]
-    yield f"{path} = {checks.call(layer) if arguments else layer.label}"
-    for key, child in layer.children.items():
-        yield from outline(child, f"{path}.{key}")
+    for path, each in inside(layer, "net"):
+        arguments = not each.children and as_data(each)[0]
+        yield f"{path} = {checks.call(each) if arguments else each.label}"
 
 
 def memory(thing: Optimizer | Schedule) -> dict[str, Any]:
@@ -139,13 +140,12 @@ def kind_of(value: Any) -> str:
     return "number" if type(value) in (int, float) else type(value).__name__
 
 
-def generators(layer: Layer, path: str = "") -> Iterator[tuple[str, np.random.Generator]]:
+def generators(layer: Layer) -> Iterator[tuple[str, np.random.Generator]]:
     """The generators of a layer and those inside it, by place."""
-    for name, value in vars(layer).items():
-        if isinstance(value, np.random.Generator):
-            yield path + name, value
-    for key, child in layer.children.items():
-        yield from generators(child, f"{path}{key}.")
+    for path, each in inside(layer):
+        for name, value in vars(each).items():
+            if isinstance(value, np.random.Generator):
+                yield f"{path}.{name}" if path else name, value
 
 
 def as_lists(state: Any) -> Any:
@@ -191,11 +191,7 @@ def check_machine(path: str, expected: Mapping[str, str], found: Mapping[str, st
 
 
 def load(
-    path: str | os.PathLike[str],
-    classes: Iterable[type],
-    net: Sequential | None,
-    loss: Loss | None,
-    optimizer: Optimizer | None,
+    path: PathLike, classes: Iterable[type], net: Sequential | None, loss: Loss | None, optimizer: Optimizer | None
 ) -> tuple[State, dict[str, str]]:
     """The state in a file, and the machine it was saved on. What is handed in stays as it is until the whole file fits."""
     known = with_classes("Trainer.resume", [Sequential, *classes])
@@ -225,18 +221,13 @@ class Missing(Exception):
 
 
 def part(
-    path: str,
-    name: str,
-    stored: Mapping[str, Any],
-    given: Part | None,
-    known: Mapping[str, type],
-    weights: dict[str, Array] | None = None,
+    path: str, name: str, stored: Mapping[str, Any], given: Part | None, known: Mapping[str, type], weights: Any = ()
 ) -> Part:
     """The network, loss or optimizer of the file: the one that was handed in if it is the same, else a new one."""
     if given is None:
         if stored["data"] is None:
             raise Missing(checks.message(f"Trainer.resume({path!r})", f"{name}=…", "none", stored["reason"]))
-        return build(stored["data"], known, dict(weights or {}))
+        return build(stored["data"], known, dict(weights))
     for saved, line in zip_longest(stored["name"], described(given)["name"], fillvalue="nothing"):
         if saved != line:
             raise ValueError(checks.message("Trainer.resume", f"{saved}, as in the file", line))
@@ -265,9 +256,8 @@ def put(state: State, about: Mapping[str, Any], found: Mapping[str, Array]) -> N
         start = f"{CALLBACKS}{i}."
         arrays_ = {key[len(start) :]: array for key, array in found.items() if key.startswith(start)}
         state.callbacks.append((name, arrays_ | {key: from_json(value) for key, value in numbers.items()}))
-    known = {
-        name.replace("._", "."): state for name, state in (about["generators"] or {}).items()
-    }  # in 0.1 they had an underscore
+    # In 0.1 their names had an underscore.
+    known = {name.replace("._", "."): each for name, each in (about["generators"] or {}).items()}
     states = [(generator, known[name.replace("._", ".")]) for name, generator in generators(net)]
     for generator, each in states:
         generator.bit_generator.state = each

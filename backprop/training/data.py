@@ -32,9 +32,8 @@ class Examples:
             if not start:
                 self.first = rows[:256].copy()  # for a look at them: reading what is no array is dear
         if isinstance(X, np.ndarray) and X.ndim == 2 and not X.flags.c_contiguous:
-            self.X = np.ascontiguousarray(
-                X, self.dtype
-            )  # once: to gather rows from columns costs twice as much in each epoch
+            # Once: to gather rows from columns costs twice as much in each epoch.
+            self.X = np.ascontiguousarray(X, self.dtype)
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
         columns = loss.from_rows(who, y, K, self.n)
         checks.finite(who, "y", columns.T, dtype=self.dtype)
@@ -99,14 +98,13 @@ class Examples:
 
     def predictions(self, net: Sequential) -> Array:
         """Outputs (K, N) of a network for all examples, computed block by block."""
-        f: Array | None = None
         for start in range(0, self.n, self.block):
             rows = np.asarray(self.X[start : start + self.block])
             of_block = net.infer(rows.T.astype(self.dtype, copy=False))
-            if f is None:
+            if not start:
                 f = np.empty((len(of_block), self.n), of_block.dtype)
             f[:, start : start + self.block] = of_block
-        return f  # type: ignore[return-value]
+        return f
 
     def _sliced(self, rows: Array) -> Array:
         found = np.empty((len(rows), self.X.shape[1]), self.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, overload
@@ -69,9 +69,6 @@ class History(Sequence[Epoch]):
 
     def __len__(self) -> int:
         return len(self.epochs)
-
-    def __iter__(self) -> Iterator[Epoch]:
-        return iter(self.epochs)
 
     def __repr__(self) -> str:
         if not self.epochs:

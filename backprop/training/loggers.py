@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from backprop import checks
-from backprop.training.callbacks import Callback, Training
+from backprop.atomic import PathLike
+from backprop.training.callbacks import Callback, Training, path_of
 from backprop.training.history import Epoch
 
 
 class FileLogger(Callback):
     """A line per record, written whole and flushed at once, so that it can be read while training runs."""
 
-    def __init__(self, path: str | os.PathLike[str], *, append: bool = False, overwrite: bool = False) -> None:
+    def __init__(self, path: PathLike, *, append: bool = False, overwrite: bool = False) -> None:
         who = type(self).__name__
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(checks.message(who, "path of a file", f"{path!r} ({type(path).__name__})"))
-        self.path = Path(path)
+        self.path = Path(path_of(who, path))
         self.append = checks.boolean(who, "append", append)
         self.overwrite = checks.boolean(who, "overwrite", overwrite)
         if append and overwrite:
@@ -63,11 +62,9 @@ class FileLogger(Callback):
         raise NotImplementedError
 
     def _look_at_what_is_there(self) -> None:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                got = f"{self.path}, whose last line was cut off"
-                raise ValueError(checks.message(type(self).__name__, "a file of whole lines", got, "Remove that line."))
+        if not self.path.read_bytes().endswith(b"\n"):
+            got = f"{self.path}, whose last line was cut off"
+            raise ValueError(checks.message(type(self).__name__, "a file of whole lines", got, "Remove that line."))
 
     def __repr__(self) -> str:
         return checks.call(self, path=str(self.path))
@@ -140,7 +137,9 @@ class TensorBoardLogger(Callback):
     TensorBoardLogger(folder='runs/digits')
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    __repr__ = checks.call
+
+    def __init__(self, folder: PathLike) -> None:
         self.folder = os.fspath(folder)
 
     def start(self, trainer: Training) -> None:
@@ -158,9 +157,6 @@ class TensorBoardLogger(Callback):
         self._writer.close()
         del self._writer  # it holds threads and locks, which a copy of this callback could not take along
 
-    def __repr__(self) -> str:
-        return checks.call(self)
-
 
 class MLflowLogger(Callback):
     """The columns of each epoch as metrics of MLflow.
@@ -173,6 +169,8 @@ class MLflowLogger(Callback):
     >>> MLflowLogger("digits")
     MLflowLogger(run_name='digits')
     """
+
+    __repr__ = checks.call
 
     def __init__(self, run_name: str | None = None) -> None:
         self.run_name = run_name
@@ -194,9 +192,6 @@ class MLflowLogger(Callback):
         """Finish the run, if it is our own."""
         if self._own:
             _mlflow().end_run()
-
-    def __repr__(self) -> str:
-        return checks.call(self)
 
 
 def _but_epoch(record: Epoch) -> dict[str, float]:

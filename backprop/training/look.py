@@ -18,10 +18,11 @@ from backprop.checks import Array
 from backprop.engine.threads import blas_threads
 from backprop.functions import norm
 from backprop.layers import Layer, ReLU, boundary
-from backprop.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from backprop.losses import Loss
 from backprop.losses.base import share, slope, total
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
+from backprop.training.metrics import CLASSIFICATION
 
 MOST = 256  # examples in the sample …
 LEAST = 16
@@ -80,7 +81,7 @@ def may_look(net: Sequential, loss: Loss) -> bool:
     is left alone; but the last one is looked at where it may be a softmax.
     """
     *layers, last = (layer for _, layer in inside(net))
-    probabilities = isinstance(loss, CrossEntropy | BinaryCrossEntropy) and not last.parameters
+    probabilities = isinstance(loss, CLASSIFICATION) and not last.parameters
     return all(map(known, [loss, *layers])) and (known(last) or probabilities)
 
 
@@ -98,7 +99,7 @@ def look(net: Sequential, loss: Loss, h: Array, y: Array, w: Array | None, *, ba
     own.reduction = "mean"
     for name, layer in inside(twin):
         if not layer.children:
-            watch(layer, Passed(name, layer.label, type(layer)), found.layers, keep=backward)
+            watch(layer, Passed(name, layer.label, type(layer)), found.layers)
     with np.errstate(all="ignore"), blas_threads(1), suppress(Exception):
         found.f = boundary.forward(twin, h)
         shares = share(own, found.f, w)
@@ -117,9 +118,9 @@ def inside(layer: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
         yield from inside(child, f"{name}.{key}" if name else key)
 
 
-def watch(layer: Layer, note: Passed, passed: list[Passed], *, keep: bool) -> None:
+def watch(layer: Layer, note: Passed, passed: list[Passed]) -> None:
     """Let the two passes of this layer, inside a network, write down what they return and get."""
-    kind, before = type(layer), dict(vars(layer))
+    kind = type(layer)
 
     def forward(h: Array) -> Array:
         f: Array = kind.forward.plain(layer, h)  # type: ignore[attr-defined]
@@ -127,9 +128,6 @@ def watch(layer: Layer, note: Passed, passed: list[Passed], *, keep: bool) -> No
         if issubclass(kind, ReLU):
             note.dead = int(np.count_nonzero((f <= 0).all(axis=1)))
         passed.append(note)
-        if not keep:  # nobody will ask it for a backward pass
-            vars(layer).clear()
-            vars(layer).update(before)
         return f
 
     def backward(dL_df: Array) -> tuple[Array, dict[str, Array]]:

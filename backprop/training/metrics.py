@@ -28,11 +28,11 @@ from backprop.sequential import Sequential
 from backprop.training.data import Examples
 
 Metric = Callable[[Array, Array], float]
+Metrics = Sequence[str | Metric]
+CLASSIFICATION = (CrossEntropy, BinaryCrossEntropy)  # the losses that have a softmax or a sigmoid inside
 
 
-def check_metrics(
-    who: str, net: Sequential, loss: Loss, metrics: Sequence[str | Metric], *data: Examples | None
-) -> None:
+def check_metrics(who: str, net: Sequential, loss: Loss, metrics: Metrics, *data: Examples | None) -> None:
     """Refuse what is neither a function nor a known name, and names that cannot be computed for these examples.
 
     Raises TypeError, ValueError, or ImportError for one of scikit-learn's names without scikit-learn.
@@ -42,12 +42,11 @@ def check_metrics(
     for metric in metrics:
         if callable(metric) or metric in loss.measures:
             continue
-        if not isinstance(metric, str):
-            checks.choice(who, "metric", metric, loss.measures)
-        check_name(who, loss, metric)
-        for examples in data:
-            if examples is not None:
-                try_out(who, net, loss, metric, examples)
+        check_name(
+            who, loss, metric if isinstance(metric, str) else checks.choice(who, "metric", metric, loss.measures)
+        )
+        for examples in filter(None, data):
+            try_out(who, net, loss, metric, examples)
 
 
 def check_name(who: str, loss: Loss, name: str) -> None:
@@ -64,12 +63,10 @@ def check_name(who: str, loss: Loss, name: str) -> None:
         advice = f"Close to it: {', '.join(close)}." if close else "sklearn.metrics.get_scorer_names() lists them."
         raise ValueError(checks.message(who, f"{own}, or one of scikit-learn's", repr(name), advice))
     of_regression = get_scorer(name)._score_func.__module__.endswith("_regression")
-    if of_regression == isinstance(loss, CrossEntropy | BinaryCrossEntropy):
-        kinds = ("regression", "classification")
-        wanted, is_for = kinds if not of_regression else kinds[::-1]
-        raise ValueError(
-            checks.message(who, f"{own}, or one of scikit-learn's for {wanted}", f"{name!r}, for {is_for}")
-        )
+    if of_regression == isinstance(loss, CLASSIFICATION):
+        is_for, wanted = ("regression", "classification")[:: 1 if of_regression else -1]
+        got = f"{name!r}, for {is_for}"
+        raise ValueError(checks.message(who, f"{own}, or one of scikit-learn's for {wanted}", got))
 
 
 def try_out(who: str, net: Sequential, loss: Loss, name: str, examples: Examples) -> None:
@@ -83,26 +80,19 @@ def try_out(who: str, net: Sequential, loss: Loss, name: str, examples: Examples
         raise ValueError(checks.message(who, expected, repr(name), f"It says: {str(error).rstrip('.')}.")) from error
 
 
-def measure(
-    net: Sequential, loss: Loss, examples: Examples, metrics: Sequence[str | Metric], *, own: bool = True
-) -> dict[str, float]:
+def measure(net: Sequential, loss: Loss, examples: Examples, metrics: Metrics, *, own: bool = True) -> dict[str, float]:
     """The loss and measures of some examples; without `own`, only those that are asked for."""
     f = examples.predictions(net)
     y, w = examples.y.T, examples.w
-    measured = {k: v for k, v in loss.metrics(f, y, w).items() if own or k in metrics}
+    # The loss is that of a copy, so that its pending backward is not disturbed.
+    measured = {"loss": float(total(copy.copy(loss), f, y, share(loss, f, w)))} if own else {}
+    measured |= {k: v for k, v in loss.metrics(f, y, w).items() if own or k in metrics}
     for metric in metrics:
         if not isinstance(metric, str):
             measured[getattr(metric, "__name__", type(metric).__name__)] = float(metric(f.T, y.T))
         elif metric not in loss.measures:
             measured[metric] = score(loss, metric, f, y, w)
-    if own:
-        measured = {"loss": value(loss, f, y, w)} | measured
     return measured
-
-
-def value(loss: Loss, f: Array, y: Array, w: Array | None) -> float:
-    """L of checked columns; a pending backward of the loss is not disturbed."""
-    return float(total(copy.copy(loss), f, y, share(loss, f, w)))
 
 
 def score(loss: Loss, name: str, f: Array, y: Array, w: Array | None) -> float:
@@ -116,10 +106,10 @@ def score(loss: Loss, name: str, f: Array, y: Array, w: Array | None) -> float:
         if "sample_weight" in inspect.signature(scorer._score_func).parameters:
             weights["sample_weight"] = w[there]
     classifier, regressor = answering()
-    if isinstance(loss, CrossEntropy | BinaryCrossEntropy):
+    if isinstance(loss, CLASSIFICATION):
         target, labels, p, classes = classification(loss, f.astype(np.float64), y)
-        return float(scorer(classifier(labels, p, classes), f.T, target, **weights))
-    return float(scorer(regressor(rows(point(loss, f))), f.T, rows(y), **weights))
+        return float(scorer(classifier(classes), (labels, p), target, **weights))
+    return float(scorer(regressor(), rows(point(loss, f)), rows(y), **weights))
 
 
 def classification(loss: Loss, f: Array, y: Array) -> tuple[Array, Array, Array, Array]:
@@ -157,24 +147,21 @@ def rows(columns: Array) -> Array:
 
 @cache
 def answering() -> tuple[Any, Any]:
-    """Classes of estimators that have already predicted, for scikit-learn's scorers to ask."""
+    """Classes of estimators whose X is what they predict, for scikit-learn's scorers to ask."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
     class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-        def __init__(self, predicted: Array) -> None:
-            self.predicted = predicted
-
-        def predict(self, X: Array) -> Array:
-            return self.predicted
+        def predict(self, predicted: Array) -> Array:
+            return predicted
 
     class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-        def __init__(self, labels: Array, p: Array, classes: Array) -> None:
-            self.labels, self.p, self.classes_ = labels, p, classes
+        def __init__(self, classes: Array) -> None:
+            self.classes_ = classes
 
-        def predict(self, X: Array) -> Array:
-            return self.labels
+        def predict(self, predicted: tuple[Array, Array]) -> Array:
+            return predicted[0]
 
-        def predict_proba(self, X: Array) -> Array:
-            return self.p
+        def predict_proba(self, predicted: tuple[Array, Array]) -> Array:
+            return predicted[1]
 
     return Classifier, Regressor

@@ -32,13 +32,14 @@ from backprop.gradients.problem import independent
 from backprop.layers import BatchNorm
 from backprop.layers.nesting import draws, leaves
 from backprop.losses import Loss
+from backprop.losses.base import share
 from backprop.sequential import Sequential
 from backprop.training.advice import Advisor
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
 from backprop.training.descent import at_work, cores_for, fill, first_bad, interrupts, most
 from backprop.training.history import Epoch, History
-from backprop.training.metrics import Metric, check_metrics, measure
+from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.watch import Watch, check_callbacks, check_verbose, validation_examples, watching
 
 # What switches each method's own limits off: `tolerance` and `iterations` then mean the same for all of them. Not here are those
@@ -66,7 +67,7 @@ def minimize(
     weight_decay: float | Array = 0.0,
     iterations: int = 200,
     validation_data: tuple[Array, ...] | None = None,
-    metrics: Sequence[str | Metric] = (),
+    metrics: Metrics = (),
     callbacks: Sequence[Callback] = (),
     verbose: int = 1,
     threads: int | str = "auto",
@@ -115,10 +116,8 @@ def minimize(
     search = Search(net, loss, objective, curvature, metrics, validation, iterations, tolerance)
     Advisor("minimize", objective.net, loss).before(objective.examples)
     with watching(search, callbacks, verbose, iterations, "iteration", "iteration") as watch:
-        limits = METHODS[method] | (
-            {"gtol": tolerance} if method == "CG" else {}
-        )  # else it fails where the gradient is 0
-        search.run(method, {**limits, **(options or {})}, watch)
+        of_cg = {"gtol": tolerance} if method == "CG" else {}  # else it fails where the gradient is 0
+        search.run(method, {**METHODS[method], **of_cg, **(options or {})}, watch)
     return watch.history
 
 
@@ -141,14 +140,7 @@ class Objective:
     """J and its gradient at any φ, computed in float64 on a copy of the network."""
 
     def __init__(
-        self,
-        net: Sequential,
-        loss: Loss,
-        X: Array,
-        y: Array,
-        sample_weight: Array | None,
-        weight_decay: float | Array,
-        threads: int | str,
+        self, net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Any, weight_decay: Any, threads: int | str
     ) -> None:
         self.decay, self.threads = per_parameter(weight_decay, net.size), threads
         self.net = independent(net, "float64")
@@ -157,16 +149,12 @@ class Objective:
                 raise random_loss(leaf.label)
             if type(leaf) is BatchNorm:
                 leaf.__class__ = FullBatchNorm
-        self.examples = Examples("minimize", self.net, loss, X, y, sample_weight)
-        n = self.examples.n
+        self.examples = examples = Examples("minimize", self.net, loss, X, y, sample_weight)
+        n, y = examples.n, examples.y
         self.rows = np.arange(n)
-        y = self.examples.y
-        shape = Shape(
-            n, self.examples.X.shape[1], ((*y.shape[1:], n), y.dtype), self.examples.w is not None, self.examples.dtype
-        )
+        shape = Shape(n, examples.X.shape[1], ((*y.shape[1:], n), y.dtype), examples.w is not None, examples.dtype)
         self.batch = Engine(self.net, loss, None).batch(shape, "auto", most(threads))
-        w, mean = self.examples.w, loss.reduction == "mean"
-        self.share: Any = (1 / n if mean else 1.0) if w is None else w / w.sum() if mean else w
+        self.share = share(loss, np.empty((0, n)), examples.w)
 
     def at(self, phi: Array, pool: Pool | None) -> Point:
         """J and ∂J/∂φ at phi (P,), which is copied."""
@@ -177,10 +165,8 @@ class Objective:
         decay = self.decay * net.phi
         J = L + 0.5 * float(decay @ net.phi)
         lost = ""
-        if not math.isfinite(J):
-            lost = first_bad(net, None, self.examples, self.rows)
-        elif not all_finite(g):
-            lost = first_bad(net, g, self.examples, self.rows)
+        if not (math.isfinite(J) and all_finite(g)):
+            lost = first_bad(net, g if math.isfinite(J) else None, self.examples, self.rows)
         gradient = np.zeros_like(g) if lost else g + decay
         buffers = {name: buffer.copy() for name, buffer in net.buffers.items()}
         return Point(net.phi.copy(), L, math.inf if lost else J, gradient, buffers, lost)
@@ -209,7 +195,7 @@ class Search:
     loss: Loss
     objective: Objective
     curvature: Callable[[], Curvature] | None  # made where the search starts, once that is known to be finite
-    metrics: Sequence[str | Metric]
+    metrics: Metrics
     validation: Examples | None
     iterations: int
     tolerance: float
@@ -224,15 +210,10 @@ class Search:
             self._accepted = self._latest = self._first()
             self._check_limits()
             self._curvature = self.curvature() if self.curvature else None
+            phi, hessp = self._accepted.phi, self.product if self.curvature else None
             with only_errors(optimize.OptimizeWarning):
                 result = optimize.minimize(
-                    self.evaluate,
-                    self._accepted.phi,
-                    method=method,
-                    jac=True,
-                    hessp=self.product if self.curvature else None,
-                    callback=self.accept,
-                    options=options,
+                    self.evaluate, phi, method=method, jac=True, hessp=hessp, callback=self.accept, options=options
                 )
             if self._latest.lost:
                 raise self._astray(self._latest)
@@ -280,15 +261,10 @@ class Search:
         measured = {"objective": point.J, "gradient_norm": norm(point.gradient)}
         if self.metrics:
             measured |= measure(self.net, self.loss, examples, self.metrics, own=False)
-        return Epoch(
-            epoch=len(self.watch.history) + 1,
-            loss=point.loss,
-            seconds=seconds,
-            examples_per_second=self._passes * examples.n / seconds,
-            learning_rate=norm(point.phi - before.phi) / (norm(before.gradient) or 1.0),
-            metrics=measured,
-            validation=measure(self.net, self.loss, self.validation, self.metrics) if self.validation else {},
-        )
+        of_validation = measure(self.net, self.loss, self.validation, self.metrics) if self.validation else {}
+        done, speed = len(self.watch.history), self._passes * examples.n / seconds
+        rate = norm(point.phi - before.phi) / (norm(before.gradient) or 1.0)
+        return Epoch(done + 1, point.loss, seconds, speed, rate, measured, of_validation)
 
     def _first(self) -> Point:
         """Where the search starts; run twice, to see that the loss is not random."""

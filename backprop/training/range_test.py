@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, pictures
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.optimizers import SGD, Optimizer
@@ -73,8 +73,6 @@ class LearningRateReport:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the losses over the rate into `ax`, or a new figure, and return the axes. Needs matplotlib."""
-        from backprop import pictures
-
         ax = pictures.axes(ax)
         height = float(np.interp(math.log(self.learning_rate), np.log(self.rates), self.smoothed))
         ax.plot(self.rates, self.losses, color=pictures.SOFT, marker=".", linestyle="", label="loss of a batch")
@@ -84,8 +82,7 @@ class LearningRateReport:
             ax.axvline(self.diverged, color=pictures.INK, linestyle=":", label="diverged")
         low, high = float(self.losses.min()), float(self.smoothed.max())  # what diverges would flatten all the rest
         margin = 0.1 * (high - low) or 1.0
-        ax.set_ylim(low - margin, high + margin)
-        ax.set_xscale("log")
+        ax.set(xscale="log", ylim=(low - margin, high + margin))
         title = f"Suggested learning rate: {self.learning_rate:.2g}"
         ax.set(xlabel="learning rate, growing from step to step", ylabel="loss before the step", title=title)
         ax.legend(frameon=False)
@@ -128,8 +125,7 @@ def learning_rate_range_test(
     who = "learning_rate_range_test"
     checks.instance(who, "net", net, Sequential)
     checks.instance(who, "loss", loss, Loss)
-    optimizer = SGD(1.0) if optimizer is None else optimizer
-    checks.instance(who, "optimizer", optimizer, Optimizer)
+    optimizer = checks.kind_of(who, "optimizer", SGD(1.0) if optimizer is None else optimizer, Optimizer)
     low = checks.number(who, "low", low, above=0)
     high = checks.number(who, "high", high, above=low)
     rates = np.geomspace(low, high, checks.integer(who, "steps", steps, least=10))
@@ -165,10 +161,9 @@ def _sweep(trainer: Trainer, X: Array, y: Array, rates: Array, batches: Iterator
             break
         recent = float(np.median(losses[-3:]))  # one odd batch is no divergence
         lowest = min(lowest, recent)
-        if len(losses) < opening:
-            continue
-        start, noise = float(np.median(losses[:opening])), float(np.std(losses[:opening]))
-        limit = start + max(start - lowest, 4 * noise)
+        if len(losses) >= opening:
+            start, noise = float(np.median(losses[:opening])), float(np.std(losses[:opening]))
+            limit = start + max(start - lowest, 4 * noise)
         if recent > limit:
             diverged = float(rate)
             break

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, pictures
 from backprop.checks import Array
 from backprop.gradients.noise import NoiseScale, noise_scale
 from backprop.losses import Loss
@@ -23,6 +23,9 @@ from backprop.training.trainer import Trainer
 
 LARGEST = 4096  # by default; also the most examples the noise is measured on
 STANDSTILL = 1e-12  # a learning rate that leaves the weights where they are: all sizes are timed at the same ones
+
+CAVEAT = """Steps and time to the same progress, ×1 the least; times within 20 % are a tie. The noise grows as
+training goes on, and each batch size wants a learning rate of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +60,10 @@ class BatchSizeReport:
             mark = "  ← least time" if row.batch_size == self.batch_size else ""
             line = f"{row.batch_size:>12,}{row.examples_per_second:>14,.0f}"
             lines.append(f"{line}{_times(row.relative_steps):>10}{_times(row.relative_time):>10}{mark}")
-        lines.append(
-            "Steps and time to the same progress, ×1 the least; times within 20 % are a tie. The noise grows as"
-        )
-        lines.append("training goes on, and each batch size wants a learning rate of its own.")
-        return "\n".join(lines)
+        return "\n".join([*lines, CAVEAT])
 
     def plot(self, ax: Any = None) -> Any:
         """Draw steps and time over the batch size into `ax`, or a new figure, and return the axes. Needs matplotlib."""
-        from backprop import pictures
-
         ax = pictures.axes(ax)
         x = [row.batch_size for row in self.rows]
         steps, seconds = [row.relative_steps for row in self.rows], [row.relative_time for row in self.rows]
@@ -117,8 +114,7 @@ def suggest_batch_size(
     who = "suggest_batch_size"
     checks.instance(who, "net", net, Sequential)
     checks.instance(who, "loss", loss, Loss)
-    optimizer = SGD(STANDSTILL) if optimizer is None else optimizer
-    checks.instance(who, "optimizer", optimizer, Optimizer)
+    optimizer = checks.kind_of(who, "optimizer", SGD(STANDSTILL) if optimizer is None else optimizer, Optimizer)
     seconds = checks.number(who, "seconds", seconds, above=0)
     n = Examples(who, net, loss, X, y).n
     sizes = _sizes(who, batch_sizes, n)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from backprop import checks, container
+from backprop.atomic import PathLike
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
 from backprop.engine.plan import Plan
@@ -24,9 +24,11 @@ from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
 from backprop.training.descent import Descent, interrupts
 from backprop.training.history import Epoch, History
-from backprop.training.metrics import Metric, check_metrics, measure
+from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.state import Position, Settings, State
-from backprop.training.watch import check_callbacks, check_verbose, validation_examples, watching
+from backprop.training.watch import NoBar, check_callbacks, check_verbose, validation_examples, watching
+
+Progress = Callable[[int], object]  # told of so many more examples
 
 SETTABLE: dict[str, Callable[[Any], Any]] = {
     "loss": lambda value: _checked(checks.kind_of("Trainer", "loss", value, Loss)),
@@ -43,15 +45,12 @@ SETTABLE: dict[str, Callable[[Any], Any]] = {
 def _checked(loss: Loss) -> Loss:
     """Refuse a loss with passes of its own, which would not be asked."""
     if (type(loss).forward, type(loss).backward) != (Loss.forward, Loss.backward):
-        advice = "Define ell and dell_df; weights and reduction are the library's."
-        raise TypeError(
-            checks.message("Trainer", "a loss of ell and dell_df", f"{loss!r} with passes of its own", advice)
+        got, advice = (
+            f"{loss!r} with passes of its own",
+            "Define ell and dell_df; weights and reduction are the library's.",
         )
+        raise TypeError(checks.message("Trainer", "a loss of ell and dell_df", got, advice))
     return loss
-
-
-def _no_progress(examples: int) -> None:
-    """Where nobody watches."""
 
 
 class Trainer:
@@ -110,7 +109,6 @@ class Trainer:
         self.shards, self.threads, self.deterministic = shards, threads, deterministic
         self.constraints: Any = constraints
         self.notes: dict[str, Any] = {}
-        self._progress: Callable[[int], object] = _no_progress
         self._descent = Descent(net, loss, optimizer)
         self.after_step = self._descent.after_step
         self._advisor = Advisor("Trainer", net, loss, optimizer)
@@ -169,14 +167,12 @@ class Trainer:
         default = 32 if isinstance(self.batch_size, str) else self.batch_size
         n = checks.integer("Trainer.plan", "n", default if n is None else n)
         self._descent.serve(self.net, self.loss, self.optimizer)
-        if isinstance(self._data, Examples):
-            return self._descent.batch(self._data, n, self.settings).passes
-        D = self.net.in_features or 1
-        K = self.net.out_features or len(self.net.infer(np.zeros((D, 1))))
-        y = np.zeros((n, K // self.loss.outputs_per_target)) if not self.loss.takes_labels else np.zeros(n)
-        examples = Examples(
-            "Trainer.plan", self.net, self.loss, np.zeros((n, D)), y if y.ndim == 1 or K > 1 else y[:, 0]
-        )
+        examples = self._data
+        if not isinstance(examples, Examples):
+            D = self.net.in_features or 1
+            K = self.net.out_features or len(self.net.infer(np.zeros((D, 1))))
+            y = np.zeros(n if self.loss.takes_labels else (n, K // self.loss.outputs_per_target))
+            examples = Examples("Trainer.plan", self.net, self.loss, np.zeros((n, D)), y)
         return self._descent.batch(examples, n, self.settings).passes
 
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
@@ -186,8 +182,7 @@ class Trainer:
         """
         examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
         with self._descent.alone("Trainer.step"):
-            descent, settings = self._ready(), dataclasses.replace(self.settings, batch_size="full")
-            rows = np.arange(examples.n)
+            descent, settings, rows = self._ready(), self.settings, np.arange(examples.n)
             descent.remember()
             batch = descent.batch(examples, examples.n, settings)
             with descent.at_work(batch, settings), interrupts() as interrupted:
@@ -205,7 +200,7 @@ class Trainer:
         checks.choice(self.loss, "reduction", self.loss.reduction, ["mean", "sum"])
         checks.integer(type(self.optimizer).__name__, "t", self.optimizer.t, least=0)
         self._descent.serve(self.net, self.loss, self.optimizer)
-        self._advisor.serve(self.loss, self.optimizer)
+        self._advisor.loss, self._advisor.optimizer = self.loss, self.optimizer
         return self._descent
 
     def epochs(
@@ -216,7 +211,7 @@ class Trainer:
         *,
         validation_data: tuple[Array, ...] | None = None,
         sample_weight: Array | None = None,
-        metrics: Sequence[str | Metric] = (),
+        metrics: Metrics = (),
     ) -> Iterator[Epoch]:
         """Train for `n` epochs, yielding a record after each; `break` stops training.
 
@@ -225,15 +220,14 @@ class Trainer:
         data than those of the file.
         """
         checks.integer("Trainer.epochs", "n", n)
-        return self._epochs(
-            *self._prepared("Trainer.epochs", X, y, sample_weight, validation_data, metrics), n, metrics
-        )
+        data = self._prepared(X, y, sample_weight, validation_data, metrics)
+        return self._epochs(*data, n, metrics, NoBar().update)
 
     def _prepared(
-        self, who: str, X: Any, y: Any, sample_weight: Any, validation_data: Any, metrics: Sequence[str | Metric]
+        self, X: Any, y: Any, sample_weight: Any, validation_data: Any, metrics: Metrics
     ) -> tuple[Examples, Examples | None]:
         """The examples and those of validation, checked."""
-        examples = Examples(who, self.net, self.loss, X, y, sample_weight)
+        examples = Examples("Trainer.epochs", self.net, self.loss, X, y, sample_weight)
         validation = validation_examples("Trainer", self.net, self.loss, validation_data)
         check_metrics("Trainer", self.net, self.loss, metrics, examples, validation)
         if isinstance(self._data, dict):
@@ -248,7 +242,7 @@ class Trainer:
         epochs: int = 10,
         validation_data: tuple[Array, ...] | None = None,
         sample_weight: Array | None = None,
-        metrics: Sequence[str | Metric] = (),
+        metrics: Metrics = (),
         callbacks: Sequence[Callback] = (),
         verbose: int = 1,
     ) -> History:
@@ -264,28 +258,28 @@ class Trainer:
         check_callbacks("Trainer.fit", callbacks)
         verbose = check_verbose("Trainer.fit", verbose)
         checks.integer("Trainer.fit", "epochs", epochs)
-        data = self._prepared("Trainer.epochs", X, y, sample_weight, validation_data, metrics)
-        before, self._callbacks = self._progress, callbacks
+        data = self._prepared(X, y, sample_weight, validation_data, metrics)
+        n, self._callbacks = data[0].n, callbacks
         try:
-            with watching(self, callbacks, verbose, np.shape(X)[0] * epochs, "example", "epoch") as watch:
-                self._progress = watch.bar.update
-                checkpoint.go_on(self._waiting, callbacks)
+            with watching(self, callbacks, verbose, n * epochs, "example", "epoch") as watch:
+                if self._waiting:
+                    checkpoint.go_on(self._waiting, callbacks)
                 # Once for all epochs; and Ctrl-C between two of them loses no record.
-                descent, settings, n = self._ready(), self.settings, data[0].n
+                descent, settings = self._ready(), self.settings
                 size = n if isinstance(settings.batch_size, str) else min(settings.batch_size, n)
                 batch = descent.batch(data[0], size, settings)
                 with descent.at_work(batch, settings, hold=True), interrupts() as interrupted:
-                    for record in self._epochs(*data, epochs, metrics):
+                    for record in self._epochs(*data, epochs, metrics, watch.bar.update):
                         if watch.note(record):
                             break
                         if interrupted:
                             raise KeyboardInterrupt
         finally:
-            self._progress, self._callbacks = before, ()
+            self._callbacks = ()
         return watch.history
 
     def evaluate(
-        self, X: Array, y: Array, sample_weight: Array | None = None, metrics: Sequence[str | Metric] = ()
+        self, X: Array, y: Array, sample_weight: Array | None = None, metrics: Metrics = ()
     ) -> dict[str, float]:
         """Loss and measures on rows X (N, D): {"loss": …, "accuracy": …}. Nothing is trained.
 
@@ -299,7 +293,7 @@ class Trainer:
         return measure(self.net, self.loss, examples, metrics)
 
     def _epochs(
-        self, examples: Examples, validation: Examples | None, n: int, metrics: Sequence[str | Metric]
+        self, examples: Examples, validation: Examples | None, n: int, metrics: Metrics, progress: Progress
     ) -> Iterator[Epoch]:
         with self._descent.alone("Trainer.epochs"):
             self._begin(examples)
@@ -313,18 +307,13 @@ class Trainer:
                     at.learning_rate = self.optimizer.learning_rate
                 at.clock = time.perf_counter()
                 try:
-                    loss = descent.epoch(examples, self.settings, self.constraints, self._progress)
+                    loss = descent.epoch(examples, self.settings, self.constraints, progress)
                 finally:
                     descent.position = at = descent.position.rest()
-            record = Epoch(
-                epoch=at.epoch + 1,
-                loss=loss,
-                seconds=at.seconds,
-                examples_per_second=examples.n / at.seconds,
-                learning_rate=at.learning_rate,
-                metrics=measure(self.net, self.loss, examples, metrics, own=False) if metrics else {},
-                validation=measure(self.net, self.loss, validation, metrics) if validation else {},
-            )
+            measured = measure(self.net, self.loss, examples, metrics, own=False) if metrics else {}
+            of_validation = measure(self.net, self.loss, validation, metrics) if validation else {}
+            speed = examples.n / at.seconds
+            record = Epoch(at.epoch + 1, loss, at.seconds, speed, at.learning_rate, measured, of_validation)
             descent.position = Position(record.epoch)
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
             self._advisor.after(examples, record, descent.before["phi"], self.optimizer.t - descent.t)
@@ -335,15 +324,11 @@ class Trainer:
         settings, before = (self.batch_size, self.seed), self._data
         other = isinstance(before, Examples) and self.position[1] and before.fingerprint() != examples.fingerprint()
         if other or settings != self._begun_with:
-            self._begin_anew()
+            self._descent.position = Position(self.epochs_done)
         self._data, self._begun_with = examples, settings
         self._waiting.clear()
 
-    def _begin_anew(self) -> None:
-        """Forget what was done of the next epoch."""
-        self._descent.position = Position(self.epochs_done)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: PathLike) -> None:
         """Write all that training needs to go on with the same bits to one file, whole or not at all.
 
         At any time: before and after training, between epochs, and from `step` of a callback. The data are not in the file, but
@@ -379,7 +364,7 @@ class Trainer:
     @classmethod
     def resume(
         cls,
-        path: str | os.PathLike[str],
+        path: PathLike,
         *,
         classes: Iterable[type] = (),
         net: Sequential | None = None,
@@ -406,6 +391,6 @@ class Trainer:
         trainer._waiting, trainer._begun_with = state.callbacks, (trainer.batch_size, trainer.seed)
         if checks.boolean("Trainer.resume", "other_data", other_data):
             trainer._data = None
-            trainer._begin_anew()
+            trainer.epochs_done = trainer.epochs_done  # which begins the next one anew
         checkpoint.check_machine(os.fspath(path), machine, checkpoint.machine(state.settings))
         return trainer

@@ -68,7 +68,8 @@ def watching(
     `verbose` 1 draws a progress bar of `total` units, 2 writes a line for each record, which begins with `heading`.
     """
     callbacks = sorted(callbacks, key=lambda callback: (callback.outermost, type(callback).state is Callback.state))
-    with running(trainer, callbacks), progress_bar(total, unit) if verbose == 1 else nullcontext(NoBar()) as bar:
+    beside = running(trainer, callbacks) if callbacks else nullcontext()
+    with beside, progress_bar(total, unit) if verbose == 1 else nullcontext(NoBar()) as bar:
         watch = Watch(trainer, callbacks, bar, heading if verbose == 2 else "")
         try:
             yield watch
@@ -78,40 +79,33 @@ def watching(
 
 @contextmanager
 def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
-    """From the `start` of callbacks to the `end` of each that was started, whatever happens in between."""
+    """From the `start` of callbacks to the `end` of each that was started, the outermost first, whatever happens between."""
     started: list[Callback] = []
     steps: list[Callable[[], None]] = []
     after_step = getattr(trainer, "after_step", [])  # a search of `minimize` has none
-    users, after_step[:] = list(after_step), []
+    users = list(after_step)
     try:
         try:
-            try:
-                for callback in callbacks:
-                    callback.start(trainer)
-                    started.append(callback)
-                    if type(callback).step is not Callback.step:
-                        steps.append(partial(callback.step, trainer))
-                        after_step.append(steps[-1])
-            finally:
-                after_step.extend(users)  # last, for they may save what the callbacks remember
+            for callback in callbacks:
+                callback.start(trainer)
+                started.append(callback)
+                if type(callback).step is not Callback.step:
+                    steps.append(partial(callback.step, trainer))
+                    after_step.append(steps[-1])
+            after_step[:] = after_step[len(users) :] + users  # last, for they may save what the callbacks remember
             yield
         finally:
             for step in steps:
                 after_step.remove(step)
             phi = trainer.net.phi.copy()
-            end_all(trainer, started)
+            in_order = sorted(started, key=lambda callback: not callback.outermost)
+            with ExitStack() as ends:  # calls all of them, also those after one that raises; the last one first
+                for callback in reversed(in_order):
+                    ends.callback(callback.end, trainer)
     except Exception as error:
         if not np.array_equal(trainer.net.phi, phi):  # what the error says of the weights is no longer so
             error.add_note("Afterwards a callback changed the weights, as BestWeights does when training ends.")
         raise
-
-
-def end_all(trainer: Training, callbacks: Sequence[Callback]) -> None:
-    """Call every `end`, in order, the outermost first; also those after one that raises."""
-    in_order = sorted(callbacks, key=lambda callback: not callback.outermost)
-    with ExitStack() as ends:
-        for callback in reversed(in_order):
-            ends.callback(callback.end, trainer)
 
 
 def check_verbose(who: str, verbose: object) -> int:
