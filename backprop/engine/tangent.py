@@ -162,8 +162,9 @@ class Tangents:
         if function is converted:
             return self.terms[op.inputs[0]]
         if function is np.where:
-            chosen = inputs[0] if _is_mask(inputs[0]) else inputs[0] != 0
-            return self._chain(op, [False, *moves[1:]], [0, chosen, np.logical_not(chosen)])
+            # Chosen, not multiplied by a mask: how the other one moves may be no number.
+            sides = [0 if (dx := self._moving(x)) is None else dx for x in op.inputs[1:]]
+            return _single(np.where(inputs[0], *sides)) if any(moves[1:]) else None
         if (function in LINEAR or function is gathered) and not any(moves[1:]):
             dx = self._moving(op.inputs[0])
             if function is gathered:
