@@ -37,7 +37,10 @@ def floors(extras: tuple[str, ...], version: str) -> dict[str, str]:
 
 def works(python: str) -> bool:
     """Whether this Python is there; a name may stand for one that is not installed."""
-    return shutil.which(python) is not None and not subprocess.run([python, "-c", ""], stderr=subprocess.DEVNULL).returncode
+    return (
+        shutil.which(python) is not None
+        and not subprocess.run([python, "-c", ""], stderr=subprocess.DEVNULL).returncode
+    )
 
 
 def runs(python: str, arguments: list[str]) -> bool:

@@ -1050,3 +1050,13 @@ def test_without_shuffle_the_batches_are_in_the_order_of_the_data():
     net = bp.Sequential(bp.Linear(1, 1), seed=0, dtype="float64")
     list(bp.Trainer(net, Spy(), bp.SGD(1e-6), batch_size=4, shuffle=False).epochs(X, X[:, 0], 2))
     assert seen == 2 * [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_functions_after_each_step_may_be_assigned():
+    net, calls = bp.Sequential(bp.Linear(1, 1), seed=0), []
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=2)
+    trainer.after_step = [lambda: calls.append(trainer.optimizer.t)]
+    trainer.fit(np.ones((4, 1)), np.ones(4), epochs=1, verbose=0)
+    assert calls == [1, 2]
+    with pytest.raises(TypeError, match="a list of functions"):
+        trainer.after_step = [3]

@@ -74,7 +74,7 @@ def minimize(net, loss, X, y, w=None):
 def input_gradient(net, loss, X, y, w=None):
     g = bp.input_gradient(net, loss, X, y, w)
     if w is None:  # each copy has its part
-        return [sum(g[TIMES == n]) for n in range(N) if (TIMES == n).any()]
+        return [sum(g[n == TIMES]) for n in range(N) if (n == TIMES).any()]
     return list(g[w > 0])
 
 
@@ -114,3 +114,20 @@ def test_the_exception_is_a_layer_that_couples_examples():
     with_absent = by_hand(net.copy(), bp.LeastSquares(), X, y, W.astype(float))
     without = by_hand(net.copy(), bp.LeastSquares(), X[TIMES], y[TIMES])
     assert not np.allclose(with_absent[0], without[0])
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd", "adam"])
+@pytest.mark.parametrize("kind", ["MLPRegressor", "MLPClassifier"])
+@pytest.mark.filterwarnings("ignore")
+def test_weights_count_rows_of_the_estimators(kind, solver):
+    """Scales are those of the rows that are there."""
+    estimators = pytest.importorskip("backprop.estimators")
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(N, D)), rng.integers(0, 2, N)
+    X[W == 0], y = 1e6, y if kind == "MLPClassifier" else y - 1e9 * (W == 0)
+    options = {"hidden_layer_sizes": (4,), "solver": solver, "max_iter": 5, "random_state": 0, "scale_inputs": True}
+    weighted, counted = (getattr(estimators, kind)(batch_size=50, **options) for _ in range(2))
+    weighted.fit(X, y, W)
+    counted.fit(X[TIMES], y[TIMES])
+    assert_allclose(weighted.predict(X[W > 0]), counted.predict(X[W > 0]), atol=1e-12)
+    assert_allclose(weighted.score(X, y, W), counted.score(X[TIMES], y[TIMES]), atol=1e-12)

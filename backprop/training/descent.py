@@ -248,7 +248,6 @@ class Descent:
         engine = copy.deepcopy(self.engine, memo)
         made = Descent(engine.net, engine.loss, engine.rule)  # type: ignore[arg-type]
         made.position, made.lost = copy.copy(self.position), self.lost
-        memo[id(self.after_step)] = made.after_step
         return made
 
 

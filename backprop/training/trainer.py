@@ -110,7 +110,6 @@ class Trainer:
         self.constraints: Any = constraints
         self.notes: dict[str, Any] = {}
         self._descent = Descent(net, loss, optimizer)
-        self.after_step = self._descent.after_step
         self._advisor = Advisor("Trainer", net, loss, optimizer)
         self._data: Examples | dict[str, Any] | None = None  # trained on last; of a file, only their fingerprint
         self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running
@@ -129,6 +128,18 @@ class Trainer:
             projections("Trainer", value, self.net.parameters)
             value = dict(value or {})
         object.__setattr__(self, name, value)
+
+    @property
+    def after_step(self) -> list[Callable[[], object]]:
+        """Functions that are called after each step."""
+        return self._descent.after_step
+
+    @after_step.setter
+    def after_step(self, functions: Iterable[Callable[[], object]]) -> None:
+        functions = list(functions)
+        if not all(map(callable, functions)):
+            raise TypeError(checks.message("Trainer", "after_step: a list of functions", repr(functions)))
+        self._descent.after_step[:] = functions
 
     @property
     def epochs_done(self) -> int:
