@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.atomic import write_atomically
 from backprop.checks import Array
+from backprop.files.atomic import write_atomically
 from backprop.pictures import ACCENT, INK
 from backprop.plots import canvas
 from backprop.plots.boundary import Plane, View

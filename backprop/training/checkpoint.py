@@ -25,10 +25,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backprop import checks, container
+from backprop import checks
 from backprop.architecture import build, describe, require_finite, tensors, with_classes
 from backprop.checks import Array
 from backprop.engine import threads
+from backprop.files import container
 from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer

@@ -11,10 +11,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks, container
+from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
 from backprop.engine.plan import Plan
+from backprop.files import container
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from backprop import checks
-from backprop.atomic import PathLike, naming, remove_strays, write_atomically
 from backprop.checks import Array
+from backprop.files.atomic import PathLike, naming, remove_strays, write_atomically
 
 FORMAT = 1
 START = f'{{"__metadata__":{{"format":"backprop {FORMAT}","sha256":"'.encode()
