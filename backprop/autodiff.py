@@ -17,6 +17,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -330,27 +331,22 @@ class Value:
         >>> len((a * a).draw().texts)
         6
         """
-        from backprop import drawing
+        from backprop import drawing, pictures
 
-        if path is not None:
-            drawing.suffix(f"{_name(self)}.draw", path)
+        who = f"{_name(self)}.draw"
+        kind = "" if path is None else pictures.suffix(who, path, (".svg", ".png"))
         graph = self.graph()
         if len(graph) > MOST_NODES:
             advice = "Draw a smaller case: arrays in place of many scalars, fewer layers, or a value on the way."
-            raise ValueError(
-                checks.message(
-                    f"{_name(self)}.draw", f"a graph of at most {MOST_NODES} values", f"{len(graph)}", advice
-                )
-            )
+            raise ValueError(checks.message(who, f"a graph of at most {MOST_NODES} values", f"{len(graph)}", advice))
         place = {node: i for i, node in enumerate(graph)}
-        picture = drawing.draw(
-            [
-                drawing.Node(_title(v), _short(v.data), _short(v.grad), v.operation, tuple(place[p] for p in v.parents))
-                for v in graph
-            ]
-        )
+        nodes = []
+        for v in graph:
+            parents = tuple(place[parent] for parent in v.parents)
+            nodes.append(drawing.Node(_title(v), _short(v.data), _short(v.grad), v.operation, parents))
+        picture = drawing.draw(nodes)
         if path is not None:
-            drawing.save(picture, path)
+            Path(path).write_bytes(drawing.rendered(picture, kind))
         return picture
 
     def _repr_svg_(self) -> str | None:
@@ -358,7 +354,7 @@ class Value:
         from backprop import drawing
 
         with contextlib.suppress(ValueError, ImportError):
-            return drawing.svg(self.draw())
+            return drawing.rendered(self.draw(), ".svg").decode()
         return None
 
     def __repr__(self) -> str:
