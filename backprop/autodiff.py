@@ -28,7 +28,7 @@ from backprop.checks import Array
 
 __all__ = ["Value"]
 
-MOST_NODES = 200  # in a picture; beyond this nobody can read it
+MOST_NODES, MOST_NUMBERS = 200, 4  # in a picture, beyond which nobody can read it; in a box
 
 Operand = Any  # Value | npt.ArrayLike; spelled out, it makes type checkers refuse sums of Values and lists
 Derivative = Callable[[Array], Array]
@@ -110,12 +110,9 @@ class Value:
         f = a @ b
         A, B = np.atleast_2d(a), b[:, None] if b.ndim == 1 else b  # a vector stands for a row, then for a column
         product = (len(A), B.shape[1])
-        return _node(
-            "@",
-            f,
-            (self, lambda dL_df: (dL_df.reshape(product) @ B.T).reshape(a.shape)),
-            (other, lambda dL_df: (A.T @ dL_df.reshape(product)).reshape(b.shape)),
-        )
+        left = (self, lambda dL_df: (dL_df.reshape(product) @ B.T).reshape(a.shape))
+        right = (other, lambda dL_df: (A.T @ dL_df.reshape(product)).reshape(b.shape))
+        return _node("@", f, left, right)
 
     def __radd__(self, other: Operand) -> Value:
         return _lift(self, "+", other) + self
@@ -148,12 +145,8 @@ class Value:
         other, a, b = _operands(self, "maximum", other)
         first = (a.real >= b.real) | np.isnan(a)
         f = np.where(first, a, b)
-        return _node(
-            "maximum",
-            f,
-            (self, lambda dL_df: np.where(first, dL_df, 0)),
-            (other, lambda dL_df: np.where(first, 0, dL_df)),
-        )
+        mine, theirs = (self, lambda dL_df: np.where(first, dL_df, 0)), (other, lambda dL_df: np.where(first, 0, dL_df))
+        return _node("maximum", f, mine, theirs)
 
     def exp(self) -> Value:
         """Exponential: f = eᵃ, ∂f/∂a = f."""
@@ -226,10 +219,8 @@ class Value:
         try:
             f = a.reshape(*shape)  # type: ignore[arg-type]
         except ValueError:
-            to = shape[0] if len(shape) == 1 else shape
-            raise ValueError(
-                checks.message(f"{_name(self)}.reshape", f"a shape of {a.size} entries, as {a.shape} has", f"{to}")
-            ) from None
+            who, to = f"{_name(self)}.reshape", shape[0] if len(shape) == 1 else shape
+            raise ValueError(checks.message(who, f"a shape of {a.size} entries, as {a.shape} has", f"{to}")) from None
         return _node("reshape", f, (self, lambda dL_df: dL_df.reshape(a.shape)))
 
     def transpose(self, *axes: int) -> Value:
@@ -398,16 +389,13 @@ def _operands(value: Value, operation: str, other: Operand) -> tuple[Value, Arra
         fits = 0 < a.ndim < 3 and 0 < b.ndim < 3 and a.shape[-1] == b.shape[0]
         expected = "vectors and matrices with as many columns on the left as rows on the right"
     else:
-        fits = a.shape == b.shape or _broadcast(a.shape, b.shape)
+        from_the_last = zip(reversed(a.shape), reversed(b.shape), strict=False)
+        fits = a.shape == b.shape or all(m == n or 1 in (m, n) for m, n in from_the_last)
         expected = "shapes that broadcast together"
     if not fits:
         got = " and ".join(f"{v.shape}" + (f" of {v.label!r}" if v.label else "") for v in (value, other))
         raise ValueError(checks.message(f"{_name(value)} {operation} {_name(other)}", expected, got))
     return other, a, b
-
-
-def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    return all(m == n or 1 in (m, n) for m, n in zip(reversed(first), reversed(second), strict=False))
 
 
 def _fit(dL_da: Array, a: Array) -> Array:
@@ -439,16 +427,12 @@ def _title(value: Value) -> str:
     return f"{label} {value.shape}".strip() if value.shape else label
 
 
-def _short(array: Array, most: int = 4) -> str:
-    """A number with four digits; of an array the first few, with three."""
-    numbers = [format(number, ".4g" if array.ndim == 0 else ".3g") for number in array.flat[:most]]
+def _short(array: Array) -> str:
+    """A number with four digits; of an array the first few, with three, of a small matrix row by row."""
     if array.ndim == 0:
-        return numbers[0]
-    return f"[{', '.join(numbers)}{', …' if array.size > most else ''}]" if array.ndim < 2 else _rows(array, most)
-
-
-def _rows(array: Array, most: int) -> str:
-    """A small matrix row by row, the beginning of a larger array."""
-    if array.ndim > 2 or array.size > most or 0 in array.shape:
-        return _short(array.ravel(), most)
-    return f"[{', '.join(_short(row, most) for row in array)}]"
+        return format(array[()], ".4g")
+    if array.ndim == 2 and 0 < array.size <= MOST_NUMBERS:
+        parts = [_short(row) for row in array]
+    else:
+        parts = [format(number, ".3g") for number in array.flat[:MOST_NUMBERS]] + ["…"] * (array.size > MOST_NUMBERS)
+    return f"[{', '.join(parts)}]"
