@@ -26,6 +26,7 @@ from backprop.files.atomic import PathLike, naming, remove_strays, write_atomica
 FORMAT = 1
 START = f'{{"__metadata__":{{"format":"backprop {FORMAT}","sha256":"'.encode()
 NO_DIGEST = b"0" * 64
+DIGEST = slice(8 + len(START), 8 + len(START) + len(NO_DIGEST))  # where it stands, after 8 bytes of length
 VERSION = re.compile(rb'"format":\s*"backprop (\d{1,9})"')  # a later format says so in the same words
 KINDS = {
     "network": "Sequential.load",
@@ -80,16 +81,11 @@ def write(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping[s
     # The widest first, so that each tensor starts at a multiple of its width.
     ordered = sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize)
     header = _header(path, kind, about, dict(ordered))
-    pieces: list[Any] = [
-        header,
-        *(np.asarray(array, order="C").reshape(-1).view(np.uint8).data for _, array in ordered),
-    ]
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    start = 8 + len(START)
-    pieces[0] = header[:start] + digest.hexdigest().encode() + header[start + len(NO_DIGEST) :]
-    write_atomically(path, *pieces)
+    tensors = [np.asarray(array, order="C").reshape(-1).view(np.uint8).data for _, array in ordered]
+    digest = hashlib.sha256(header)
+    for tensor in tensors:
+        digest.update(tensor)
+    write_atomically(path, _with_digest(header, digest.hexdigest().encode()), *tensors)
 
 
 def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
@@ -117,6 +113,10 @@ def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping
         expected = f"at most {MOST_HEADER:,} bytes and {MOST_VALUES:,} values beside the tensors"
         raise ValueError(checks.message(os.fspath(path), expected, f"{len(text):,} and {_values(text):,}"))
     return len(text).to_bytes(8, "little") + text
+
+
+def _with_digest(header: bytes, digest: bytes) -> bytes:
+    return header[: DIGEST.start] + digest + header[DIGEST.stop :]
 
 
 def _json(data: Any) -> str:
@@ -148,12 +148,9 @@ def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
         entries = _parse(path, header[8:])
         about = _about(path, kind, entries.pop("__metadata__"))
         kinds = _tensors(path, entries, size - len(header))
-        digest, start = hashlib.sha256(), 8 + len(START)
-        end = start + len(NO_DIGEST)
-        for piece in (header[:start], NO_DIGEST, header[end:]):
-            digest.update(piece)
+        digest = hashlib.sha256(_with_digest(header, NO_DIGEST))
         arrays = {name: _read_tensor(path, file, digest, *of_tensor) for name, of_tensor in kinds.items()}
-    if digest.hexdigest().encode() != header[start:end]:
+    if digest.hexdigest().encode() != header[DIGEST]:
         refuse(path, "the SHA-256 that the file was saved with", "another one", "The file was altered or damaged.")
     remove_strays(path)
     return about, arrays
@@ -244,32 +241,25 @@ def _tensors(path: PathLike, entries: dict[str, Any], size: int) -> dict[str, tu
     """(shape, dtype) of each tensor, after the check that they fill the rest of the file, one after another."""
     found, end = {}, 0
     for name, entry in entries.items():
+        tensor = f"tensor {reprlib.repr(name)}"
         match entry:
             case {"dtype": str(kind), "shape": list(shape), "data_offsets": [start, stop]} if len(entry) == 3:
                 pass
             case _:
-                refuse(path, f"{_tensor(name)} with dtype, shape and data_offsets", reprlib.repr(entry))
+                refuse(path, f"{tensor} with dtype, shape and data_offsets", reprlib.repr(entry))
         if kind not in TYPES:
-            refuse(path, f"{_tensor(name)} of a type in {list(TYPES)}", reprlib.repr(kind))
+            refuse(path, f"{tensor} of a type in {list(TYPES)}", reprlib.repr(kind))
         # A dimension larger than the file could hide behind one of 0.
         if len(shape) > 8 or not all(type(length) is int and 0 <= length <= size for length in shape):
-            refuse(path, f"{_tensor(name)} with a shape that fits into {size:,} bytes", reprlib.repr(shape))
+            refuse(path, f"{tensor} with a shape that fits into {size:,} bytes", reprlib.repr(shape))
         expected = [end, end + math.prod(shape) * TYPES[kind].itemsize]
         if [start, stop] != expected or not type(start) is type(stop) is int:
-            refuse(path, f"{_tensor(name)} at {expected}, after the one before", reprlib.repr([start, stop]))
+            refuse(path, f"{tensor} at {expected}, after the one before", reprlib.repr([start, stop]))
         found[name], end = (tuple(shape), TYPES[kind]), expected[1]
     if end != size:
-        refuse(
-            path,
-            f"{end:,} bytes of tensors",
-            f"{size:,}",
-            "The file was cut short." if size < end else "Something was appended.",
-        )
+        advice = "The file was cut short." if size < end else "Something was appended."
+        refuse(path, f"{end:,} bytes of tensors", f"{size:,}", advice)
     return found
-
-
-def _tensor(name: str) -> str:
-    return f"tensor {reprlib.repr(name)}"
 
 
 def _read_tensor(path: PathLike, file: BinaryIO, digest: Any, shape: tuple[int, ...], dtype: Any) -> Array:
