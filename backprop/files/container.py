@@ -94,18 +94,12 @@ def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping
         if name == "__metadata__" or array.dtype not in TYPE_NAMES:
             got = f"{reprlib.repr(name)} of {array.dtype}"
             raise TypeError(checks.message(os.fspath(path), f"arrays of {[kind.name for kind in TYPE_NAMES]}", got))
-    ends = list(itertools.accumulate((array.nbytes for array in arrays.values()), initial=0))
-    entries = {
-        name: {"dtype": TYPE_NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
-        for (name, array), start, end in zip(arrays.items(), ends[:-1], ends[1:], strict=True)
-    }
-    metadata = {
-        "format": f"backprop {FORMAT}",
-        "sha256": NO_DIGEST.decode(),
-        "kind": checks.choice("write", "kind", kind, KINDS),
-        "about": _json(about),
-    }
-    text = _json({"__metadata__": metadata, **entries}).encode()
+    metadata = {"format": f"backprop {FORMAT}", "sha256": NO_DIGEST.decode(), "kind": kind, "about": _json(about)}
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    places = itertools.pairwise(itertools.accumulate((array.nbytes for array in arrays.values()), initial=0))
+    for (name, array), place in zip(arrays.items(), places, strict=True):
+        entries[name] = {"dtype": TYPE_NAMES[array.dtype], "shape": array.shape, "data_offsets": place}
+    text = _json(entries).encode()
     text += b" " * (-len(text) % 8)
     if _depth(about) > MOST_DEPTH:
         raise ValueError(checks.message(os.fspath(path), f"at most {MOST_DEPTH} levels of data", "more"))
