@@ -58,18 +58,13 @@ class Value:
     __slots__ = ("_derivatives", "data", "grad", "label", "operation", "parents")
     __array_ufunc__: ClassVar[None] = None  # so that array * value comes to __rmul__ instead of going entry by entry
 
-    data: Array
-    grad: Array
-    label: str
-    operation: str
-    parents: tuple[Value, ...]
-    _derivatives: tuple[Derivative, ...]  # ∂L/∂parent of ∂L/∂self, one for each parent
-
     def __init__(self, data: npt.ArrayLike, label: str = "") -> None:
         checks.instance("Value", "label", label, str)
         self.data = np.array(checks.floating("Value", "data", data))
         self.grad = np.zeros_like(self.data)
-        self.label, self.operation, self.parents, self._derivatives = label, "", (), ()
+        self.label, self.operation = label, ""
+        self.parents: tuple[Value, ...] = ()
+        self._derivatives: tuple[Derivative, ...] = ()  # ∂L/∂parent of ∂L/∂self, one for each parent
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ PAD, GAP, REACH, CURVE, MARGIN = 0.09, 0.24, 0.2, 0.62, 0.15
 SWEEPS = 12
 
 Spot = tuple[int, int]  # (node, column): the node itself in its own column, its edge in the columns behind
+Places = dict[Spot, float]
 Edge = tuple[Spot, Spot, float]  # the last is 0 … 1, from the first operand to the last
 
 
@@ -100,25 +101,24 @@ class Layout:
             leftward = sweep % 2 == 0
             place = {spot: float(p) for spots in self.spots for p, spot in enumerate(spots)}
             for spots in reversed(self.spots) if leftward else self.spots:
-                near = self._near(place, leftward, 0.9)  # operands from top to bottom
-                spots.sort(key=lambda spot: np.mean(near.get(spot, [place[spot]])))
+                wanted = self.wanted(spots, place, leftward, 0.9)  # operands from top to bottom
+                spots.sort(key=wanted.__getitem__)
                 place.update({spot: float(p) for p, spot in enumerate(spots)})
             crossings = self.crossings(place)
             if crossings < fewest:
                 best, fewest = [list(spots) for spots in self.spots], crossings
         self.spots = best
 
-    def _near(self, place: dict[Spot, float], leftward: bool, spread: float = 0.0) -> dict[Spot, list[float]]:
-        """The places of each spot's neighbours to the right (for a sweep leftward) or to the left."""
-        near: dict[Spot, list[float]] = {}
+    def wanted(self, spots: list[Spot], place: Places, leftward: bool, spread: float = 0.0) -> Places:
+        """The mean place of each spot's neighbours to the right (for a sweep leftward) or to the left; its own without any."""
+        near: dict[Spot, list[float]] = {spot: [] for spot in spots}
         for left, right, port in self.edges:
-            if leftward:
-                near.setdefault(left, []).append(place[right] + spread * port)
-            else:
-                near.setdefault(right, []).append(place[left])
-        return near
+            spot, neighbour = (left, place[right] + spread * port) if leftward else (right, place[left])
+            if spot in near:
+                near[spot].append(neighbour)
+        return {spot: float(np.mean(places or [place[spot]])) for spot, places in near.items()}
 
-    def crossings(self, place: dict[Spot, float]) -> int:
+    def crossings(self, place: Places) -> int:
         """How many pairs of edges cross."""
         total = 0
         for c in range(len(self.spots) - 1):
@@ -127,7 +127,7 @@ class Layout:
             total += int(np.count_nonzero(apart[..., 0] * apart[..., 1] < 0)) // 2
         return total
 
-    def heights(self) -> dict[Spot, float]:
+    def heights(self) -> Places:
         """Centre of each spot, downwards from 0."""
         from scipy.optimize import isotonic_regression
 
@@ -140,8 +140,7 @@ class Layout:
         for sweep in range(2 * SWEEPS):
             leftward = sweep % 2 == 0
             for c in range(len(self.spots))[:: -1 if leftward else 1]:
-                near = self._near(y, leftward)
-                wanted = np.array([np.mean(near.get(spot, [y[spot]])) for spot in self.spots[c]])
+                wanted = np.array([*self.wanted(self.spots[c], y, leftward).values()])
                 nearest = offsets[c] + isotonic_regression(wanted - offsets[c]).x  # that are far enough apart
                 y.update(zip(self.spots[c], nearest.tolist(), strict=True))
         top = min(y[spot] - tall[spot] / 2 for spot in y)

@@ -105,11 +105,10 @@ class View:
         f = self._outputs(np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2))
         checks.finite(self.who, "the predictions", f.T)
         if self.names is not None:
-            if len(f) == 1:
-                f = np.concatenate([self.threshold - f, f - self.threshold])
-            else:
-                ordered = np.sort(f, axis=0)
-                f = f - np.where(f == ordered[-1], ordered[-2], ordered[-1])
+            if len(f) == 1:  # class 0 has the threshold as its output
+                f = np.concatenate([np.full_like(f, self.threshold), f])
+            ordered = np.sort(f, axis=0)
+            f = f - np.where(f == ordered[-1], ordered[-2], ordered[-1])
         return f.reshape(len(f), len(self.y), len(self.x))
 
     def _outputs(self, points: Array) -> Array:
