@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def gif(pictures: list[Any], frames_per_second: float) -> bytes:
 
 
 def page(pictures: list[Any], captions: list[str], frames_per_second: float) -> str:
-    """A page of HTML that holds its frames and needs nothing else."""
+    """A page of HTML, `data/film.html`, that holds its frames and needs nothing else."""
     frames = []
     for picture in pictures:
         into = io.BytesIO()
@@ -160,74 +161,5 @@ def page(pictures: list[Any], captions: list[str], frames_per_second: float) -> 
         "frame": frames[-1],
         "frames": json.dumps(frames),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], PAGE)
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Training, epoch by epoch</title>
-<style>
-body { font: 16px/1.5 sans-serif; margin: 1.5rem auto; padding: 0 1rem; max-width: {{width}}px; color: #111; background: #fff }
-img { display: block; width: 100%; height: auto }
-.row { display: flex; gap: .5rem; align-items: center; margin-top: .75rem }
-button { font: inherit; padding: .3rem .8rem; min-width: 5rem }
-input { flex: 1; min-width: 6rem }
-</style>
-</head>
-<body>
-<img id="frame" alt="Decision boundary and loss, {{caption}}" src="{{frame}}">
-<div class="row">
-<button id="play" type="button">Play</button>
-<input id="slider" type="range" min="0" max="{{last}}" value="{{last}}" step="1" aria-label="frame">
-</div>
-<p id="caption" aria-live="off">{{caption}}</p>
-<noscript>This is the last frame; the others need JavaScript.</noscript>
-<script>
-"use strict";
-const frames = {{frames}};
-const captions = {{captions}};
-const delay = {{delay}};
-const image = document.getElementById("frame");
-const button = document.getElementById("play");
-const slider = document.getElementById("slider");
-const caption = document.getElementById("caption");
-let timer = null;
-
-function show(i) {
-  slider.value = i;
-  image.src = frames[i];
-  image.alt = "Decision boundary and loss, " + captions[i];
-  caption.textContent = captions[i];
-  slider.setAttribute("aria-valuetext", captions[i]);
-}
-function pause() {
-  clearInterval(timer);
-  timer = null;
-  button.textContent = "Play";
-}
-function play() {
-  if (Number(slider.value) >= frames.length - 1) show(0);
-  button.textContent = "Pause";
-  timer = setInterval(function () {
-    const next = Number(slider.value) + 1;
-    if (next < frames.length) show(next);
-    if (next >= frames.length - 1) pause();
-  }, delay);
-}
-button.addEventListener("click", function () { timer === null ? play() : pause(); });
-slider.addEventListener("input", function () { pause(); show(Number(slider.value)); });
-document.addEventListener("keydown", function (event) {
-  if (event.target === slider || event.target === button) return;
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (step) { pause(); show(Math.min(frames.length - 1, Math.max(0, Number(slider.value) + step))); }
-  if (event.key === " ") { event.preventDefault(); timer === null ? play() : pause(); }
-});
-// Whoever has asked for less motion starts it with the button.
-if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) { show(0); play(); }
-</script>
-</body>
-</html>
-"""
+    empty = resources.files("backprop").joinpath("data/film.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], empty)
