@@ -8,7 +8,7 @@ on into what parts.
 from __future__ import annotations
 
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -73,9 +73,8 @@ class Box:
         self.lines = [_name(layer)]
         if layer.parameters:
             arrays = [f"{_symbol(name)} {array.shape}" for name, array in layer.parameters.items()]
-            more = ["…"] if len(arrays) > MOST_ARRAYS else []
-            self.lines.append("  ".join([*arrays[:MOST_ARRAYS], *more]))
-            self.lines.append(f"{layer.size:,} parameter{'s' * (layer.size != 1)}")
+            arrays[MOST_ARRAYS:] = ["…"] * (len(arrays) > MOST_ARRAYS)
+            self.lines += ["  ".join(arrays), f"{layer.size:,} parameter{'s' * (layer.size != 1)}"]
         self.width = max(text_width(line, bold=i == 0) for i, line in enumerate(self.lines)) + 2 * PAD
         self.height = LINE * len(self.lines) + 2 * PAD
 
@@ -107,13 +106,12 @@ class Chain:
 
     def draw(self, ax: Any, x: float, y: float) -> None:
         """From top to bottom."""
-        for i, (part, shape) in enumerate(zip(self.parts, self.shapes, strict=True)):
+        self.parts[0].draw(ax, x, y)
+        for (before, part), shape in zip(pairwise(self.parts), self.shapes, strict=False):
+            y += before.height + ARROW
+            arrow(ax, (x, y - ARROW), (x, y), head=part.head)
+            text(ax, x + PAD, y - ARROW / 2, shape, ha="left")
             part.draw(ax, x, y)
-            y += part.height
-            if i < len(self.parts) - 1:
-                arrow(ax, (x, y), (x, y + ARROW), head=self.parts[i + 1].head)
-                text(ax, x + PAD, y + ARROW / 2, shape, ha="left")
-                y += ARROW
 
 
 class Skip:
