@@ -235,25 +235,28 @@ def _tensors(path: PathLike, entries: dict[str, Any], size: int) -> dict[str, tu
     """(shape, dtype) of each tensor, after the check that they fill the rest of the file, one after another."""
     found, end = {}, 0
     for name, entry in entries.items():
-        tensor = f"tensor {reprlib.repr(name)}"
         match entry:
             case {"dtype": str(kind), "shape": list(shape), "data_offsets": [start, stop]} if len(entry) == 3:
                 pass
             case _:
-                refuse(path, f"{tensor} with dtype, shape and data_offsets", reprlib.repr(entry))
+                refuse(path, f"{_tensor(name)} with dtype, shape and data_offsets", reprlib.repr(entry))
         if kind not in TYPES:
-            refuse(path, f"{tensor} of a type in {list(TYPES)}", reprlib.repr(kind))
+            refuse(path, f"{_tensor(name)} of a type in {list(TYPES)}", reprlib.repr(kind))
         # A dimension larger than the file could hide behind one of 0.
         if len(shape) > 8 or not all(type(length) is int and 0 <= length <= size for length in shape):
-            refuse(path, f"{tensor} with a shape that fits into {size:,} bytes", reprlib.repr(shape))
+            refuse(path, f"{_tensor(name)} with a shape that fits into {size:,} bytes", reprlib.repr(shape))
         expected = [end, end + math.prod(shape) * TYPES[kind].itemsize]
         if [start, stop] != expected or not type(start) is type(stop) is int:
-            refuse(path, f"{tensor} at {expected}, after the one before", reprlib.repr([start, stop]))
+            refuse(path, f"{_tensor(name)} at {expected}, after the one before", reprlib.repr([start, stop]))
         found[name], end = (tuple(shape), TYPES[kind]), expected[1]
     if end != size:
         advice = "The file was cut short." if size < end else "Something was appended."
         refuse(path, f"{end:,} bytes of tensors", f"{size:,}", advice)
     return found
+
+
+def _tensor(name: str) -> str:
+    return f"tensor {reprlib.repr(name)}"
 
 
 def _read_tensor(path: PathLike, file: BinaryIO, digest: Any, shape: tuple[int, ...], dtype: Any) -> Array:
