@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backprop.autodiff import Value as Value
     from backprop.constraints import *  # noqa: F403
-    from backprop.container import FileFormatError as FileFormatError
     from backprop.datasets import load_digits as load_digits
+    from backprop.files import FileFormatError as FileFormatError
     from backprop.formats import *  # noqa: F403
     from backprop.gradients import *  # noqa: F403
     from backprop.initializers import *  # noqa: F403
@@ -34,7 +34,7 @@ _HOMES = {
         *("Residual", "FanOut", "Elementwise"),
     ],
     "sequential": ["Sequential"],
-    "container": ["FileFormatError"],
+    "files": ["FileFormatError"],
     "losses": [
         *("Loss", "LeastSquares", "CrossEntropy", "BinaryCrossEntropy", "Huber", "AbsoluteError", "Poisson"),
         *("GaussianNLL", "Pinball"),

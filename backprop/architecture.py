@@ -13,7 +13,7 @@ import inspect
 import math
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -22,19 +22,13 @@ import numpy as np
 
 from backprop import checks, constraints, initializers, layers, losses, optimizers, schedules
 from backprop.checks import Array
+from backprop.initializers import Initializer
 from backprop.layers import BatchNorm, Layer, LayerNorm, Linear
-from backprop.layers.nesting import adopt
+from backprop.layers.nesting import adopt, inside
 from backprop.layers.normalization import FrozenBatchNorm
 
 TORCH_NAMES = {"omega": "weight", "gamma": "weight", "beta": "bias", "running_variance": "running_var"}
-THINGS = (
-    Layer,
-    initializers.Initializer,
-    losses.Loss,
-    optimizers.Optimizer,
-    schedules.Schedule,
-    constraints.Constraint,
-)
+THINGS = (Layer, Initializer, losses.Loss, optimizers.Optimizer, schedules.Schedule, constraints.Constraint)
 HOMES: tuple[ModuleType, ...] = (layers, initializers, losses, optimizers, schedules, constraints)
 _NAMED = {name: getattr(home, name) for home in HOMES for name in home.__all__} | {"FrozenBatchNorm": FrozenBatchNorm}
 LIBRARY = {name: each for name, each in _NAMED.items() if isinstance(each, type) and issubclass(each, THINGS)}
@@ -76,12 +70,11 @@ def describe(thing: Any, **instead: Any) -> Data:
     """
     kind, who = type(thing), getattr(thing, "label", repr(thing))
     if LIBRARY.get(kind.__name__, kind) is not kind:
-        raise TypeError(
-            checks.message(who, "a class with a name of its own", f"one named {kind.__name__}", "Rename it.")
-        )
+        got = f"one named {kind.__name__}"
+        raise TypeError(checks.message(who, "a class with a name of its own", got, "Rename it."))
     children = thing.children if isinstance(thing, Layer) else {}
     places = _places(kind, children)
-    found = {name: value for name, value in _arguments(thing, instead, places).items() if name not in places.values()}
+    found = _arguments(thing, instead, places)
     data = {"class": kind.__name__, "arguments": {name: plain(who, name, value) for name, value in found.items()}}
     return data | {"layers": {key: describe(child) for key, child in children.items()}} if places else data
 
@@ -122,7 +115,7 @@ def require_rebuilt(net: Layer, data: Data, classes: Iterable[type]) -> None:
     Raises ValueError or TypeError if it is not the same then.
     """
     who = f"{net.label}.save"
-    parts = (part for layer in _within(net) for part in (layer, *vars(layer).values()) if isinstance(part, THINGS))
+    parts = (part for layer in inside(net) for part in (layer, *vars(layer).values()) if isinstance(part, THINGS))
     known = with_classes(who, [*classes, *map(type, parts)])
     own = sorted(known.keys() - with_classes(who, classes).keys())
     if not own:
@@ -135,12 +128,6 @@ def require_rebuilt(net: Layer, data: Data, classes: Iterable[type]) -> None:
         raise ValueError(checks.message(who, expected, str(error).rstrip("."), advice)) from error
     if again.keys() != arrays.keys() or any((again[name] != array).any() for name, array in arrays.items()):
         raise ValueError(checks.message(who, expected, "other parameters or buffers", advice))
-
-
-def _within(layer: Layer) -> Iterator[Layer]:
-    yield layer
-    for child in layer.children.values():
-        yield from _within(child)
 
 
 @cache
@@ -162,13 +149,11 @@ def _places(kind: type, keys: Iterable[str]) -> dict[str, str]:
 
 
 def _arguments(thing: Any, instead: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
-    kind, found = type(thing), dict(instead)
-    called = _called(thing)
+    kind, found, called = type(thing), dict(instead), _called(thing)
     for name, parameter in _parameters(kind).items():
-        if name in found or name in places.values():
+        drawn = name == "seed" and (places or kind is Linear)  # what was drawn is in the file, not to be drawn again
+        if name in found or name in places.values() or drawn:
             continue
-        if name == "seed" and (places or kind is Linear):
-            continue  # what was drawn from it is in the file, and must not be drawn again
         # A property that every layer has, such as `size`, is not the argument of that name.
         own = name in vars(thing) or getattr(kind, name, None) is not getattr(Layer, name, None)
         if own or name in called:
@@ -228,7 +213,7 @@ def value(data: Any) -> Any:
     return _Builder(LIBRARY, {}).value(data)
 
 
-class _Undrawn(initializers.Initializer):
+class _Undrawn(Initializer):
     """Stands in for the initializer of a layer whose weights are known, so that none are drawn."""
 
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
@@ -294,8 +279,8 @@ class _Builder:
             expected = {"omega": (D_out, D_in)} | ({"beta": (D_out,)} if arguments.get("bias", True) else {})
         elif kind in (BatchNorm, LayerNorm, FrozenBatchNorm):
             expected = dict.fromkeys(("beta", "gamma"), (arguments.get("features"),))
-        for own, name in torch_names(f"{prefix}{own}" for own in expected).items():
-            self.find(name, expected[own.removeprefix(prefix)])
+        for own, name in torch_names(expected).items():
+            self.find(prefix + name, expected[own])
 
     def find(self, name: str, shape: tuple[Any, ...]) -> Array:
         """The array of this name, if it has that shape."""
@@ -310,13 +295,13 @@ class _Builder:
             self.fill(child, f"{prefix}{key}.")
         if layer.children:
             return
-        names = torch_names(f"{prefix}{own}" for own in (*layer.parameters, *layer.buffers))
+        names = torch_names([*layer.parameters, *layer.buffers])
         for own, array in list(layer.parameters.items()):
-            name = names[f"{prefix}{own}"]
+            name = prefix + names[own]
             adopt(layer, own, self.find(name, array.shape))
             self.dtypes.add(self.arrays.pop(name).dtype)
         for own, buffer in layer.buffers.items():
-            name = names[f"{prefix}{own}"]
+            name = prefix + names[own]
             if self.find(name, buffer.shape).dtype != buffer.dtype:
                 raise _error(f"{name} of {buffer.dtype}", self.arrays[name].dtype)
             buffer[...] = self.arrays.pop(name)
@@ -331,7 +316,7 @@ def _call(kind: type, arguments: Data, children: Mapping[str, Layer]) -> Any:
         raise _error(f"arguments of {kind.__name__}", unknown or list(children))
     values = {me: None, **arguments}
     drawn_by = arguments.get("initializer")
-    lazy = kind is Linear and isinstance(drawn_by, initializers.Initializer)
+    lazy = kind is Linear and isinstance(drawn_by, Initializer)
     if lazy:
         values["initializer"] = _Undrawn()
     for key, place in places.items():

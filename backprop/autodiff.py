@@ -17,6 +17,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from backprop.checks import Array
 
 __all__ = ["Value"]
 
-MOST_NODES = 200  # in a picture; beyond this nobody can read it
+MOST_NODES, MOST_NUMBERS = 200, 4  # in a picture, beyond which nobody can read it; in a box
 
 Operand = Any  # Value | npt.ArrayLike; spelled out, it makes type checkers refuse sums of Values and lists
 Derivative = Callable[[Array], Array]
@@ -57,18 +58,13 @@ class Value:
     __slots__ = ("_derivatives", "data", "grad", "label", "operation", "parents")
     __array_ufunc__: ClassVar[None] = None  # so that array * value comes to __rmul__ instead of going entry by entry
 
-    data: Array
-    grad: Array
-    label: str
-    operation: str
-    parents: tuple[Value, ...]
-    _derivatives: tuple[Derivative, ...]  # ∂L/∂parent of ∂L/∂self, one for each parent
-
     def __init__(self, data: npt.ArrayLike, label: str = "") -> None:
         checks.instance("Value", "label", label, str)
         self.data = np.array(checks.floating("Value", "data", data))
         self.grad = np.zeros_like(self.data)
-        self.label, self.operation, self.parents, self._derivatives = label, "", (), ()
+        self.label, self.operation = label, ""
+        self.parents: tuple[Value, ...] = ()
+        self._derivatives: tuple[Derivative, ...] = ()  # ∂L/∂parent of ∂L/∂self, one for each parent
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,12 +105,9 @@ class Value:
         f = a @ b
         A, B = np.atleast_2d(a), b[:, None] if b.ndim == 1 else b  # a vector stands for a row, then for a column
         product = (len(A), B.shape[1])
-        return _node(
-            "@",
-            f,
-            (self, lambda dL_df: (dL_df.reshape(product) @ B.T).reshape(a.shape)),
-            (other, lambda dL_df: (A.T @ dL_df.reshape(product)).reshape(b.shape)),
-        )
+        left = (self, lambda dL_df: (dL_df.reshape(product) @ B.T).reshape(a.shape))
+        right = (other, lambda dL_df: (A.T @ dL_df.reshape(product)).reshape(b.shape))
+        return _node("@", f, left, right)
 
     def __radd__(self, other: Operand) -> Value:
         return _lift(self, "+", other) + self
@@ -147,12 +140,8 @@ class Value:
         other, a, b = _operands(self, "maximum", other)
         first = (a.real >= b.real) | np.isnan(a)
         f = np.where(first, a, b)
-        return _node(
-            "maximum",
-            f,
-            (self, lambda dL_df: np.where(first, dL_df, 0)),
-            (other, lambda dL_df: np.where(first, 0, dL_df)),
-        )
+        mine, theirs = (self, lambda dL_df: np.where(first, dL_df, 0)), (other, lambda dL_df: np.where(first, 0, dL_df))
+        return _node("maximum", f, mine, theirs)
 
     def exp(self) -> Value:
         """Exponential: f = eᵃ, ∂f/∂a = f."""
@@ -225,10 +214,8 @@ class Value:
         try:
             f = a.reshape(*shape)  # type: ignore[arg-type]
         except ValueError:
-            to = shape[0] if len(shape) == 1 else shape
-            raise ValueError(
-                checks.message(f"{_name(self)}.reshape", f"a shape of {a.size} entries, as {a.shape} has", f"{to}")
-            ) from None
+            who, to = f"{_name(self)}.reshape", shape[0] if len(shape) == 1 else shape
+            raise ValueError(checks.message(who, f"a shape of {a.size} entries, as {a.shape} has", f"{to}")) from None
         return _node("reshape", f, (self, lambda dL_df: dL_df.reshape(a.shape)))
 
     def transpose(self, *axes: int) -> Value:
@@ -330,27 +317,22 @@ class Value:
         >>> len((a * a).draw().texts)
         6
         """
-        from backprop import drawing
+        from backprop import drawing, pictures
 
-        if path is not None:
-            drawing.suffix(f"{_name(self)}.draw", path)
+        who = f"{_name(self)}.draw"
+        kind = "" if path is None else pictures.suffix(who, path, (".svg", ".png"))
         graph = self.graph()
         if len(graph) > MOST_NODES:
             advice = "Draw a smaller case: arrays in place of many scalars, fewer layers, or a value on the way."
-            raise ValueError(
-                checks.message(
-                    f"{_name(self)}.draw", f"a graph of at most {MOST_NODES} values", f"{len(graph)}", advice
-                )
-            )
+            raise ValueError(checks.message(who, f"a graph of at most {MOST_NODES} values", f"{len(graph)}", advice))
         place = {node: i for i, node in enumerate(graph)}
-        picture = drawing.draw(
-            [
-                drawing.Node(_title(v), _short(v.data), _short(v.grad), v.operation, tuple(place[p] for p in v.parents))
-                for v in graph
-            ]
-        )
+        nodes = []
+        for v in graph:
+            parents = tuple(place[parent] for parent in v.parents)
+            nodes.append(drawing.Node(_title(v), _short(v.data), _short(v.grad), v.operation, parents))
+        picture = drawing.draw(nodes)
         if path is not None:
-            drawing.save(picture, path)
+            Path(path).write_bytes(drawing.rendered(picture, kind))
         return picture
 
     def _repr_svg_(self) -> str | None:
@@ -358,7 +340,7 @@ class Value:
         from backprop import drawing
 
         with contextlib.suppress(ValueError, ImportError):
-            return drawing.svg(self.draw())
+            return drawing.rendered(self.draw(), ".svg").decode()
         return None
 
     def __repr__(self) -> str:
@@ -402,16 +384,13 @@ def _operands(value: Value, operation: str, other: Operand) -> tuple[Value, Arra
         fits = 0 < a.ndim < 3 and 0 < b.ndim < 3 and a.shape[-1] == b.shape[0]
         expected = "vectors and matrices with as many columns on the left as rows on the right"
     else:
-        fits = a.shape == b.shape or _broadcast(a.shape, b.shape)
+        from_the_last = zip(reversed(a.shape), reversed(b.shape), strict=False)
+        fits = a.shape == b.shape or all(m == n or 1 in (m, n) for m, n in from_the_last)
         expected = "shapes that broadcast together"
     if not fits:
         got = " and ".join(f"{v.shape}" + (f" of {v.label!r}" if v.label else "") for v in (value, other))
         raise ValueError(checks.message(f"{_name(value)} {operation} {_name(other)}", expected, got))
     return other, a, b
-
-
-def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    return all(m == n or 1 in (m, n) for m, n in zip(reversed(first), reversed(second), strict=False))
 
 
 def _fit(dL_da: Array, a: Array) -> Array:
@@ -443,16 +422,12 @@ def _title(value: Value) -> str:
     return f"{label} {value.shape}".strip() if value.shape else label
 
 
-def _short(array: Array, most: int = 4) -> str:
-    """A number with four digits; of an array the first few, with three."""
-    numbers = [format(number, ".4g" if array.ndim == 0 else ".3g") for number in array.flat[:most]]
+def _short(array: Array) -> str:
+    """A number with four digits; of an array the first few, with three, of a small matrix row by row."""
     if array.ndim == 0:
-        return numbers[0]
-    return f"[{', '.join(numbers)}{', …' if array.size > most else ''}]" if array.ndim < 2 else _rows(array, most)
-
-
-def _rows(array: Array, most: int) -> str:
-    """A small matrix row by row, the beginning of a larger array."""
-    if array.ndim > 2 or array.size > most or 0 in array.shape:
-        return _short(array.ravel(), most)
-    return f"[{', '.join(_short(row, most) for row in array)}]"
+        return format(array[()], ".4g")
+    if array.ndim == 2 and 0 < array.size <= MOST_NUMBERS:
+        parts = [_short(row) for row in array]
+    else:
+        parts = [format(number, ".3g") for number in array.flat[:MOST_NUMBERS]] + ["…"] * (array.size > MOST_NUMBERS)
+    return f"[{', '.join(parts)}]"

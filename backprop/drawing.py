@@ -12,33 +12,24 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from backprop import checks
-from backprop.checks import Array
 from backprop.pictures import ACCENT, INK, axes
 
-SUFFIXES = (".svg", ".png")
 # All of one width, so that texts need no measuring; the last only for letters that have none, such as ℓ.
 FONT, SIZE = ["DejaVu Sans Mono", "monospace", "DejaVu Sans"], 9
 LETTER, LINE = 0.602 * SIZE / 72, 0.19  # width of a letter, height of a line; all lengths are inches
-PAD, GAP, REACH, CURVE, MARGIN = (
-    0.09,
-    0.24,
-    0.2,
-    0.62,
-    0.15,
-)  # in a box, between boxes, to a box, between columns, around
+# In a box, between boxes, to a box, between columns, around.
+PAD, GAP, REACH, CURVE, MARGIN = 0.09, 0.24, 0.2, 0.62, 0.15
 SWEEPS = 12
 
 Spot = tuple[int, int]  # (node, column): the node itself in its own column, its edge in the columns behind
+Places = dict[Spot, float]
 Edge = tuple[Spot, Spot, float]  # the last is 0 … 1, from the first operand to the last
 
 
@@ -67,9 +58,14 @@ class Node:
         """Width of the operation; 0 for a leaf."""
         return max(0.3, len(self.operation) * LETTER + 0.16) if self.operation else 0.0
 
+    @property
+    def lead(self) -> float:
+        """Width of the operation and of the line from it to the box."""
+        return self.circle + REACH if self.operation else 0.0
+
 
 class Layout:
-    """Where the nodes of a graph, parents first, stand: `x` of each column, `y` of each spot, and the edges between spots."""
+    """Where the nodes of a graph, parents first, stand: from `x` to `right` each column, `y` of each spot, and the edges."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
@@ -80,12 +76,11 @@ class Layout:
             self.spots[spot[1]].append(spot)
         self.order()
         self.y = self.heights()
-        circles = [max(nodes[i].circle for i, c in spots if self.column[i] == c) for spots in self.spots]
-        boxes = [max(nodes[i].width for i, c in spots if self.column[i] == c) for spots in self.spots]
-        self.lead = [circle + REACH if circle else 0.0 for circle in circles]
-        widths = np.add(self.lead, boxes)
+        inside = [[nodes[spot[0]] for spot in spots if self.real(spot)] for spots in self.spots]
+        leads = [max(node.lead for node in column) for column in inside]
+        widths = np.add(leads, [max(node.width for node in column) for column in inside])
         self.x = np.cumsum([0.0, *(widths[:-1] + CURVE)])  # left of a column, where its operations are
-        self.right = self.x + widths
+        self.box, self.right = self.x + leads, self.x + widths
 
     def real(self, spot: Spot) -> bool:
         """Whether a spot is a node, not an edge on its way."""
@@ -106,25 +101,24 @@ class Layout:
             leftward = sweep % 2 == 0
             place = {spot: float(p) for spots in self.spots for p, spot in enumerate(spots)}
             for spots in reversed(self.spots) if leftward else self.spots:
-                near = self._near(place, leftward, 0.9)  # operands from top to bottom
-                spots.sort(key=lambda spot: np.mean(near.get(spot, [place[spot]])))
+                wanted = self.wanted(spots, place, leftward, 0.9)  # operands from top to bottom
+                spots.sort(key=wanted.__getitem__)
                 place.update({spot: float(p) for p, spot in enumerate(spots)})
             crossings = self.crossings(place)
             if crossings < fewest:
                 best, fewest = [list(spots) for spots in self.spots], crossings
         self.spots = best
 
-    def _near(self, place: dict[Spot, float], leftward: bool, spread: float = 0.0) -> dict[Spot, list[float]]:
-        """The places of each spot's neighbours to the right (for a sweep leftward) or to the left."""
-        near: dict[Spot, list[float]] = {}
+    def wanted(self, spots: list[Spot], place: Places, leftward: bool, spread: float = 0.0) -> Places:
+        """The mean place of each spot's neighbours to the right (for a sweep leftward) or to the left; its own without any."""
+        near: dict[Spot, list[float]] = {spot: [] for spot in spots}
         for left, right, port in self.edges:
-            if leftward:
-                near.setdefault(left, []).append(place[right] + spread * port)
-            else:
-                near.setdefault(right, []).append(place[left])
-        return near
+            spot, neighbour = (left, place[right] + spread * port) if leftward else (right, place[left])
+            if spot in near:
+                near[spot].append(neighbour)
+        return {spot: float(np.mean(places or [place[spot]])) for spot, places in near.items()}
 
-    def crossings(self, place: dict[Spot, float]) -> int:
+    def crossings(self, place: Places) -> int:
         """How many pairs of edges cross."""
         total = 0
         for c in range(len(self.spots) - 1):
@@ -133,8 +127,10 @@ class Layout:
             total += int(np.count_nonzero(apart[..., 0] * apart[..., 1] < 0)) // 2
         return total
 
-    def heights(self) -> dict[Spot, float]:
+    def heights(self) -> Places:
         """Centre of each spot, downwards from 0."""
+        from scipy.optimize import isotonic_regression
+
         tall = {spot: self.nodes[spot[0]].height if self.real(spot) else 0.0 for spots in self.spots for spot in spots}
         offsets = []
         for spots in self.spots:
@@ -144,10 +140,9 @@ class Layout:
         for sweep in range(2 * SWEEPS):
             leftward = sweep % 2 == 0
             for c in range(len(self.spots))[:: -1 if leftward else 1]:
-                near = self._near(y, leftward)
-                wanted = np.array([np.mean(near.get(spot, [y[spot]])) for spot in self.spots[c]])
-                wanted = offsets[c] + _increasing(wanted - offsets[c])
-                y.update(zip(self.spots[c], wanted.tolist(), strict=True))
+                wanted = np.array([*self.wanted(self.spots[c], y, leftward).values()])
+                nearest = offsets[c] + isotonic_regression(wanted - offsets[c]).x  # that are far enough apart
+                y.update(zip(self.spots[c], nearest.tolist(), strict=True))
         top = min(y[spot] - tall[spot] / 2 for spot in y)
         return {spot: v - top for spot, v in y.items()}
 
@@ -159,24 +154,6 @@ def _columns(nodes: list[Node]) -> list[int]:
         for i in nodes[j].parents:
             steps[i] = max(steps[i], steps[j] + 1)
     return [max(steps) - s for s in steps]
-
-
-def _increasing(wanted: Array) -> Array:
-    """The nearest numbers, in least squares, that never decrease: neighbours out of order are averaged until none are.
-
-    Source: Barlow, Bartholomew, Bremner and Brunk (1972), "Statistical inference under order restrictions".
-
-    >>> _increasing(np.array([1.0, 4.0, 2.0]))
-    array([1., 3., 3.])
-    """
-    blocks: list[tuple[float, int]] = []  # mean, count
-    for number in wanted.tolist():
-        mean, n = number, 1
-        while blocks and blocks[-1][0] > mean:
-            before, m = blocks.pop()
-            mean, n = (before * m + mean * n) / (m + n), m + n
-        blocks.append((mean, n))
-    return np.repeat([mean for mean, _ in blocks], [n for _, n in blocks])
 
 
 def draw(nodes: list[Node]) -> Any:
@@ -191,7 +168,7 @@ def draw(nodes: list[Node]) -> Any:
     for edge in layout.edges:
         _edge(ax, layout, edge)
     for i, c in enumerate(layout.column):
-        _node(ax, nodes[i], layout.x[c], layout.lead[c], layout.y[i, c])
+        _node(ax, nodes[i], layout.box[c], layout.y[i, c])
     return ax
 
 
@@ -202,14 +179,13 @@ def _edge(ax: Any, layout: Layout, edge: Edge) -> None:
 
     left, right, port = edge
     node, target = layout.nodes[left[0]], layout.nodes[right[0]]
-    start, end = layout.right[left[1]], layout.x[right[1]]
-    y, down = layout.y[left], layout.y[right]
-    box = layout.x[left[1]] + layout.lead[left[1]] + node.width if layout.real(left) else layout.x[left[1]]
+    start, y, down = layout.right[left[1]], layout.y[left], layout.y[right]
+    first = layout.box[left[1]] + node.width if layout.real(left) else layout.x[left[1]]
+    bend = end = layout.x[right[1]]
     if layout.real(right):
         down += (port - 0.5) * 0.2
-        end += layout.lead[right[1]] - REACH - target.circle + 0.01
-    bend = layout.x[right[1]]
-    points = [(box, y), (start, y), ((start + bend) / 2, y), ((start + bend) / 2, down), (bend, down), (end, down)]
+        end = layout.box[right[1]] - REACH - target.circle + 0.01
+    points = [(first, y), (start, y), ((start + bend) / 2, y), ((start + bend) / 2, down), (bend, down), (end, down)]
     curve = Curve(points, [Curve.MOVETO, Curve.LINETO, *[Curve.CURVE4] * 3, Curve.LINETO])
     if layout.real(right):
         ax.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=7, lw=0.8, color=INK))
@@ -217,20 +193,18 @@ def _edge(ax: Any, layout: Layout, edge: Edge) -> None:
         ax.add_patch(PathPatch(curve, fill=False, lw=0.8, color=INK))
 
 
-def _node(ax: Any, node: Node, x: float, lead: float, y: float) -> None:
-    """The box of a value, and before it the operation it comes from."""
+def _node(ax: Any, node: Node, box: float, y: float) -> None:
+    """The box of a value, which begins at `box`, and before it the operation it comes from."""
     from matplotlib.patches import FancyBboxPatch, Rectangle
 
     text = {"family": FONT, "size": SIZE, "color": INK, "parse_math": False}
     middle_of_letters = 0.36 * SIZE / 72  # above their baseline
-    box, top = x + lead, y - node.height / 2
+    top = y - node.height / 2
     if node.operation:
         middle, half = box - REACH - node.circle / 2, node.circle / 2
         ax.plot([middle + half, box], [y, y], lw=0.8, color=INK)
-        rounded = FancyBboxPatch(
-            (middle - half + 0.15, y), node.circle - 0.3, 0, boxstyle="round,pad=0.15", fc="white", ec=INK, lw=0.8
-        )
-        ax.add_patch(rounded)
+        corner, width = (middle - half + 0.15, y), node.circle - 0.3
+        ax.add_patch(FancyBboxPatch(corner, width, 0, boxstyle="round,pad=0.15", fc="white", ec=INK, lw=0.8))
         ax.text(middle, y + middle_of_letters, node.operation, ha="center", **text)
     strip = LINE + PAD / 2
     ax.add_patch(Rectangle((box, top), node.width, node.height, fc="white", ec="none"))
@@ -243,25 +217,8 @@ def _node(ax: Any, node: Node, x: float, lead: float, y: float) -> None:
         ax.text(box + PAD, at, f"{name:<5}{content}" if name else content, ha="left", **text, **bold)
 
 
-def suffix(who: str, path: str | os.PathLike[str]) -> str:
-    """The suffix of a path, which must be that of SVG or PNG."""
-    found = Path(path).suffix.lower()
-    if found not in SUFFIXES:
-        raise ValueError(checks.message(who, "a path that ends in .svg or .png", repr(os.fspath(path))))
-    return found
-
-
-def save(picture: Any, path: str | os.PathLike[str]) -> None:
-    """Write a picture as its suffix says."""
-    Path(path).write_bytes(_rendered(picture, suffix("save", path)))
-
-
-def svg(picture: Any) -> str:
-    """The picture as SVG; its texts stay texts, and the same picture gives the same bytes."""
-    return _rendered(picture, ".svg").decode()
-
-
-def _rendered(picture: Any, kind: str) -> bytes:
+def rendered(picture: Any, kind: str) -> bytes:
+    """The picture as ".svg" or ".png". The texts of SVG stay texts, and the same picture gives the same bytes."""
     import matplotlib
 
     into, most_pixels = io.BytesIO(), 60_000  # that the rasterizer takes along one side

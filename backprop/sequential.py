@@ -7,9 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import architecture, checks, container
-from backprop.atomic import PathLike
+from backprop import architecture, checks
 from backprop.checks import Array
+from backprop.files import container
+from backprop.files.atomic import PathLike
 from backprop.layers import Gradients, Layer, Residual
 from backprop.layers.composition import Chain
 from backprop.layers.nesting import chain, leaves, place, reseed, views, write

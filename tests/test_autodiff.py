@@ -587,8 +587,12 @@ class TestDrawing:
         data = [order[i].data for i, _ in layout.spots[0]]
         assert data == sorted(data)  # operands from top to bottom
 
-    def test_the_order_of_a_sample_is_restored_in_least_squares(self):
-        assert_allclose(drawing._increasing(np.array([3.0, 1.0, 2.0, 5.0, 4.0])), [2, 2, 2, 4.5, 4.5])
+    def test_boxes_that_are_wanted_at_one_height_stand_around_it(self):
+        nodes = [*[drawing.Node("a", "1", "1")] * 5, drawing.Node("L", "1", "1", "sum", (0, 1, 2, 3, 4))]
+        layout = drawing.Layout(nodes)
+        heights = [layout.y[i, 0] for i in range(5)]
+        assert_allclose(np.diff(heights), nodes[0].height + drawing.GAP)
+        assert_allclose(np.mean(heights), layout.y[5, 1])
 
 
 MIXTURES = {

@@ -18,7 +18,7 @@ from numpy.testing import assert_array_equal
 from test_bad_input import assert_refused
 
 import backprop as bp
-from backprop import container
+from backprop.files import container
 from backprop.training import checkpoint
 from backprop.training.data import BLOCK_BYTES
 

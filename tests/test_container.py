@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 import backprop as bp
-from backprop import container
+from backprop.files import container
 
 THOROUGH = bool(os.environ.get("BACKPROP_THOROUGH"))  # the full counts, in half a minute
 MUTANTS = 100_000 if THOROUGH else 10_000

@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 from tables import LAYERS, Scale, network, spread
 
 import backprop as bp
-from backprop.atomic import write_atomically
+from backprop.files.atomic import write_atomically
 
 
 def small(**settings):

@@ -12,7 +12,7 @@ import pytest
 from forgery import forge, mutated, parts, sign
 
 import backprop as bp
-from backprop import container
+from backprop.files import container
 
 pytest.importorskip("sklearn", "1.7")
 pd = pytest.importorskip("pandas")

@@ -14,8 +14,9 @@ from numpy.testing import assert_array_equal
 from tables import LAYERS, Scale, network, spread
 
 import backprop as bp
-from backprop import architecture, container
+from backprop import architecture
 from backprop.architecture import build, describe
+from backprop.files import container
 from backprop.layers.nesting import leaves
 
 WITH_CODE = [name for name in LAYERS if name.startswith("Elementwise")]

@@ -1,4 +1,4 @@
-"""An example of weight 0 is absent, even where its loss overflows, and one of weight 2 is there twice: in every loss, at every door.
+"""An example of weight 0 is absent, even where its loss overflows, one of weight 2 there twice: every loss, every door.
 
 BatchNorm is the exception: its statistics are those of all examples of a batch, whatever they weigh.
 """

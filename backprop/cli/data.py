@@ -225,7 +225,7 @@ def write(columns: Mapping[str, Array], out: Path | None, kind: str) -> None:
     writers = {".csv": _to_csv, ".jsonl": _to_json_lines, ".npy": _to_npy}
     data = writers[kind](columns)
     if out is not None:
-        from backprop.atomic import write_atomically
+        from backprop.files.atomic import write_atomically
 
         write_atomically(out, data)
         return

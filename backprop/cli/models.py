@@ -53,7 +53,7 @@ def _place(error: BaseException) -> str:
 
 def load(path: Path, layers: tuple[str, ...]) -> tuple[Sequential, Table | None]:
     """The network of a file, and the table that was saved with it, if there was one."""
-    from backprop import container
+    from backprop.files import container
 
     net = bp.Sequential.load(path, classes=[named(layer) for layer in layers])
     has_table = container.read(path, "network")[0].get("table") is not None

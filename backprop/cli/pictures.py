@@ -130,7 +130,7 @@ def _check_suffix(out: Path) -> None:
 
 def save_picture(axes: Any, out: Path) -> None:
     """Write the figure of axes to a file, whole or not at all, and say so."""
-    from backprop.atomic import write_atomically
+    from backprop.files.atomic import write_atomically
 
     _check_suffix(out)
     first = axes if hasattr(axes, "figure") else axes.flat[0]

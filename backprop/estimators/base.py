@@ -15,12 +15,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, check_X_y, validate_data
 
 from backprop import checks
-from backprop.atomic import PathLike
 from backprop.checks import Array
 from backprop.estimators import build, data, files, parameters, scoring
 from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
 from backprop.estimators.data import Standardization
 from backprop.estimators.hooks import CallbackSupportMixin, EpochTasks, warn, with_callbacks
+from backprop.files.atomic import PathLike
 from backprop.functions import norm
 from backprop.layers import Linear
 from backprop.layers.nesting import leaves

@@ -11,11 +11,12 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from backprop import architecture, checks, container
-from backprop.atomic import PathLike
+from backprop import architecture, checks
 from backprop.checks import Array
 from backprop.estimators.course import Course, built
 from backprop.estimators.data import Standardization
+from backprop.files import container
+from backprop.files.atomic import PathLike
 from backprop.layers import Layer
 from backprop.sequential import Sequential
 from backprop.tables import Table

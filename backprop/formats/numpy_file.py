@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from backprop import checks
-from backprop.atomic import write_atomically
 from backprop.checks import Array
+from backprop.files.atomic import write_atomically
 from backprop.formats.plan import Plan, Step
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backprop.atomic import write_atomically
 from backprop.checks import Array
+from backprop.files.atomic import write_atomically
 from backprop.formats.plan import Plan, Step
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential

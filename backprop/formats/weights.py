@@ -9,8 +9,8 @@ import numpy as np
 
 from backprop import checks
 from backprop.architecture import tensors
-from backprop.atomic import write_atomically
-from backprop.container import FileFormatError
+from backprop.files.atomic import write_atomically
+from backprop.files.container import FileFormatError
 from backprop.sequential import Sequential
 
 

@@ -8,20 +8,21 @@ import io
 import json
 import math
 import os
+import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backprop import checks
-from backprop.atomic import write_atomically
 from backprop.checks import Array
-from backprop.pictures import ACCENT, INK
+from backprop.files.atomic import write_atomically
+from backprop.pictures import ACCENT, INK, suffix
 from backprop.plots import canvas
-from backprop.plots.boundary import Plane, View
+from backprop.plots.boundary import View
 from backprop.training import Callback, Epoch, History, Trainer
 
-SUFFIXES = (".gif", ".html")
 MOST_FRAMES = 100  # of more epochs, some are left out
 HOLD = 2.0  # seconds on the last frame of a GIF
 RESOLUTION, DPI, SHADES = 120, 90, 128
@@ -54,34 +55,28 @@ def animate_training(
     """
     who = "animate_training"
     checks.instance(who, "trainer", trainer, Trainer)
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(checks.message(who, "a path that ends in .gif or .html", repr(os.fspath(path))))
+    path, kind = Path(path), suffix(who, path, (".gif", ".html"))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{who}: there is no folder {os.fspath(path.parent)!r}.")
     epochs = checks.integer(who, "epochs", epochs)
     frames_per_second = checks.number(who, "frames_per_second", frames_per_second, above=0, most=50)
     canvas.axes(who, None, 1, 1)  # without matplotlib, say so now
-    plane = Plane.around(who, X, RESOLUTION)
-    view = View(who, trainer.net, X, y, classes, checks.number(who, "threshold", threshold))
-    film = Film(view, plane, X, y, every=math.ceil(epochs / MOST_FRAMES), last=trainer.epochs_done + epochs)
+    view = View(who, trainer.net, X, y, classes, threshold, RESOLUTION)
+    film = Film(view, X, y, every=math.ceil(epochs / MOST_FRAMES), last=trainer.epochs_done + epochs)
     history = trainer.fit(X, y, epochs=epochs, callbacks=[film], verbose=verbose)
-    pictures = film.pictures()
-    if path.suffix.lower() == ".gif":
-        write_atomically(path, gif(pictures, frames_per_second))
+    if kind == ".gif":
+        write_atomically(path, gif(film.pictures(), frames_per_second))
     else:
-        write_atomically(path, page(pictures, film.captions(), frames_per_second).encode())
+        write_atomically(path, page(film.pictures(), film.captions(), frames_per_second).encode())
     return history
 
 
 class Film(Callback):
     """A callback that keeps what each frame needs, and draws all of them when their common scale is known."""
 
-    def __init__(self, view: View, plane: Plane, X: Any, y: Any, every: int, last: int) -> None:
-        self.view, self.plane, self.X, self.y, self.every, self.last = view, plane, X, y, every, last
-        self.epochs: list[int] = []
-        self.losses: list[float] = []
-        self.heights: list[Array] = []
+    def __init__(self, view: View, X: Any, y: Any, every: int, last: int) -> None:
+        self.view, self.X, self.y, self.every, self.last = view, X, y, every, last
+        self.frames: list[tuple[int, float, Array]] = []  # epoch, loss, heights
 
     def start(self, trainer: Any) -> None:
         """The network before training."""
@@ -93,20 +88,18 @@ class Film(Callback):
             self._keep(trainer, record.epoch)
 
     def _keep(self, trainer: Any, epoch: int) -> None:
-        loss, heights = trainer.evaluate(self.X, self.y)["loss"], self.view.heights(self.plane)
-        self.epochs.append(epoch)  # all three or, after Ctrl-C, none
-        self.losses.append(loss)
-        self.heights.append(heights.astype(np.float32))
+        loss, heights = trainer.evaluate(self.X, self.y)["loss"], self.view.heights()
+        self.frames.append((epoch, loss, heights.astype(np.float32)))
 
     def captions(self) -> list[str]:
         """A line about each frame."""
-        return [f"epoch {epoch}: loss {loss:.4g}" for epoch, loss in zip(self.epochs, self.losses, strict=True)]
+        return [f"epoch {epoch}: loss {loss:.4g}" for epoch, loss, _ in self.frames]
 
     def pictures(self) -> list[Any]:
         """The frames as images of Pillow. All have the layout of the first: finding one takes longer than the rest."""
         found: list[Any] = []
         places: list[Any] = []
-        for i in range(len(self.epochs)):
+        for i in range(len(self.frames)):
             figure = self._figure(i)
             if places:
                 figure.set_layout_engine("none")
@@ -118,15 +111,16 @@ class Film(Callback):
 
     def _figure(self, i: int) -> Any:
         left, right = canvas.panels("animate_training", None, 2, 4.1 + self.view.legend_width / 2, 3.6)
-        limits = min(map(np.min, self.heights)), max(map(np.max, self.heights))
-        self.view.draw(left, self.plane, self.heights[i], limits=limits)
-        left.set_title(f"epoch {self.epochs[i]}", loc="left")
-        right.plot(self.epochs, self.losses, color="none")  # the same axis in each frame
-        right.plot(self.epochs[: i + 1], self.losses[: i + 1], color=INK)
-        right.plot(self.epochs[i], self.losses[i], "o", ms=8, color=ACCENT, mec=INK)
-        canvas.logarithmic(right, np.array(self.losses))
+        epochs, losses, heights = zip(*self.frames, strict=True)
+        limits = min(map(np.min, heights)), max(map(np.max, heights))
+        self.view.draw(left, heights[i], limits=limits)
+        left.set_title(f"epoch {epochs[i]}", loc="left")
+        right.plot(epochs, losses, color="none")  # the same axis in each frame
+        right.plot(epochs[: i + 1], losses[: i + 1], color=INK)
+        right.plot(epochs[i], losses[i], "o", ms=8, color=ACCENT, mec=INK)
+        canvas.logarithmic(right, np.array(losses))
         canvas.whole_numbers(right.xaxis)
-        right.set_title(f"loss {self.losses[i]:.4g}", loc="left")
+        right.set_title(f"loss {losses[i]:.4g}", loc="left")
         right.set(xlabel="epoch", ylabel="loss")
         right.grid(alpha=0.3)
         return left.figure
@@ -152,89 +146,20 @@ def gif(pictures: list[Any], frames_per_second: float) -> bytes:
 
 
 def page(pictures: list[Any], captions: list[str], frames_per_second: float) -> str:
-    """A page of HTML that holds its frames and needs nothing else."""
+    """A page of HTML, `data/film.html`, that holds its frames and needs nothing else."""
     frames = []
     for picture in pictures:
         into = io.BytesIO()
         picture.save(into, "PNG", optimize=True)
         frames.append("data:image/png;base64," + base64.b64encode(into.getvalue()).decode())
-    last = len(frames) - 1
-    return (
-        PAGE.replace("{{last}}", str(last))
-        .replace("{{caption}}", html.escape(captions[last]))
-        .replace("{{width}}", str(pictures[0].width))
-        .replace("{{delay}}", json.dumps(1000 / frames_per_second))
-        .replace("{{captions}}", json.dumps(captions))
-        .replace("{{frame}}", frames[last])
-        .replace("{{frames}}", json.dumps(frames))
-    )
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Training, epoch by epoch</title>
-<style>
-body { font: 16px/1.5 sans-serif; margin: 1.5rem auto; padding: 0 1rem; max-width: {{width}}px; color: #111; background: #fff }
-img { display: block; width: 100%; height: auto }
-.row { display: flex; gap: .5rem; align-items: center; margin-top: .75rem }
-button { font: inherit; padding: .3rem .8rem; min-width: 5rem }
-input { flex: 1; min-width: 6rem }
-</style>
-</head>
-<body>
-<img id="frame" alt="Decision boundary and loss, {{caption}}" src="{{frame}}">
-<div class="row">
-<button id="play" type="button">Play</button>
-<input id="slider" type="range" min="0" max="{{last}}" value="{{last}}" step="1" aria-label="frame">
-</div>
-<p id="caption" aria-live="off">{{caption}}</p>
-<noscript>This is the last frame; the others need JavaScript.</noscript>
-<script>
-"use strict";
-const frames = {{frames}};
-const captions = {{captions}};
-const delay = {{delay}};
-const image = document.getElementById("frame");
-const button = document.getElementById("play");
-const slider = document.getElementById("slider");
-const caption = document.getElementById("caption");
-let timer = null;
-
-function show(i) {
-  slider.value = i;
-  image.src = frames[i];
-  image.alt = "Decision boundary and loss, " + captions[i];
-  caption.textContent = captions[i];
-  slider.setAttribute("aria-valuetext", captions[i]);
-}
-function pause() {
-  clearInterval(timer);
-  timer = null;
-  button.textContent = "Play";
-}
-function play() {
-  if (Number(slider.value) >= frames.length - 1) show(0);
-  button.textContent = "Pause";
-  timer = setInterval(function () {
-    const next = Number(slider.value) + 1;
-    if (next < frames.length) show(next);
-    if (next >= frames.length - 1) pause();
-  }, delay);
-}
-button.addEventListener("click", function () { timer === null ? play() : pause(); });
-slider.addEventListener("input", function () { pause(); show(Number(slider.value)); });
-document.addEventListener("keydown", function (event) {
-  if (event.target === slider || event.target === button) return;
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (step) { pause(); show(Math.min(frames.length - 1, Math.max(0, Number(slider.value) + step))); }
-  if (event.key === " ") { event.preventDefault(); timer === null ? play() : pause(); }
-});
-// Whoever has asked for less motion starts it with the button.
-if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) { show(0); play(); }
-</script>
-</body>
-</html>
-"""
+    values = {
+        "last": str(len(frames) - 1),
+        "caption": html.escape(captions[-1]),
+        "width": str(pictures[0].width),
+        "delay": json.dumps(1000 / frames_per_second),
+        "captions": json.dumps(captions),
+        "frame": frames[-1],
+        "frames": json.dumps(frames),
+    }
+    empty = resources.files("backprop").joinpath("data/film.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], empty)

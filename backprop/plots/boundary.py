@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,59 +49,35 @@ def decision_boundary(
     ['0', '1']
     """
     who = "decision_boundary"
-    plane = Plane.around(who, X, checks.integer(who, "resolution", resolution, least=2))
-    threshold = checks.number(who, "threshold", threshold)
-    view = View(who, model, X, y, classes, threshold)
+    view = View(who, model, X, y, classes, threshold, checks.integer(who, "resolution", resolution, least=2))
     inside = ax is not None
     ax = canvas.axes(who, ax, 4.8 + view.legend_width, 4.2)
-    view.draw(ax, plane, view.heights(plane), inside=inside)
+    view.draw(ax, view.heights(), inside=inside)
     return ax
 
 
-@dataclass(frozen=True)
-class Plane:
-    """A grid over the data: `x` (R,), `y` (R,) its lines, `points` (R², 2) its crossings, row by row."""
-
-    x: Array
-    y: Array
-
-    @classmethod
-    def around(cls, who: str, X: Any, resolution: int) -> Plane:
-        """Around the rows X (N, 2)."""
-        X = np.asarray(checks.rows(who, X, None))
-        if X.shape[1] != 2:
-            advice = "Choose two columns, X[:, [0, 1]], for a network of two inputs."
-            raise ValueError(checks.message(who, "X with shape (N, 2), points of a plane", f"shape {X.shape}", advice))
-        checks.finite(who, "X", X)
-        low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
-        margin = np.where(high > low, MARGIN * (high - low), 1.0)
-        return cls(*np.linspace(low - margin, high + margin, resolution).T)
-
-    @property
-    def points(self) -> Array:
-        """Points (R², 2)."""
-        return np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2)
-
-
 class View:
-    """How a model is asked, and how its answers are drawn. `names` are those of the classes; None for numbers."""
+    """A model over a plane: how it is asked, and how its answers are drawn.
 
-    def __init__(self, who: str, model: Any, X: Any, y: Any, classes: Any, threshold: float) -> None:
+    `x` (R,), `y` (R,) are the lines of a grid around the examples. `names` are those of the classes; None for numbers.
+    """
+
+    def __init__(self, who: str, model: Any, X: Any, y: Any, classes: Any, threshold: float, resolution: int) -> None:
+        self.who, self.X, self.given = who, _points(who, X), np.asarray(y)
+        self.model, self.threshold = model, checks.number(who, "threshold", threshold)
         if not callable(getattr(model, "predict", None)) or isinstance(model, type):
             raise TypeError(checks.message(who, "a model with predict(X), such as a Sequential", repr(model)))
-        self.who, self.model, self.threshold = who, model, threshold
-        self.is_network = isinstance(model, Layer)
-        self.X, self.given = np.asarray(X), np.asarray(y)
         if self.given.shape != (len(self.X),):
             advice = "Pass y.ravel()." if self.given.shape == (len(self.X), 1) else ""
             expected = f"y with shape ({len(self.X)},), one class or number per row of X"
             raise ValueError(checks.message(who, expected, f"shape {self.given.shape}", advice))
+        low, high = self.X.min(axis=0).astype(float), self.X.max(axis=0).astype(float)
+        margin = np.where(high > low, MARGIN * (high - low), 1.0)
+        self.x, self.y = np.linspace(low - margin, high + margin, resolution).T
         self.labels: Array | None = None
         self.names: list[str] | None = None
-        if self.is_network:
-            self._of_network(classes)
-        else:
-            self._of_estimator(classes)
+        self.is_network = isinstance(model, Layer)
+        (self._of_network if self.is_network else self._of_estimator)(classes)
         if self.labels is None:
             checks.finite(who, "y", checks.numeric(who, "y", self.given))
 
@@ -125,17 +100,16 @@ class View:
         self.labels = np.argmax(self.given[:, None] == self.known, axis=1)
         self.names = canvas.names(self.who, self.known if classes is None else classes, len(self.known))
 
-    def heights(self, plane: Plane) -> Array:
+    def heights(self) -> Array:
         """Of each class how far it is above the best other (K, R, R); of a number itself (1, R, R)."""
-        f = self._outputs(plane.points)
+        f = self._outputs(np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2))
         checks.finite(self.who, "the predictions", f.T)
         if self.names is not None:
-            if len(f) == 1:
-                f = np.concatenate([self.threshold - f, f - self.threshold])
-            else:
-                ordered = np.sort(f, axis=0)
-                f = f - np.where(f == ordered[-1], ordered[-2], ordered[-1])
-        return f.reshape(len(f), len(plane.y), len(plane.x))
+            if len(f) == 1:  # class 0 has the threshold as its output
+                f = np.concatenate([np.full_like(f, self.threshold), f])
+            ordered = np.sort(f, axis=0)
+            f = f - np.where(f == ordered[-1], ordered[-2], ordered[-1])
+        return f.reshape(len(f), len(self.y), len(self.x))
 
     def _outputs(self, points: Array) -> Array:
         """Answers in columns: outputs (K, M), one for a number."""
@@ -160,13 +134,13 @@ class View:
     def _legend_columns(self) -> int:
         return -(-len(self.names or [""]) // MOST_ROWS)
 
-    def draw(self, ax: Any, plane: Plane, heights: Array, *, inside: bool = False, limits: Any = None) -> None:
+    def draw(self, ax: Any, heights: Array, *, inside: bool = False, limits: Any = None) -> None:
         """Regions, or heights between `limits`, and the examples over them; the legend in the axes or beside them."""
         size = 26 if len(self.X) <= 300 else 12
         if self.names is None:
-            self._height(ax, plane, heights[0], size, limits or (heights.min(), heights.max()))
+            self._height(ax, heights[0], size, limits or (heights.min(), heights.max()))
         else:
-            self._regions(ax, plane, heights)
+            self._regions(ax, heights)
             for k, name in enumerate(self.names):
                 mine = self.X[self.labels == k]
                 style = {"marker": canvas.MARKERS[k % len(canvas.MARKERS)], "facecolor": color(k)}
@@ -177,30 +151,40 @@ class View:
                 ax.legend(ncols=self._legend_columns, markerscale=(26 / size) ** 0.5, **beside)
             elif len(self.names) <= MOST_INSIDE:
                 ax.legend(loc="best", fontsize="small", framealpha=0.8, handletextpad=0.2)
-        ax.set(xlim=plane.x[[0, -1]], ylim=plane.y[[0, -1]], xlabel="$x_1$", ylabel="$x_2$")
+        ax.set(xlim=self.x[[0, -1]], ylim=self.y[[0, -1]], xlabel="$x_1$", ylabel="$x_2$")
 
-    def _regions(self, ax: Any, plane: Plane, heights: Array) -> None:
+    def _regions(self, ax: Any, heights: Array) -> None:
         from matplotlib.colors import to_rgb
 
         for k, height in enumerate(heights):
             pale = 1 - 0.35 * (1 - np.array(to_rgb(color(k))))
             if height.max() > 0:
-                ax.contourf(plane.x, plane.y, height, levels=[0, height.max()], colors=[pale])
+                ax.contourf(self.x, self.y, height, levels=[0, height.max()], colors=[pale])
                 if height.min() < 0:
-                    ax.contour(plane.x, plane.y, height, levels=[0], colors=INK, linewidths=1.0)
+                    ax.contour(self.x, self.y, height, levels=[0], colors=INK, linewidths=1.0)
 
-    def _height(self, ax: Any, plane: Plane, height: Array, size: float, limits: tuple[float, float]) -> None:
+    def _height(self, ax: Any, height: Array, size: float, limits: tuple[float, float]) -> None:
         from matplotlib.ticker import MaxNLocator
 
         low, high = min(limits[0], self.given.min()), max(limits[1], self.given.max())
         levels = MaxNLocator(12).tick_values(low, high if high > low else low + 1.0)
         style = {"cmap": "cividis", "vmin": levels[0], "vmax": levels[-1]}
-        filled = ax.contourf(plane.x, plane.y, height, levels=levels, **style)
+        filled = ax.contourf(self.x, self.y, height, levels=levels, **style)
         inside = levels[(levels > height.min()) & (levels < height.max())]
         if len(inside):
-            ax.contour(plane.x, plane.y, height, levels=inside, colors=INK, linewidths=0.4)
+            ax.contour(self.x, self.y, height, levels=inside, colors=INK, linewidths=0.4)
         ax.scatter(*self.X.T, c=self.given, s=size, edgecolor="white", linewidth=0.8, zorder=3, **style)
         ax.figure.colorbar(filled, ax=ax, label="output; fill of a point: y", format="{x:.3g}")
+
+
+def _points(who: str, X: Any) -> Array:
+    """The rows X (N, 2)."""
+    X = np.asarray(checks.rows(who, X, None))
+    if X.shape[1] != 2:
+        advice = "Choose two columns, X[:, [0, 1]], for a network of two inputs."
+        raise ValueError(checks.message(who, "X with shape (N, 2), points of a plane", f"shape {X.shape}", advice))
+    checks.finite(who, "X", X)
+    return X
 
 
 def color(k: int) -> str:

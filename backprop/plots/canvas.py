@@ -17,11 +17,12 @@ COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#F0E442", "#009E73", "#56B4E9", "#D5
 MARKERS = "os^DvPX*<>hd"
 SIGNED = "cividis"  # dark blue, grey at 0, light yellow: its lightness only grows, so a sign is still one in grey
 SHARES = "Blues"
+ACROSS = 4  # panels of a new figure
 
 
 def axes(who: str, ax: Any, width: float, height: float) -> Any:
     """One axes: that handed in, or that of a new figure. Raises TypeError for what is none, ImportError without matplotlib."""
-    made = pictures.axes(None, width, height) if ax is None else ax
+    made = pictures.axes(ax, width, height)
     from matplotlib.axes import Axes
 
     if not isinstance(made, Axes):
@@ -30,22 +31,19 @@ def axes(who: str, ax: Any, width: float, height: float) -> Any:
     return made
 
 
-def panels(who: str, ax: Any, n: int, width: float, height: float, across: int = 4) -> Array:
-    """`n` axes (n,), those handed in, or those of a new figure with `across` beside each other; sizes are of one panel."""
+def panels(who: str, ax: Any, n: int, width: float, height: float) -> Array:
+    """`n` axes (n,), those handed in, or those of a new figure with four beside each other; sizes are of one panel."""
     if ax is not None:
         given = list(np.ravel(np.asarray(ax, dtype=object)))
         if len(given) != n:
             advice = f"Make them with figure.subplots(1, {n}), or leave ax out."
             raise ValueError(checks.message(who, f"ax: {n} axes, one per panel", f"{len(given)}", advice))
         return np.array([axes(who, each, width, height) for each in given], dtype=object)
-    columns = min(n, across)
+    columns = min(n, ACROSS)
     rows = math.ceil(n / columns)
     figure = pictures.axes(None, width * columns, height * rows).figure
     figure.clear()
-    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for empty in grid[n:]:
-        empty.remove()
-    return grid[:n]
+    return np.array([figure.add_subplot(rows, columns, k + 1) for k in range(n)], dtype=object)
 
 
 def every(n: int, most: int) -> range:

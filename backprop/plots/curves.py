@@ -35,16 +35,16 @@ def learning_curves(history: History | Sequence[Epoch], metric: str = "loss", *,
     ('epoch', 'loss')
     """
     who = "learning_curves"
-    found = _columns(who, _checked(who, history), metric)
+    history = _checked(who, history)
+    epochs, found = history["epoch"], _columns(who, history, metric)
     ax = canvas.axes(who, ax, 6.0, 3.8)
-    for name, (epochs, values) in found.items():
+    for name, values in found.items():
         ax.plot(epochs, values, label=name, markevery=-(-len(epochs) // MOST_MARKERS), **STYLES[name])
     if metric == "loss" and "validation" in found:
-        epochs, values = found["validation"]
-        best = int(np.nanargmin(values))
-        label = f"lowest, epoch {epochs[best]:g}"
-        ax.plot(epochs[best], values[best], "o", ms=11, mfc="none", mec=ACCENT, mew=2, label=label)
-    canvas.logarithmic(ax, np.concatenate([values for _, values in found.values()]))
+        best = int(np.nanargmin(found["validation"]))
+        place, label = (epochs[best], found["validation"][best]), f"lowest, epoch {epochs[best]:g}"
+        ax.plot(*place, "o", ms=11, mfc="none", mec=ACCENT, mew=2, label=label)
+    canvas.logarithmic(ax, np.concatenate([*found.values()]))
     canvas.whole_numbers(ax.xaxis)
     ax.set(xlabel="epoch", ylabel=metric)
     ax.grid(alpha=0.3)
@@ -73,7 +73,7 @@ def batch_size_tradeoff(histories: Mapping[int, History], metric: str = "loss", 
         raise ValueError(checks.message(who, "at least one history", "none"))
     sizes = sorted(checks.integer(who, "batch size", size) for size in histories)
     runs = [_checked(who, histories[size]) for size in sizes]
-    reached = [{name: values[-1] for name, (_, values) in _columns(who, run, metric).items()} for run in runs]
+    reached = [{name: values[-1] for name, values in _columns(who, run, metric).items()} for run in runs]
     left, right = canvas.panels(who, ax, 2, 4.5, 3.6)
     speeds = np.array([np.median(run["examples_per_second"]) for run in runs])
     left.plot(sizes, speeds, **STYLES["training"])
@@ -96,27 +96,25 @@ def batch_size_tradeoff(histories: Mapping[int, History], metric: str = "loss", 
 
 def _checked(who: str, history: Any) -> History:
     """A history with at least one record."""
-    if isinstance(history, Sequence) and all(isinstance(record, Epoch) for record in history):
-        history = history if isinstance(history, History) else History(history)
-    else:
+    if not isinstance(history, Sequence) or not all(isinstance(record, Epoch) for record in history):
         raise TypeError(checks.message(who, "a History, or a list of Epoch", f"a {type(history).__name__}"))
     if not len(history):
         raise ValueError(checks.message(who, "a history with at least one epoch", "an empty one"))
-    return history
+    return history if isinstance(history, History) else History(history)
 
 
-def _columns(who: str, history: History, metric: str) -> dict[str, tuple[Array, Array]]:
-    """Epochs and values of the training and of the validation data, those of the two there are."""
-    epochs, found = np.array(history["epoch"]), {}
-    rows = [record.flat() for record in history]
+def _columns(who: str, history: History, metric: str) -> dict[str, Array]:
+    """Values of the training and of the validation data, those of the two there are; NaN where they are not finite."""
     both = {"training": metric, "validation": f"validation_{metric}"}
-    for name, column in ({"validation": metric} if metric.startswith("validation_") else both).items():
-        values = np.array([row.get(column, np.nan) for row in rows], dtype=float)
-        if any(column in row for row in rows):
-            found[name] = epochs, np.where(np.isfinite(values), values, np.nan)
-    if not found:
+    columns = {"validation": metric} if metric.startswith("validation_") else both
+    there_are = {name: column for name, column in columns.items() if column in history.names()}
+    if not there_are:
         raise ValueError(checks.message(who, f"metric one of {history.names()}", repr(metric)))
-    found = {name: pair for name, pair in found.items() if not np.isnan(pair[1]).all()}
+    found = {}
+    for name, column in there_are.items():
+        values = np.array([record.flat().get(column, np.nan) for record in history], dtype=float)
+        if np.isfinite(values).any():
+            found[name] = np.where(np.isfinite(values), values, np.nan)
     if not found:
         raise ValueError(checks.message(who, f"a finite {metric} in at least one epoch", "none"))
     return found

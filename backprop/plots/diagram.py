@@ -1,13 +1,17 @@
 """A network as boxes and arrows: what each layer holds, and the shape of what passes between them.
 
 All lengths are heights of a letter. Each part of the picture knows its `width` and `height`, and draws itself below a point
-on its middle line, which it enters from above and leaves below.
+on its middle line, which it enters from above and leaves below. If it has a `head`, the arrow from above ends there; a line goes
+on into what parts.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Protocol
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
@@ -60,17 +64,6 @@ def network_diagram(net: Layer, *, ax: Any = None) -> Any:
     return ax
 
 
-class Part(Protocol):
-    """A piece of the picture."""
-
-    width: float
-    height: float
-    head: bool  # whether an arrow ends where it begins; a line goes on into what parts
-
-    def draw(self, ax: Any, x: float, y: float) -> None:
-        """Draw it below (x, y)."""
-
-
 class Box:
     """A layer: its name, its parameters, their number."""
 
@@ -80,9 +73,8 @@ class Box:
         self.lines = [_name(layer)]
         if layer.parameters:
             arrays = [f"{_symbol(name)} {array.shape}" for name, array in layer.parameters.items()]
-            more = ["…"] if len(arrays) > MOST_ARRAYS else []
-            self.lines.append("  ".join([*arrays[:MOST_ARRAYS], *more]))
-            self.lines.append(f"{layer.size:,} parameter{'s' * (layer.size != 1)}")
+            arrays[MOST_ARRAYS:] = ["…"] * (len(arrays) > MOST_ARRAYS)
+            self.lines += ["  ".join(arrays), f"{layer.size:,} parameter{'s' * (layer.size != 1)}"]
         self.width = max(text_width(line, bold=i == 0) for i, line in enumerate(self.lines)) + 2 * PAD
         self.height = LINE * len(self.lines) + 2 * PAD
 
@@ -107,20 +99,19 @@ class Chain:
             self.parts.append(_part(layer, width))
             width = chain(layer, width)
             self.shapes.append(_shape(width))
-        self.head = self.parts[0].head
-        beside = [2 * (text_width(shape) + PAD) for shape in self.shapes[:-1]]
-        self.width = max(*(part.width for part in self.parts), *beside, 0.0)
-        self.height = sum(part.height for part in self.parts) + ARROW * (len(self.parts) - 1)
+        self.head: bool = self.parts[0].head
+        beside = [2 * _beside(shape) for shape in self.shapes[:-1]]
+        self.width: float = max(*(part.width for part in self.parts), *beside, 0.0)
+        self.height: float = sum(part.height for part in self.parts) + ARROW * (len(self.parts) - 1)
 
     def draw(self, ax: Any, x: float, y: float) -> None:
         """From top to bottom."""
-        for i, (part, shape) in enumerate(zip(self.parts, self.shapes, strict=True)):
+        self.parts[0].draw(ax, x, y)
+        for (before, part), shape in zip(pairwise(self.parts), self.shapes, strict=False):
+            y += before.height + ARROW
+            arrow(ax, (x, y - ARROW), (x, y), head=part.head)
+            text(ax, x + PAD, y - ARROW / 2, shape, ha="left")
             part.draw(ax, x, y)
-            y += part.height
-            if i < len(self.parts) - 1:
-                arrow(ax, (x, y), (x, y + ARROW), head=self.parts[i + 1].head)
-                text(ax, x + PAD, y + ARROW / 2, shape, ha="left")
-                y += ARROW
 
 
 class Skip:
@@ -130,12 +121,14 @@ class Skip:
 
     def __init__(self, inner: Layer, width: int | None) -> None:
         self.inner, self.shape = _part(inner, width), _shape(width)
-        self.reach = max(self.inner.width / 2, text_width(self.shape) + PAD) + BESIDE
-        self.width = 2 * (self.reach + PAD)
-        self.height = ARROW + self.inner.height + ARROW + 2 * ROUND
+        self.reach = max(self.inner.width / 2, _beside(self.shape)) + BESIDE
+        self.width: float = 2 * (self.reach + PAD)
+        self.height: float = ARROW + self.inner.height + ARROW + 2 * ROUND
 
     def draw(self, ax: Any, x: float, y: float) -> None:
         """The way through the layer on the middle line, the way around it on the right."""
+        from matplotlib.patches import Circle
+
         end = y + ARROW + self.inner.height
         middle = end + ARROW + ROUND
         arrow(ax, (x, y), (x, y + ARROW), head=self.inner.head)
@@ -144,7 +137,8 @@ class Skip:
         text(ax, x + PAD, end + ARROW / 2, self.shape, ha="left")
         line(ax, [(x, y + ARROW / 2), (x + self.reach, y + ARROW / 2), (x + self.reach, middle)])
         arrow(ax, (x + self.reach, middle), (x + ROUND, middle))
-        _circle(ax, x, middle)
+        ax.add_patch(Circle((x, middle), ROUND, fc="white", ec=INK, lw=0.8, zorder=3))
+        text(ax, x, middle, "+", bold=True)
 
 
 class Fan:
@@ -153,20 +147,16 @@ class Fan:
     head = False
 
     def __init__(self, fan: FanOut, width: int | None) -> None:
-        self.branches = [_part(branch, width) for branch in fan.layers.values()]
+        self.parts = [_part(branch, width) for branch in fan.layers.values()]
         self.shapes = [_shape(chain(branch, width)) for branch in fan.layers.values()]
-        widths = [
-            max(part.width, 2 * (text_width(shape) + PAD))
-            for part, shape in zip(self.branches, self.shapes, strict=True)
-        ]
-        self.join = fan.join
-        self.width = max(sum(widths) + BESIDE * (len(widths) - 1), text_width("concatenate") + 4 * PAD)
-        self.tall = max(part.height for part in self.branches)
-        self.height = 1.5 * ARROW + self.tall + ARROW + 2 * ROUND
-        left, self.middles = -(sum(widths) + BESIDE * (len(widths) - 1)) / 2, []
-        for own in widths:
-            self.middles.append(left + own / 2)
-            left += own + BESIDE
+        widths = [max(part.width, 2 * _beside(shape)) for part, shape in zip(self.parts, self.shapes, strict=True)]
+        total = sum(widths) + BESIDE * (len(widths) - 1)
+        lefts = accumulate([own + BESIDE for own in widths], initial=-total / 2)
+        self.middles = [left + own / 2 for left, own in zip(lefts, widths, strict=False)]
+        self.word = "concatenate" if fan.join == "concatenate" else "+"
+        self.width: float = max(total, text_width("concatenate") + 4 * PAD)
+        self.tall = max(part.height for part in self.parts)
+        self.height: float = 1.5 * ARROW + self.tall + ARROW + 2 * ROUND
 
     def draw(self, ax: Any, x: float, y: float) -> None:
         """Down, apart, through the branches, and together."""
@@ -174,7 +164,7 @@ class Fan:
         bottom = top + self.tall
         meet = bottom + ARROW
         line(ax, [(x, y), (x, fork)])
-        for part, shape, dx in zip(self.branches, self.shapes, self.middles, strict=True):
+        for part, shape, dx in zip(self.parts, self.shapes, self.middles, strict=True):
             line(ax, [(x, fork), (x + dx, fork)])
             arrow(ax, (x + dx, fork), (x + dx, top), head=part.head)
             part.draw(ax, x + dx, top)
@@ -186,13 +176,12 @@ class Fan:
         """A bar as wide as the branches, which says how they are joined."""
         from matplotlib.patches import Rectangle
 
-        word = "concatenate" if self.join == "concatenate" else "+"
-        half = max(-self.middles[0] + ROUND, text_width(word, bold=True) / 2 + PAD)
+        half = max(-self.middles[0] + ROUND, text_width(self.word, bold=True) / 2 + PAD)
         ax.add_patch(Rectangle((x - half, y), 2 * half, 2 * ROUND, fc="white", ec=INK, lw=0.8))
-        text(ax, x, y + ROUND, word, bold=True)
+        text(ax, x, y + ROUND, self.word, bold=True)
 
 
-def _part(layer: Layer, width: int | None) -> Part:
+def _part(layer: Layer, width: int | None) -> Box | Chain | Skip | Fan:
     if isinstance(layer, Sequential):
         return Chain(list(layer), width)
     if isinstance(layer, Residual):
@@ -204,6 +193,11 @@ def _part(layer: Layer, width: int | None) -> Part:
 
 def _shape(width: int | None) -> str:
     return f"({width or '?'}, N)"
+
+
+def _beside(shape: str) -> float:
+    """Width of a shape beside an arrow."""
+    return text_width(shape) + PAD
 
 
 def _symbol(name: str) -> str:
@@ -230,18 +224,9 @@ def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], head: b
     line(ax, [start, end])
     if not head:
         return
-    along = ((a > x) - (a < x), (b > y) - (b < y))
-    tip = [
-        (a - 0.6 * along[0] + side * 0.28 * along[1], b - 0.6 * along[1] + side * 0.28 * along[0]) for side in (-1, 1)
-    ]
+    dx, dy = np.sign([a - x, b - y])
+    tip = [(a - 0.6 * dx + side * 0.28 * dy, b - 0.6 * dy + side * 0.28 * dx) for side in (-1, 1)]
     ax.fill(*zip(end, *tip, strict=True), color=INK, lw=0)
-
-
-def _circle(ax: Any, x: float, y: float) -> None:
-    from matplotlib.patches import Circle
-
-    ax.add_patch(Circle((x, y), ROUND, fc="white", ec=INK, lw=0.8, zorder=3))
-    text(ax, x, y, "+", bold=True)
 
 
 def text(ax: Any, x: float, y: float, words: str, *, bold: bool = False, **style: Any) -> None:

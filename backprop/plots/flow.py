@@ -43,27 +43,23 @@ class Magnitudes(Callback):
 
     def __init__(self, X: Any, y: Any) -> None:
         self.X, self.y = X, y
-        self._reset()
-
-    def _reset(self) -> None:
         self.epochs: list[int] = []
         self.layers: list[str] = []
-        self._activations: list[list[float]] = []
-        self._gradients: list[list[float]] = []
+        self._sizes: list[tuple[list[float], list[float]]] = []  # of activations, of gradients
 
     @property
     def activations(self) -> Array:
         """Root mean square of each layer's output (E, layers)."""
-        return np.array(self._activations)
+        return np.array([activations for activations, _ in self._sizes])
 
     @property
     def gradients(self) -> Array:
         """Root mean square of ∂L/∂f of each layer (E, layers)."""
-        return np.array(self._gradients)
+        return np.array([gradients for _, gradients in self._sizes])
 
     def start(self, trainer: Any) -> None:
         """Forget the training before, and measure the network as it is."""
-        self._reset()
+        self.epochs, self._sizes = [], []
         self._problem = Problem("Magnitudes", trainer.net, trainer.loss, self.X, self.y)
         self.layers = [f"{key} {type(layer).__name__}" for key, layer in flattened(self._problem.net)]
         self._measure(trainer, getattr(trainer, "epochs_done", 0))
@@ -77,18 +73,18 @@ class Magnitudes(Callback):
         problem.net.phi[...] = trainer.net.phi
         reseed(problem.net, 0)
         layers, h = [layer for _, layer in flattened(problem.net)], problem.h
-        sizes: list[float] = []
+        activations: list[float] = []
+        gradients: list[float] = []
         for layer in layers:
             h = boundary.forward(layer, h)
-            sizes.append(_size(h))
+            activations.append(_size(h))
         problem.loss.forward(h, problem.y)
-        dL_df, slopes = problem.loss.backward(), []
+        dL_df = problem.loss.backward()
         for layer in reversed(layers):
-            slopes.append(_size(dL_df))
+            gradients.append(_size(dL_df))
             dL_df, _ = boundary.backward(layer, dL_df)
         self.epochs.append(epoch)
-        self._activations.append(sizes)
-        self._gradients.append(slopes[::-1])
+        self._sizes.append((activations, gradients[::-1]))
 
 
 def _size(array: Array) -> float:
@@ -111,10 +107,9 @@ def magnitudes(record: Magnitudes, *, ax: Any = None) -> Any:
         raise ValueError(checks.message(who, "a record of at least one epoch", "an empty one", advice))
     ax = canvas.panels(who, ax, 2, 4.8, 3.8)
     last = len(record.epochs) - 1
-    shown = sorted({round(i * last / max(1, MOST_EPOCHS - 1)) for i in range(MOST_EPOCHS)} if last else {0})
-    for each, values, title in zip(
-        ax, (record.activations, record.gradients), ("activations", "gradients ∂L/∂f"), strict=True
-    ):
+    shown = sorted({round(i * last / (MOST_EPOCHS - 1)) for i in range(MOST_EPOCHS)})
+    both = {"activations": record.activations, "gradients ∂L/∂f": record.gradients}
+    for each, (title, values) in zip(ax, both.items(), strict=True):
         if not np.isfinite(values).any():
             raise ValueError(checks.message(who, f"finite {title}", "none"))
         _lines(each, record, values, shown)
@@ -129,14 +124,14 @@ def _lines(ax: Any, record: Magnitudes, values: Array, shown: list[int]) -> None
     from matplotlib import colormaps
 
     places = np.arange(len(record.layers))
-    for i, (row, shade) in enumerate(zip(shown, np.linspace(0.15, 1, len(shown)), strict=True)):
-        color = colormaps["viridis_r"](shade if len(shown) > 1 else 1.0)
-        marker, line = canvas.MARKERS[i], values[row]
+    shades = np.linspace(1, 0.15, len(shown))[::-1]
+    for row, shade, marker in zip(shown, shades, canvas.MARKERS, strict=False):
+        color, line = colormaps["viridis_r"](shade), values[row]
         positive = np.where(np.isfinite(line) & (line > 0), line, np.nan)
         ax.plot(places, positive, color=color, marker=marker, markersize=4, label=str(record.epochs[row]))
         for zero in places[line == 0]:  # which a logarithmic axis does not have
             ax.plot(zero, 0.04, marker="$0$", color=color, markersize=7, transform=ax.get_xaxis_transform())
-    canvas.logarithmic(ax, values[sorted(shown)], always=True)
+    canvas.logarithmic(ax, values[shown], always=True)
     ticks = canvas.every(len(places), canvas.room(ax, 0.16))
     names = [canvas.shortened(record.layers[k], 18) for k in ticks]
     ax.set_xticks(ticks, names, rotation=0 if len(ticks) <= 3 else 90, fontsize="small")

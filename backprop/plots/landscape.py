@@ -49,16 +49,14 @@ def loss_line(
     """
     who = "loss_line"
     problem, d = _question(who, net, loss, X, y, [direction], seed)
-    t = np.linspace(*_span(who, span), checks.integer(who, "points", points, least=2))
+    t = _steps(who, span, points)
     ax = canvas.axes(who, ax, 5.6, 3.8)
     L = _losses(who, problem, t[:, None], d)
     ax.plot(t, L, color=INK)
     if t[0] <= 0 <= t[-1]:
-        here = float(_losses(who, problem, np.zeros((1, 1)), d)[0])
-        ax.plot(0, here, "o", ms=9, color=ACCENT, mec=INK, label="φ")
+        ax.plot(0, _losses(who, problem, np.zeros((1, 1)), d), "o", ms=9, color=ACCENT, mec=INK, label="φ")
     if direction is not None and t[0] <= 1 <= t[-1]:
-        there = float(_losses(who, problem, np.ones((1, 1)), d)[0])
-        ax.plot(1, there, "s", ms=8, color="white", mec=INK, label="φ + d")
+        ax.plot(1, _losses(who, problem, np.ones((1, 1)), d), "s", ms=8, color="white", mec=INK, label="φ + d")
     canvas.logarithmic(ax, L)
     ax.set(xlabel="t", ylabel="loss at φ + t d")
     ax.grid(alpha=0.3)
@@ -98,12 +96,11 @@ def loss_surface(
     's'
     """
     who = "loss_surface"
-    if directions is None:
-        directions = [None, None]
+    directions = [None, None] if directions is None else directions
     if not isinstance(directions, Sequence | np.ndarray) or len(directions) != 2:
         raise ValueError(checks.message(who, "two directions, vectors (P,)", repr(directions)))
     problem, d = _question(who, net, loss, X, y, directions, seed)
-    t = np.linspace(*_span(who, span), checks.integer(who, "points", points, least=2))
+    t = _steps(who, span, points)
     places = np.stack(np.meshgrid(t, t), axis=-1).reshape(-1, 2)
     ax = canvas.axes(who, ax, 5.4, 4.4)
     _contours(ax, t, _losses(who, problem, places, d).reshape(len(t), len(t)))
@@ -145,11 +142,13 @@ def _question(
     return problem, np.array(found)
 
 
-def _span(who: str, span: Any) -> Span:
+def _steps(who: str, span: Any, points: int) -> Array:
+    """So many numbers from the first to the last of the span."""
     if not isinstance(span, Sequence) or len(span) != 2:
         raise TypeError(checks.message(who, "span (first, last)", repr(span)))
     first = checks.number(who, "first of span", span[0])
-    return first, checks.number(who, "last of span", span[1], above=first)
+    last = checks.number(who, "last of span", span[1], above=first)
+    return np.linspace(first, last, checks.integer(who, "points", points, least=2))
 
 
 def _losses(who: str, problem: Problem, places: Array, directions: Array) -> Array:
@@ -174,9 +173,8 @@ def _contours(ax: Any, t: Array, L: Array) -> None:
     if not high > low:
         high = low + 1.0
     logarithmic = low > 0 and high > 10 * low
-    levels = np.geomspace(low, high, 14) if logarithmic else np.linspace(low, high, 14)
-    norm = {"norm": LogNorm(low, high)} if logarithmic else {}
-    shown = np.ma.masked_invalid(L)
-    filled = ax.contourf(t, t, shown, levels=levels, cmap="cividis", **norm)
+    space, norm = (np.geomspace, LogNorm(low, high)) if logarithmic else (np.linspace, None)
+    levels, shown = space(low, high, 14), np.ma.masked_invalid(L)
+    filled = ax.contourf(t, t, shown, levels=levels, cmap="cividis", norm=norm)
     ax.contour(t, t, shown, levels=levels[1:-1], colors="white", linewidths=0.5)
     ax.figure.colorbar(filled, ax=ax, label="loss", format="{x:.2g}")

@@ -87,8 +87,7 @@ def _count(who: str, y: Any, predicted: Any, classes: Any) -> tuple[Array, list[
     y, predicted = _labels(who, "y", y), _labels(who, "predicted", predicted)
     if y.shape != predicted.shape:
         raise ValueError(checks.message(who, f"predicted with shape {y.shape}, that of y", f"shape {predicted.shape}"))
-    words = y.dtype.kind == "U" or predicted.dtype.kind == "U"
-    if words:
+    if "U" in (y.dtype.kind, predicted.dtype.kind):  # words
         y, predicted = y.astype(str), predicted.astype(str)
         order = canvas.names(who, classes, 0) if classes is not None else sorted({*y, *predicted})
         place = {name: k for k, name in enumerate(order)}
@@ -98,9 +97,8 @@ def _count(who: str, y: Any, predicted: Any, classes: Any) -> tuple[Array, list[
     else:
         order = canvas.names(who, classes, int(max(y.max(), predicted.max())) + 1)
         y, predicted = checks.labels(who, y, len(order)), checks.labels(who, predicted, len(order))
-    counts = np.zeros((len(order), len(order)), int)
-    np.add.at(counts, (y, predicted), 1)
-    return counts, order
+    K = len(order)
+    return np.bincount(y * K + predicted, minlength=K * K).reshape(K, K), order
 
 
 def _labels(who: str, name: str, values: Any) -> Array:
@@ -113,7 +111,6 @@ def _labels(who: str, name: str, values: Any) -> Array:
         checks.finite(who, name, array)
     if array.ndim != 1 or not array.size:
         advice = f"Pass {name}.argmax(axis=1)." if array.ndim == 2 and array.shape[1] > 1 else ""
-        raise ValueError(
-            checks.message(who, f"{name} with shape (N,), one label per example", f"shape {array.shape}", advice)
-        )
+        expected = f"{name} with shape (N,), one label per example"
+        raise ValueError(checks.message(who, expected, f"shape {array.shape}", advice))
     return array

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks, container
-from backprop.atomic import PathLike
+from backprop import checks
 from backprop.checks import Array
+from backprop.files import container
+from backprop.files.atomic import PathLike
 from backprop.tables.columns import (
     STATE,
     Categories,

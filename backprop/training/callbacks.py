@@ -20,8 +20,8 @@ import os
 from typing import Any, ClassVar, Protocol
 
 from backprop import checks
-from backprop.atomic import PathLike
 from backprop.checks import Array
+from backprop.files.atomic import PathLike
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.training.history import Epoch

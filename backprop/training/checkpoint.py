@@ -25,11 +25,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backprop import checks, container
+from backprop import checks
 from backprop.architecture import build, describe, require_finite, tensors, with_classes
-from backprop.atomic import PathLike
 from backprop.checks import Array
 from backprop.engine import threads
+from backprop.files import container
+from backprop.files.atomic import PathLike
 from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backprop import checks
-from backprop.atomic import PathLike
+from backprop.files.atomic import PathLike
 from backprop.training.callbacks import Callback, Training, path_of
 from backprop.training.history import Epoch
 

@@ -10,11 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks, container
-from backprop.atomic import PathLike
+from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
 from backprop.engine.plan import Plan
+from backprop.files import container
+from backprop.files.atomic import PathLike
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential

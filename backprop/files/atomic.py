@@ -108,15 +108,12 @@ def _stem(target: Path) -> str:
 def remove_strays(path: PathLike) -> None:
     """Remove what killed writers of this path left behind, as far as that is possible. A living one holds a lock."""
     target = Path(os.path.realpath(path))
-    found: list[str] = []
-    stray = re.compile(re.escape(f".{_stem(target)}.") + r"[0-9a-f]{8}\.part")
+    ours = re.compile(re.escape(f".{_stem(target)}.") + r"[0-9a-f]{8}\.part")
     with suppress(OSError), os.scandir(target.parent) as entries:
-        found = [
-            entry.path for entry in entries if stray.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-        ]
-    for part in found:
-        with suppress(OSError):
-            _remove_unless_locked(part)
+        strays = [each.path for each in entries if ours.fullmatch(each.name) and each.is_file(follow_symlinks=False)]
+        for stray in strays:
+            with suppress(OSError):
+                _remove_unless_locked(stray)
 
 
 def _remove_unless_locked(part: str) -> None:

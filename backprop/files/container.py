@@ -20,12 +20,13 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from backprop import checks
-from backprop.atomic import PathLike, naming, remove_strays, write_atomically
 from backprop.checks import Array
+from backprop.files.atomic import PathLike, naming, remove_strays, write_atomically
 
 FORMAT = 1
 START = f'{{"__metadata__":{{"format":"backprop {FORMAT}","sha256":"'.encode()
 NO_DIGEST = b"0" * 64
+DIGEST = slice(8 + len(START), 8 + len(START) + len(NO_DIGEST))  # where it stands, after 8 bytes of length
 VERSION = re.compile(rb'"format":\s*"backprop (\d{1,9})"')  # a later format says so in the same words
 KINDS = {
     "network": "Sequential.load",
@@ -80,16 +81,11 @@ def write(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping[s
     # The widest first, so that each tensor starts at a multiple of its width.
     ordered = sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize)
     header = _header(path, kind, about, dict(ordered))
-    pieces: list[Any] = [
-        header,
-        *(np.asarray(array, order="C").reshape(-1).view(np.uint8).data for _, array in ordered),
-    ]
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    start = 8 + len(START)
-    pieces[0] = header[:start] + digest.hexdigest().encode() + header[start + len(NO_DIGEST) :]
-    write_atomically(path, *pieces)
+    tensors = [np.asarray(array, order="C").reshape(-1).view(np.uint8).data for _, array in ordered]
+    digest = hashlib.sha256(header)
+    for tensor in tensors:
+        digest.update(tensor)
+    write_atomically(path, _with_digest(header, digest.hexdigest().encode()), *tensors)
 
 
 def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
@@ -98,18 +94,12 @@ def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping
         if name == "__metadata__" or array.dtype not in TYPE_NAMES:
             got = f"{reprlib.repr(name)} of {array.dtype}"
             raise TypeError(checks.message(os.fspath(path), f"arrays of {[kind.name for kind in TYPE_NAMES]}", got))
-    ends = list(itertools.accumulate((array.nbytes for array in arrays.values()), initial=0))
-    entries = {
-        name: {"dtype": TYPE_NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
-        for (name, array), start, end in zip(arrays.items(), ends[:-1], ends[1:], strict=True)
-    }
-    metadata = {
-        "format": f"backprop {FORMAT}",
-        "sha256": NO_DIGEST.decode(),
-        "kind": checks.choice("write", "kind", kind, KINDS),
-        "about": _json(about),
-    }
-    text = _json({"__metadata__": metadata, **entries}).encode()
+    metadata = {"format": f"backprop {FORMAT}", "sha256": NO_DIGEST.decode(), "kind": kind, "about": _json(about)}
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    places = itertools.pairwise(itertools.accumulate((array.nbytes for array in arrays.values()), initial=0))
+    for (name, array), place in zip(arrays.items(), places, strict=True):
+        entries[name] = {"dtype": TYPE_NAMES[array.dtype], "shape": array.shape, "data_offsets": place}
+    text = _json(entries).encode()
     text += b" " * (-len(text) % 8)
     if _depth(about) > MOST_DEPTH:
         raise ValueError(checks.message(os.fspath(path), f"at most {MOST_DEPTH} levels of data", "more"))
@@ -117,6 +107,10 @@ def _header(path: PathLike, kind: str, about: Mapping[str, Any], arrays: Mapping
         expected = f"at most {MOST_HEADER:,} bytes and {MOST_VALUES:,} values beside the tensors"
         raise ValueError(checks.message(os.fspath(path), expected, f"{len(text):,} and {_values(text):,}"))
     return len(text).to_bytes(8, "little") + text
+
+
+def _with_digest(header: bytes, digest: bytes) -> bytes:
+    return header[: DIGEST.start] + digest + header[DIGEST.stop :]
 
 
 def _json(data: Any) -> str:
@@ -148,12 +142,9 @@ def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
         entries = _parse(path, header[8:])
         about = _about(path, kind, entries.pop("__metadata__"))
         kinds = _tensors(path, entries, size - len(header))
-        digest, start = hashlib.sha256(), 8 + len(START)
-        end = start + len(NO_DIGEST)
-        for piece in (header[:start], NO_DIGEST, header[end:]):
-            digest.update(piece)
+        digest = hashlib.sha256(_with_digest(header, NO_DIGEST))
         arrays = {name: _read_tensor(path, file, digest, *of_tensor) for name, of_tensor in kinds.items()}
-    if digest.hexdigest().encode() != header[start:end]:
+    if digest.hexdigest().encode() != header[DIGEST]:
         refuse(path, "the SHA-256 that the file was saved with", "another one", "The file was altered or damaged.")
     remove_strays(path)
     return about, arrays
@@ -259,12 +250,8 @@ def _tensors(path: PathLike, entries: dict[str, Any], size: int) -> dict[str, tu
             refuse(path, f"{_tensor(name)} at {expected}, after the one before", reprlib.repr([start, stop]))
         found[name], end = (tuple(shape), TYPES[kind]), expected[1]
     if end != size:
-        refuse(
-            path,
-            f"{end:,} bytes of tensors",
-            f"{size:,}",
-            "The file was cut short." if size < end else "Something was appended.",
-        )
+        advice = "The file was cut short." if size < end else "Something was appended."
+        refuse(path, f"{end:,} bytes of tensors", f"{size:,}", advice)
     return found
 
 
