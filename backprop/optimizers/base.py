@@ -147,7 +147,7 @@ class Optimizer(ABC):
         if lost := [name for name, vector in moved.items() if not all_finite(vector)]:
             self.t -= 1
             for name, vector in before.items():
-                np.copyto(moved[name], vector)
+                moved[name][...] = vector
             expected, advice = f"a finite {lost[0]} after the step", "Scale the loss, clip gradients, or use float64."
             raise FloatingPointError(checks.message(f"{type(self).__name__}.step", expected, "nan or inf", advice))
 
