@@ -19,6 +19,17 @@ from backprop.formats.plan import Plan, Step
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential
 
+# Counted from the first, numbers that are all alike are exactly 0.
+LAYER_NORM = """\
+{{
+    float first = {first}, mean = 0, sigma = 0;
+    {each} mean += {h} - first;
+    mean /= {D};
+    {each} sigma += ({h} - first - mean) * ({h} - first - mean);
+    sigma = sqrtf(sigma / {D} + {number});
+    {each} {f} = ({h} - first - mean) / sigma * {name}_gamma_{key}[i] + {name}_beta_{key}[i];
+}}"""
+
 # Of one entry h; number: that of the step. Below −200 and −20 SiLU and GELU are 0 in float32, and −∞ · 0 is no number.
 FORMULAS = {
     "Identity": "{h}",
@@ -164,9 +175,8 @@ def _compared(plan: Plan, source: str, name: str, path: object) -> ExportReport:
 def _call(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            checks.message("to_c", f"{command[0]} to succeed", f"exit code {done.returncode}", done.stderr)
-        )
+        got = f"exit code {done.returncode}"
+        raise RuntimeError(checks.message("to_c", f"{command[0]} to succeed", got, done.stderr))
 
 
 def _source(plan: Plan, name: str) -> str:
@@ -220,21 +230,10 @@ def _lines(step: Step, inputs: list[str], out: str, plan: Plan, name: str) -> li
         starts = [sum(widths[:k]) for k in range(len(widths))]
         parts = zip(inputs, widths, starts, strict=True)
         return [f"for (int i = 0; i < {width}; i++) {out}[{start} + i] = {place}[i];" for place, width, start in parts]
+    entry = {"h": f"{h}[i]", "number": _number(step.number), "name": name, "key": key}
     if step.kind == "LayerNorm":
-        z = f"({h}[i] - first - mean)"  # counted from the first, numbers that are all alike are exactly 0
-        normalized = f"{z} / sigma * {name}_gamma_{key}[i] + {name}_beta_{key}[i]"
-        return [
-            "{",
-            f"    float first = {h}[0], mean = 0, sigma = 0;",
-            f"    {each} mean += {h}[i] - first;",
-            f"    mean /= {D};",
-            f"    {each} sigma += {z} * {z};",
-            f"    sigma = sqrtf(sigma / {D} + {_number(step.number)});",
-            f"    {each} {out}[i] = {normalized};",
-            "}",
-        ]
-    formula = FORMULAS[step.kind].format(h=f"{h}[i]", number=_number(step.number), name=name, key=key)
-    return [f"{each} {out}[i] = {formula};"]
+        return LAYER_NORM.format(first=f"{h}[0]", f=f"{out}[i]", each=each, D=D, **entry).splitlines()
+    return [f"{each} {out}[i] = {FORMULAS[step.kind].format(**entry)};"]
 
 
 def _linear(step: Step, h: str, out: str, omega: str, start: str) -> list[str]:

@@ -19,6 +19,9 @@ from backprop.sequential import Sequential
 
 # Of an input h; what NumPy lacks is in FUNCTIONS. Below −800 and −40 SiLU and GELU are 0, and −∞ · 0 is no number.
 FORMULAS = {
+    "Linear": "{h} @ omega_{key}.T",
+    "Add": "{sum}",
+    "Concatenate": "np.concatenate([{list}], axis=1)",
     "Identity": "{h}",
     "ReLU": "np.maximum({h}, 0)",
     "LeakyReLU": "np.where({h} > 0, {h}, {number!r} * {h})",
@@ -159,14 +162,10 @@ def _source(plan: Plan) -> str:
 def _statement(step: Step, k: int) -> str:
     """The line of Python that computes value k."""
     key, inputs = _name(step), [f"h{i}" for i in step.inputs]
-    if step.kind == "Linear":
-        formula = f"{inputs[0]} @ omega_{key}.T" + (f" + beta_{key}" if "beta" in step.arrays else "")
-    elif step.kind == "Add":
-        formula = " + ".join(inputs)
-    elif step.kind == "Concatenate":
-        formula = f"np.concatenate([{', '.join(inputs)}], axis=1)"
-    else:
-        formula = FORMULAS[step.kind].format(h=inputs[0], key=key, number=step.number)
+    several = {"sum": " + ".join(inputs), "list": ", ".join(inputs)}
+    formula = FORMULAS[step.kind].format(h=inputs[0], key=key, number=step.number, **several)
+    if step.kind == "Linear" and "beta" in step.arrays:
+        formula += f" + beta_{key}"
     return f"    h{k} = {formula}  # {step.text}"
 
 

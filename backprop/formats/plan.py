@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,11 @@ def unknown(who: str, layer: Layer, key: str) -> TypeError:
     advice = "Put layers in its place that compute the same; for a layer of your own, `frozen()` may return them."
     expected = "layers of the library other than Elementwise"
     return TypeError(checks.message(who, expected, f"{layer.label} at {key}", advice))
+
+
+def extra(who: str, name: str) -> Any:
+    """The package of that name, which the extra of that name installs. Raises ImportError where it is missing."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(f'{who} needs {name}: pip install "backprop-mlp[{name}]"') from error

@@ -9,7 +9,7 @@ from typing import Any
 from backprop import checks, layers
 from backprop.architecture import TORCH_NAMES
 from backprop.checks import Array
-from backprop.formats.plan import Plan, unknown
+from backprop.formats.plan import Plan, extra, unknown
 from backprop.formats.verify import compare
 from backprop.layers import Layer
 from backprop.layers.nesting import frozen
@@ -33,7 +33,7 @@ def to_torch(net: Sequential, *, X: Any = None) -> Any:
 
     Raises ImportError without the extra `torch`, else the errors of `to_numpy`.
     """
-    _torch("to_torch")
+    extra("to_torch", "torch")
     plan = Plan("to_torch", net, X, None)
     module = _module(net, "").eval()
     module.largest_difference = compare(plan, _run(module, net), "module", "torch").largest_difference
@@ -50,7 +50,7 @@ def from_torch(module: Any) -> Sequential:
     naming it; ValueError for parameters that are not finite, or not all float32 or all float64; RuntimeError if the outputs
     differ.
     """
-    torch = _torch("from_torch")
+    torch = extra("from_torch", "torch")
     if not isinstance(module, torch.nn.Module):
         raise TypeError(checks.message("from_torch", "a torch.nn.Module", f"{module!r} ({type(module).__name__})"))
     dtype = _dtype(module)
@@ -66,17 +66,10 @@ def from_torch(module: Any) -> Sequential:
     return net
 
 
-def _torch(who: str = "torch") -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(f'{who} needs torch: pip install "backprop-mlp[torch]"') from error
-    return torch
-
-
 def _run(module: Any, net: Sequential) -> Callable[[Array], Array]:
     """What runs the module on rows, in evaluation mode, and leaves its mode as it was."""
-    torch = _torch()
+    import torch
+
     modes = {part: part.training for part in module.modules()}
     place = next((parameter.device for parameter in module.parameters()), "cpu")
 
@@ -128,7 +121,9 @@ def _modules() -> dict[str, type[Any]]:
 @cache
 def _pairs() -> list[tuple[Any, Any, dict[str, str]]]:
     """Each layer with its module, and with the module's names for the arguments they have in common."""
-    nn, own = _torch().nn, _modules()
+    from torch import nn
+
+    own = _modules()
     of_batch = {"features": "num_features", "eps": "eps", "momentum": "momentum"}
     return [
         *((getattr(layers, name), getattr(nn, name), {}) for name in ALIKE),
@@ -147,7 +142,9 @@ def _pairs() -> list[tuple[Any, Any, dict[str, str]]]:
 
 def _module(layer: Layer, key: str) -> Any:
     """The module of one layer, with its weights."""
-    torch, kind = _torch(), type(layer)
+    import torch
+
+    kind = type(layer)
     pair = next((pair for pair in _pairs() if pair[0] is kind), None)
     if pair is None and type(still := frozen(layer)) is not kind:  # a layer of one's own that says what it computes
         return _module(still, key)
@@ -186,7 +183,8 @@ def _layer(module: Any, key: str, filled: list[tuple[Layer, Any]]) -> Layer:
 
 def _suits(module: Any) -> bool:
     """Whether those settings of a module that its layer does not have are what the layer does."""
-    nn = _torch().nn
+    from torch import nn
+
     tests: dict[type[Any], Callable[[Any], bool]] = {
         nn.GELU: lambda m: m.approximate == "none",
         nn.Softplus: lambda m: m.beta == 1 and m.threshold >= 20,
