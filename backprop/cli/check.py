@@ -25,15 +25,9 @@ EXAMPLES = 6  # columns of h: a few of them different are what assert_layer asks
 @click.command(cls=Command, short_help="Test a layer of your own.")
 @click.argument("layer", metavar="PACKAGE.MODULE:LAYER")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option(
-    "--features",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Rows of h where the layer takes any number.",
-)
-@click.option("--between", type=float, nargs=2, default=(-2.0, 2.0), show_default=True, help="The numbers in h.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the numbers in h.")
+@options.whole("--features", 3, "Rows of h where the layer takes any number.")
+@click.option("--between", type=float, nargs=2, default=(-2.0, 2.0), help="The numbers in h.")
+@options.whole("--seed", 0, "Of the numbers in h.", least=0)
 @options.as_json
 def check(
     layer: str, arguments: tuple[str, ...], features: int, between: tuple[float, float], seed: int, as_json: bool
@@ -112,7 +106,7 @@ def _argument(text: str) -> tuple[str, Any]:
 @click.argument("model", type=options.FILE, required=False)
 @click.argument("data", type=options.DATA, required=False)
 @options.own_layers
-@click.option("--rows", type=click.IntRange(1), default=2, show_default=True, help="So many rows, the first ones.")
+@options.whole("--rows", 2, "So many rows, the first ones.")
 @click.option("--markdown", is_flag=True, help="With headings, for a notebook or a page.")
 @options.reading
 @options.as_json

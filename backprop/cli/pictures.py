@@ -18,7 +18,6 @@ from backprop.cli.models import default_loss, load, require_table
 if TYPE_CHECKING:
     from backprop.training import History
 
-PICTURES = (".png", ".svg", ".pdf")
 LOGS = (".csv", ".jsonl")
 KINDS = ("network", "weights", "confusion", "boundary", "loss")
 WITH_DATA = KINDS[2:]
@@ -27,11 +26,9 @@ WITH_DATA = KINDS[2:]
 @click.command(cls=Command, short_help="Draw a log, a network or its results.")
 @click.argument("source", type=options.FILE)
 @click.argument("data", type=options.DATA, required=False)
-@options.out("Picture to write: .png, .svg or .pdf.", required=True)
-@click.option(
-    "--kind", type=click.Choice(KINDS), default="network", show_default=True, help="Of a model: what to draw."
-)
-@click.option("--metric", default="loss", show_default=True, help="Of a log: the column to draw.")
+@options.out("Picture to write: .png, .svg or .pdf.", options.PICTURE, required=True)
+@options.choice("--kind", KINDS, "Of a model: what to draw.")
+@click.option("--metric", default="loss", help="Of a log: the column to draw.")
 @options.own_layers
 @options.reading
 @options.as_json
@@ -61,7 +58,6 @@ def plot(
       backprop plot species.safetensors irises.csv --kind confusion --out confusion.png
     """
     options.outputs(out, given=(source, data))
-    _check_suffix(out)
     from backprop import plots
 
     if source.suffix in LOGS:
@@ -123,16 +119,10 @@ def history(path: Path) -> History:
     return History(records)
 
 
-def _check_suffix(out: Path) -> None:
-    if out.suffix not in PICTURES:
-        raise click.BadParameter(f"'{out}' should end in one of {', '.join(PICTURES)}.", param_hint="'--out'")
-
-
 def save_picture(axes: Any, out: Path) -> None:
     """Write the figure of axes to a file, whole or not at all, and say so."""
     from backprop.atomic import write_atomically
 
-    _check_suffix(out)
     first = axes if hasattr(axes, "figure") else axes.flat[0]
     file = io.BytesIO()
     first.figure.savefig(file, format=out.suffix[1:], dpi=150)
