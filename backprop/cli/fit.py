@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +11,7 @@ import click
 import backprop as bp
 from backprop.cli import options
 from backprop.cli.group import Command
-from backprop.cli.training import (
-    ACTIVATIONS,
-    LOSSES,
-    RATES,
-    Plan,
-    finish,
-    loss_of,
-    network,
-    optimizer_of,
-    prepare,
-    train,
-)
+from backprop.cli.training import ACTIVATIONS, LOSSES, OPTIMIZERS, Plan, finish, prepare, train, trainer_of
 
 if TYPE_CHECKING:
     from backprop.training import Callback
@@ -38,7 +28,7 @@ PATIENCE = "Stop after so many epochs without a better validation loss, and keep
 @options.numbers("--hidden", "64,64", "Widths of the hidden layers, or none.")
 @options.choice("--activation", ACTIVATIONS)
 @click.option("--loss", type=click.Choice(list(LOSSES)), help="[cross-entropy for classes, least-squares for numbers]")
-@options.choice("--optimizer", RATES)
+@options.choice("--optimizer", OPTIMIZERS)
 @click.option(
     "--learning-rate", type=click.FloatRange(0, min_open=True), help="[0.003 for adam; one for each optimizer]"
 )
@@ -73,15 +63,13 @@ def fit(data: Path, out: Path, log: Path | None, checkpoint: Path | None, as_jso
     options.outputs(out, log, checkpoint, given=(data,))
     callbacks = logger(log, overwrite=True)
     plan = Plan(**settings)
-    problem = prepare(plan, data)
-    loss = loss_of(plan, problem.table)
-    net = network(plan, problem)
-    trainer = bp.Trainer(net, loss, optimizer_of(plan), batch_size=plan.batch_size, seed=plan.seed)
+    table, parts = prepare(plan, data)
+    trainer = trainer_of(plan, table)
     if checkpoint is not None:
-        trainer.notes["fit"] = plan.state()
+        trainer.notes["fit"] = asdict(plan)
         callbacks.append(bp.Checkpoints(checkpoint))
-    history = train(trainer, problem, plan.epochs, plan.patience, callbacks)
-    return finish(trainer, problem, history, out, as_json)
+    history = train(trainer, parts, plan.epochs, plan.patience, callbacks)
+    return finish(trainer, table, parts, history, out, as_json)
 
 
 def logger(path: Path | None, **how: bool) -> list[Callback]:

@@ -37,12 +37,12 @@ def resume(checkpoint: Path, data: Path, out: Path, epochs: int | None, log: Pat
     if "fit" not in trainer.notes:
         advice = "Trainer.resume opens those of trainer.save."
         raise refusal(checkpoint, "a checkpoint of backprop fit", "another one", advice)
-    plan = Plan.of(trainer.notes["fit"])
+    plan = Plan(**trainer.notes["fit"])
     left = epochs or plan.epochs - trainer.epochs_done
     if left < 1:
         raise ValueError(f"{checkpoint}: all {plan.epochs} epochs are done. Pass --epochs for more.")
     tell(f"Going on after {trainer.epochs_done} epochs and {trainer.position[1]} batches, for {left} epochs.")
-    problem = prepare(plan, data)
+    table, parts = prepare(plan, data)
     callbacks.append(bp.Checkpoints(checkpoint))
-    history = train(trainer, problem, left, plan.patience, callbacks)
-    return finish(trainer, problem, history, out, as_json)
+    history = train(trainer, parts, left, plan.patience, callbacks)
+    return finish(trainer, table, parts, history, out, as_json)
