@@ -13,7 +13,7 @@ import backprop as bp
 from backprop.cli import options
 from backprop.cli.data import Reading
 from backprop.cli.group import Command, answer, refusal, tell
-from backprop.cli.models import default_loss, load, named, require_table
+from backprop.cli.models import default_loss, load_with_targets, named
 
 if TYPE_CHECKING:
     from backprop.layers import Layer
@@ -60,13 +60,8 @@ def check(
     except AssertionError as error:
         fault = str(error)
     verdict = fault or "Every promise of a layer is kept."
-    result = {
-        "layer": made.label,
-        "passed": not fault,
-        "fault": fault,
-        "error": report.worst.error,
-        "method": report.method,
-    }
+    result = {"layer": made.label, "passed": not fault, "fault": fault}
+    result |= {"error": report.worst.error, "method": report.method}
     answer(result, as_json, f"{report}\n\n{verdict}")
     if fault:
         raise AssertionError(fault.splitlines()[0])
@@ -132,9 +127,7 @@ def explain(
     elif data is None:
         raise click.UsageError("Missing argument 'DATA': the rows to show, with their target.")
     else:
-        net, found = load(model, layers)
-        table = require_table(model, found)
-        frame = Reading(**how).frame(data, table).slice(0, rows)
-        X, y, loss = table.transform(frame), table.targets(frame), default_loss(table, net.out_features)
+        net, table, X, y = load_with_targets(model, layers, data, Reading(**how), rows)
+        loss = default_loss(table, net.out_features)
     shown = bp.explain(net, loss, X, y)
     answer({"numbers": shown.numbers}, as_json, shown.markdown if markdown else shown.text)

@@ -13,7 +13,7 @@ import click
 from backprop.cli import options
 from backprop.cli.data import Reading
 from backprop.cli.group import Command, answer, refusal, tell
-from backprop.cli.models import default_loss, load, require_table
+from backprop.cli.models import default_loss, load, load_with_targets
 
 if TYPE_CHECKING:
     from backprop.training import History
@@ -74,12 +74,10 @@ def _draw(model: Path, data: Path | None, kind: str, layers: tuple[str, ...], re
     """The axes of a picture of a model."""
     from backprop import plots
 
-    net, found = load(model, layers)
     if data is None or kind not in WITH_DATA:
+        net, _ = load(model, layers)
         return plots.network_diagram(net) if kind == "network" else plots.weights(net)
-    table = require_table(model, found)
-    frame = reading.frame(data, table)
-    X, y = table.transform(frame), table.targets(frame)
+    net, table, X, y = load_with_targets(model, layers, data, reading)
     if kind == "loss":
         return plots.loss_surface(net, default_loss(table, net.out_features), X, y)
     classes = None if table.classes is None else table.classes.tolist()
@@ -107,10 +105,9 @@ def history(path: Path) -> History:
             numbers = {name: float("nan" if value in (None, "") else value) for name, value in line.items()}
             of_epoch: dict[str, Any] = {name: numbers.pop(name) for name in own}
             held = {name: numbers.pop(name) for name in list(numbers) if name.startswith("validation_")}
-            validation = {name.removeprefix("validation_"): value for name, value in held.items()}
-            records.append(
-                Epoch(**of_epoch | {"epoch": int(of_epoch["epoch"])}, metrics=numbers, validation=validation)
-            )
+            of_epoch |= {"epoch": int(of_epoch["epoch"]), "metrics": numbers}
+            of_epoch |= {"validation": {name.removeprefix("validation_"): value for name, value in held.items()}}
+            records.append(Epoch(**of_epoch))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         got = f"something else ({type(error).__name__}: {error})"
         raise refusal(path, "a log of fit --log, CSVLogger or JSONLLogger", got) from None

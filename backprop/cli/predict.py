@@ -10,7 +10,7 @@ import click
 from backprop.cli import options
 from backprop.cli.data import Reading, out_format, write
 from backprop.cli.group import Command, answer, tell
-from backprop.cli.models import load, measures, require_table, shown, task
+from backprop.cli.models import load, load_with_targets, measures, shown, task
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -80,7 +80,10 @@ def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str,
     if table is not None and table.classes is not None:
         columns = {name: table.labels(f)}
         if probabilities:
-            p = softmax(np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f)
+            from scipy.special import softmax
+
+            f = np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f
+            p = softmax(f.astype(np.float64), axis=1)
             columns |= {f"{name}={label}": p[:, k] for k, label in enumerate(table.classes)}
         return columns
     if probabilities:
@@ -89,14 +92,6 @@ def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str,
         return {f"f{k}": f[:, k] for k in range(f.shape[1])}
     values = table.values(f).reshape(f.shape)
     return {name if f.shape[1] == 1 else f"{name} {k}": values[:, k] for k in range(f.shape[1])}
-
-
-def softmax(f: Array) -> Array:
-    """Probabilities (N, K) of outputs (N, K), in float64."""
-    import numpy as np
-
-    p = np.exp(f.astype(np.float64) - f.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
 
 
 @click.command(cls=Command, short_help="Measure a model on a file with the answers.")
@@ -115,10 +110,8 @@ def evaluate(model: Path, data: Path, layers: tuple[str, ...], as_json: bool, **
       backprop evaluate rent.safetensors later.csv
       backprop evaluate species.safetensors irises.csv --json
     """
-    net, table = load(model, layers)
-    table = require_table(model, table)
-    frame = Reading(**how).frame(data, table)
-    f = net.predict(table.transform(frame))
-    numbers = measures(table, f, table.targets(frame))
+    net, table, X, y = load_with_targets(model, layers, data, Reading(**how))
+    f = net.predict(X)
+    numbers = measures(table, f, y)
     tell(f"{len(f):,} rows, {task(table)} of {table.target!r}.")
     answer({"task": task(table), "rows": len(f), **numbers}, as_json, shown(numbers))

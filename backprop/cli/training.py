@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from backprop.tables import Table
     from backprop.training import Callback, History, Trainer
 
+    Parts = dict[str, tuple[Array, Array]]  # X and y of the rows for "training", and for "validation" if there are any
+
 ACTIVATIONS = {
     name.lower(): name
     for name in ("ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus", "Sigmoid", "Tanh", "Sin", "Cos", "Identity")
@@ -33,19 +35,9 @@ LOSSES = {
     "huber": ("Huber", "regression"),
     "absolute-error": ("AbsoluteError", "regression"),
 }
-OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {  # with rates for standardized data
-    "adam": ("Adam", {"learning_rate": 0.003}),
-    "adamw": ("AdamW", {"learning_rate": 0.003}),
-    "sgd": ("SGD", {"learning_rate": 0.03, "momentum": 0.9}),
-    "rmsprop": ("RMSProp", {"learning_rate": 0.001}),
-    "adagrad": ("Adagrad", {"learning_rate": 0.03}),
-}
+OPTIMIZERS = {name.lower(): name for name in ("Adam", "AdamW", "SGD", "RMSProp", "Adagrad")}
+RATES = {"adam": 0.003, "adamw": 0.003, "sgd": 0.03, "rmsprop": 0.001, "adagrad": 0.03}  # for standardized data
 FEW = 20  # whole numbers in a target that may well be classes
-
-
-Parts = dict[
-    str, tuple["Array", "Array"]
-]  # X and y of the rows for "training", and of those for "validation" if there are any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +103,8 @@ def trainer_of(plan: Plan, table: Table) -> Trainer:
     """A trainer of a network as wide as the data and the plan say, with the learning rate that suits the optimizer."""
     outputs = 1 if table.classes is None else len(table.classes)
     net = chain([len(table.feature_names), *plan.hidden, outputs], ACTIVATIONS[plan.activation], plan.seed)
-    name, settings = OPTIMIZERS[plan.optimizer]
-    given = {"learning_rate": plan.learning_rate} if plan.learning_rate else {}
-    optimizer = getattr(bp, name)(**settings | given, weight_decay=plan.weight_decay)
+    rate, momentum = plan.learning_rate or RATES[plan.optimizer], {"momentum": 0.9} if plan.optimizer == "sgd" else {}
+    optimizer = getattr(bp, OPTIMIZERS[plan.optimizer])(rate, weight_decay=plan.weight_decay, **momentum)
     return bp.Trainer(net, loss_of(plan, table), optimizer, batch_size=plan.batch_size, seed=plan.seed)
 
 
