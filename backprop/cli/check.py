@@ -59,10 +59,9 @@ def check(
         assert_layer(made, h)
     except AssertionError as error:
         fault = str(error)
-    verdict = fault or "Every promise of a layer is kept."
     result = {"layer": made.label, "passed": not fault, "fault": fault}
     result |= {"error": report.worst.error, "method": report.method}
-    answer(result, as_json, f"{report}\n\n{verdict}")
+    answer(result, as_json, f"{report}\n\n{fault or 'Every promise of a layer is kept.'}")
     if fault:
         raise AssertionError(fault.splitlines()[0])
 

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from backprop.checks import Array
     from backprop.tables import Table
 
-TEXT_FILES = (".csv", ".tsv", ".txt")
 MOST_BLOCK = (1 << 31) - 1  # bytes that Arrow can parse as one
 
 
@@ -49,11 +49,9 @@ class Reading:
         except (ValueError, EOFError, MemoryError, pa.ArrowException) as error:
             raise ValueError(f"{'standard input' if str(path) == '-' else path}: {error}") from error
         for option, names in (("--drop", self.drop), ("--categories", self.categories)):
-            absent = [name for name in names if name not in frame.column_names]
-            if absent:
+            if absent := [name for name in names if name not in frame.column_names]:
                 raise refusal(f"{option}, {path}", f"columns {absent}", f"columns {frame.column_names}")
-        frame = frame.drop_columns(list(self.drop))
-        return as_categories(frame, texts, codes)
+        return as_categories(frame.drop_columns(list(self.drop)), texts, codes)
 
     def _known(self, table: Table | None) -> tuple[list[str], list[str]]:
         """Columns that are to be read as text, and those that are categories that are numbers."""
@@ -65,15 +63,14 @@ class Reading:
         return [*texts, *self.categories], codes
 
     def _read(self, path: Path, texts: list[str]) -> Any:
+        text = partial(self._csv, texts=texts)
         if str(path) == "-":
-            return self._csv(sys.stdin.buffer, texts)
-        suffix = path.suffix.lower()
-        if suffix in TEXT_FILES:
-            with path.open("rb") as file:
-                return self._csv(file, texts, "\t" if suffix == ".tsv" else self.delimiter)
-        readers: dict[str, Callable[[BinaryIO], Any]] = {".parquet": _parquet, ".npy": _npy, ".npz": _npz}
+            return text(sys.stdin.buffer)
+        readers: dict[str, Callable[[BinaryIO], Any]]
+        readers = {".csv": text, ".tsv": partial(text, delimiter="\t"), ".txt": text}
+        readers |= {".parquet": _parquet, ".npy": _npy, ".npz": _npz}
+        suffix, known = path.suffix.lower(), ", ".join(readers)
         if suffix not in readers:
-            known = ", ".join([*TEXT_FILES, *readers])
             raise click.BadParameter(f"'{path}' should end in one of {known}, or be - for a CSV on standard input.")
         with path.open("rb") as file:
             return readers[suffix](file)
@@ -154,11 +151,8 @@ def _npz(file: BinaryIO) -> Any:
 
     import numpy as np
 
-    if not zipfile.is_zipfile(file):
-        raise refusal("the file", "an .npz file", "something else")
-    file.seek(0)
     try:
-        archive = np.load(file, allow_pickle=False)
+        archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
         if "X" not in archive.files:
             raise refusal("the file", "arrays X (N, D) and y (N,)", f"{archive.files}")
         return _columns(archive["X"], archive["y"] if "y" in archive.files else None)

@@ -97,17 +97,17 @@ def history(path: Path) -> History:
     from backprop.training import Epoch, History
 
     text = path.read_text(encoding="utf-8")
-    own = [field.name for field in fields(Epoch) if field.name not in ("metrics", "validation")]
+    own = [field.name for field in fields(Epoch) if field.name not in ("epoch", "metrics", "validation")]
     records = []
     try:
         lines: Any = csv.DictReader(io.StringIO(text)) if path.suffix == ".csv" else map(json.loads, text.splitlines())
         for line in lines:
             numbers = {name: float("nan" if value in (None, "") else value) for name, value in line.items()}
+            epoch = int(numbers.pop("epoch"))
             of_epoch: dict[str, Any] = {name: numbers.pop(name) for name in own}
             held = {name: numbers.pop(name) for name in list(numbers) if name.startswith("validation_")}
-            of_epoch |= {"epoch": int(of_epoch["epoch"]), "metrics": numbers}
-            of_epoch |= {"validation": {name.removeprefix("validation_"): value for name, value in held.items()}}
-            records.append(Epoch(**of_epoch))
+            validation = {name.removeprefix("validation_"): value for name, value in held.items()}
+            records.append(Epoch(epoch, **of_epoch, metrics=numbers, validation=validation))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         got = f"something else ({type(error).__name__}: {error})"
         raise refusal(path, "a log of fit --log, CSVLogger or JSONLLogger", got) from None

@@ -45,12 +45,15 @@ def predict(
       backprop predict species.safetensors irises.csv --probabilities --out predictions.jsonl
       cat new.csv | backprop predict rent.safetensors - > predictions.csv
     """
+    import numpy as np
+
     out = None if str(out) == "-" else out
     options.outputs(out, given=(data, model))
     kind = out_format(out, kind)
     net, table = load(model, layers)
     frame = Reading(**how).frame(data, table)
-    f = net.predict(inputs(table, frame))
+    X = table.transform(frame) if table else np.column_stack([column.to_numpy() for column in frame.columns])
+    f = net.predict(X)
     columns = predictions(table, f, probabilities)
     if kind == ".npy" and probabilities and len(columns) > 1:
         del columns[next(iter(columns))]  # an array holds numbers or words
@@ -61,15 +64,6 @@ def predict(
     if out is not None:
         tell(f"{len(f):,} predictions saved to {out}.")
         answer({"out": str(out), "rows": len(f), "columns": list(columns)}, as_json)
-
-
-def inputs(table: Table | None, frame: Any) -> Array:
-    """X (N, D) of a frame: as its table has learnt, or all columns as they are where a model has none."""
-    import numpy as np
-
-    if table is not None:
-        return table.transform(frame)
-    return np.column_stack([column.to_numpy() for column in frame.columns])
 
 
 def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str, Array]:
