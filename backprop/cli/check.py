@@ -11,7 +11,6 @@ import click
 
 import backprop as bp
 from backprop.cli import options
-from backprop.cli.data import Reading
 from backprop.cli.group import Command, answer, refusal, tell
 from backprop.cli.models import default_loss, load_with_targets, named
 
@@ -104,9 +103,7 @@ def _argument(text: str) -> tuple[str, Any]:
 @click.option("--markdown", is_flag=True, help="With headings, for a notebook or a page.")
 @options.reading
 @options.as_json
-def explain(
-    model: Path | None, data: Path | None, layers: tuple[str, ...], rows: int, markdown: bool, as_json: bool, **how: Any
-) -> None:
+def explain(model: Path | None, data: Path | None, rows: int, markdown: bool, as_json: bool, **how: Any) -> None:
     """Show every equation of a forward and a backward pass, with shapes and numbers.
 
     Without arguments that of a small network; else that of MODEL for the first rows of DATA, a file with the target.
@@ -126,7 +123,7 @@ def explain(
     elif data is None:
         raise click.UsageError("Missing argument 'DATA': the rows to show, with their target.")
     else:
-        net, table, X, y = load_with_targets(model, layers, data, Reading(**how), rows)
+        net, table, X, y = load_with_targets(model, data, rows, **how)
         loss = default_loss(table, net.out_features)
     shown = bp.explain(net, loss, X, y)
     answer({"numbers": shown.numbers}, as_json, shown.markdown if markdown else shown.text)

@@ -61,9 +61,9 @@ def load(path: Path, layers: tuple[str, ...]) -> tuple[Sequential, Table | None]
 
 
 def load_with_targets(
-    path: Path, layers: tuple[str, ...], data: Path, reading: Reading, rows: int | None = None
+    path: Path, data: Path, rows: int | None = None, *, layers: tuple[str, ...], **how: Any
 ) -> tuple[Sequential, Table, Array, Array]:
-    """The network of a file, its table, and X and y of data, all rows or the first ones.
+    """The network of a file, its table, and X and y of data read as `how` says: all rows, or the first ones.
 
     Raises ValueError for a model without a table that has a target.
     """
@@ -72,7 +72,7 @@ def load_with_targets(
         got = "none" if table is None else "one without a target"
         expected = "a model saved with its table, as by backprop fit or net.save(path, table=table)"
         raise refusal(path, expected, got)
-    frame = reading.frame(data, table).slice(0, rows)
+    frame = Reading(**how).frame(data, table).slice(0, rows)
     return net, table, table.transform(frame), table.targets(frame)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli import options
-from backprop.cli.data import Reading
 from backprop.cli.group import Command, answer, refusal, tell
 from backprop.cli.models import default_loss, load, load_with_targets
 
@@ -32,16 +31,7 @@ WITH_DATA = KINDS[2:]
 @options.own_layers
 @options.reading
 @options.as_json
-def plot(
-    source: Path,
-    data: Path | None,
-    out: Path,
-    kind: str,
-    metric: str,
-    layers: tuple[str, ...],
-    as_json: bool,
-    **how: Any,
-) -> None:
+def plot(source: Path, data: Path | None, out: Path, kind: str, metric: str, as_json: bool, **how: Any) -> None:
     """Draw SOURCE: the learning curves of a log that fit --log has written, or a model.
 
     \b
@@ -65,19 +55,19 @@ def plot(
     else:
         if kind in WITH_DATA and data is None:
             raise click.UsageError(f"--kind {kind} needs DATA with the target.")
-        axes = _draw(source, data, kind, layers, Reading(**how))
+        axes = _draw(source, data, kind, **how)
     save_picture(axes, out)
     answer({"out": str(out)}, as_json)
 
 
-def _draw(model: Path, data: Path | None, kind: str, layers: tuple[str, ...], reading: Reading) -> Any:
+def _draw(model: Path, data: Path | None, kind: str, **how: Any) -> Any:
     """The axes of a picture of a model."""
     from backprop import plots
 
     if data is None or kind not in WITH_DATA:
-        net, _ = load(model, layers)
+        net, _ = load(model, how["layers"])
         return plots.network_diagram(net) if kind == "network" else plots.weights(net)
-    net, table, X, y = load_with_targets(model, layers, data, reading)
+    net, table, X, y = load_with_targets(model, data, **how)
     if kind == "loss":
         return plots.loss_surface(net, default_loss(table, net.out_features), X, y)
     classes = None if table.classes is None else table.classes.tolist()

@@ -93,7 +93,7 @@ def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str,
 @click.argument("data", type=options.DATA)
 @options.reading
 @options.as_json
-def evaluate(model: Path, data: Path, layers: tuple[str, ...], as_json: bool, **how: Any) -> None:
+def evaluate(model: Path, data: Path, as_json: bool, **how: Any) -> None:
     """Measure how well MODEL predicts the target of DATA, a file like that of fit, or -.
 
     Of classes: the accuracy and the cross-entropy. Of numbers: R², the root mean squared and the mean absolute error, in units of
@@ -104,7 +104,7 @@ def evaluate(model: Path, data: Path, layers: tuple[str, ...], as_json: bool, **
       backprop evaluate rent.safetensors later.csv
       backprop evaluate species.safetensors irises.csv --json
     """
-    net, table, X, y = load_with_targets(model, layers, data, Reading(**how))
+    net, table, X, y = load_with_targets(model, data, **how)
     f = net.predict(X)
     numbers = measures(table, f, y)
     tell(f"{len(f):,} rows, {task(table)} of {table.target!r}.")

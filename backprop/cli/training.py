@@ -103,7 +103,8 @@ def trainer_of(plan: Plan, table: Table) -> Trainer:
     """A trainer of a network as wide as the data and the plan say, with the learning rate that suits the optimizer."""
     outputs = 1 if table.classes is None else len(table.classes)
     net = chain([len(table.feature_names), *plan.hidden, outputs], ACTIVATIONS[plan.activation], plan.seed)
-    rate, momentum = plan.learning_rate or RATES[plan.optimizer], {"momentum": 0.9} if plan.optimizer == "sgd" else {}
+    rate = plan.learning_rate or RATES[plan.optimizer]
+    momentum = {"momentum": 0.9} if plan.optimizer == "sgd" else {}
     optimizer = getattr(bp, OPTIMIZERS[plan.optimizer])(rate, weight_decay=plan.weight_decay, **momentum)
     return bp.Trainer(net, loss_of(plan, table), optimizer, batch_size=plan.batch_size, seed=plan.seed)
 
@@ -140,15 +141,9 @@ def finish(trainer: Trainer, table: Table, parts: Parts, history: History, out: 
         tell(f"Stopped after epoch {history[-1].epoch}: the validation loss no longer improved. Best weights kept.")
     tell(f"Model saved to {out}.")
     worth = {name: measures(table, net.predict(X), y) for name, (X, y) in parts.items()}
-    result = {
-        "model": str(out),
-        "task": task(table),
-        "features": len(table.feature_names),
-        "rows": {name: len(X) for name, (X, _) in parts.items()},
-        "epochs": trainer.epochs_done,
-        "stopped": history.stopped,
-        **worth,
-    }
+    rows = {name: len(X) for name, (X, _) in parts.items()}
+    result = {"model": str(out), "task": task(table), "features": len(table.feature_names), "rows": rows}
+    result |= {"epochs": trainer.epochs_done, "stopped": history.stopped, **worth}
     answer(result, as_json, _table(worth))
     return INTERRUPTED if interrupted else None
 
