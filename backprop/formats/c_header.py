@@ -48,7 +48,7 @@ FORMULAS = {
 }
 
 TEMPLATE = """\
-/* A network of {inputs} inputs and {outputs} outputs, {size:,} parameters, in C99 and float32.
+/* A network of {plan.inputs} inputs and {plan.outputs} outputs, {plan.net.size:,} parameters, in C99 and float32.
 
        #include "{name}.h"
 
@@ -64,8 +64,8 @@ TEMPLATE = """\
 #include <math.h>
 #include <stddef.h>
 
-#define {NAME}_INPUTS {inputs}
-#define {NAME}_OUTPUTS {outputs}
+#define {NAME}_INPUTS {plan.inputs}
+#define {NAME}_OUTPUTS {plan.outputs}
 
 /* f[{NAME}_OUTPUTS] from x[{NAME}_INPUTS]; the two must not overlap. */
 static inline void {name}_predict(const float *x, float *f);
@@ -185,16 +185,9 @@ def _source(plan: Plan, name: str) -> str:
     for step, place in zip(plan.steps, places[1:], strict=True):
         code += ["", f"    /* {f'{step.key}: ' if step.key else ''}{step.text} */"]
         code += ["    " + line for line in _lines(step, [places[k] for k in step.inputs], place, plan, name)]
-    return TEMPLATE.format(
-        inputs=plan.inputs,
-        outputs=plan.outputs,
-        size=plan.net.size,
-        name=name,
-        NAME=name.upper(),
-        stack=4 * sum(sizes),
-        weights="".join(_weights(step, name) for step in plan.steps),
-        steps="\n".join(code).strip("\n"),
-    )
+    weights = "".join(_weights(step, name) for step in plan.steps if step.arrays)
+    steps = "\n".join(code).strip("\n")
+    return TEMPLATE.format(plan=plan, name=name, NAME=name.upper(), stack=4 * sum(sizes), weights=weights, steps=steps)
 
 
 def _places(plan: Plan) -> tuple[list[str], list[int]]:
@@ -253,14 +246,14 @@ def _linear(step: Step, h: str, out: str, omega: str, start: str) -> list[str]:
 
 def _weights(step: Step, name: str) -> str:
     """The arrays of one step; Ω transposed, one line of outputs per input, because the loops add up along it."""
-    text = f"/* {step.key}: {step.text} */\n" if step.arrays else ""
+    text = f"/* {step.key}: {step.text} */\n"
     for own, array in step.arrays.items():
         array = array.T if own == "omega" else array
         sizes = "".join(f"[{size}]" for size in array.shape)
         rows = [", ".join(map(_number, row)) for row in array.reshape(-1, array.shape[-1]).tolist()]
         body = ",\n".join(f"    {{{row}}}" for row in rows) if own == "omega" else f"    {rows[0]}"
         text += f"static const float {name}_{own}_{step.key.replace('.', '_')}{sizes} = {{\n{body}\n}};\n"
-    return text + "\n" * bool(step.arrays)
+    return text + "\n"
 
 
 def _number(value: float) -> str:
