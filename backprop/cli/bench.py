@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -58,6 +58,5 @@ def bench(
     report = bp.suggest_batch_size(net, bp.CrossEntropy(), X / 16, y, batch_sizes=batch_sizes, seconds=seconds)
     if out is not None:
         save_picture(report.plot(), out)
-    names = ("batch_size", "examples_per_second", "relative_steps", "relative_time")
-    rows: list[dict[str, Any]] = [{name: getattr(row, name) for name in names} for row in report.rows]
+    rows = [asdict(row) for row in report.rows]
     answer({"batch_size": report.batch_size, "noise_scale": report.noise.scale, "rows": rows}, as_json, str(report))

@@ -17,7 +17,6 @@ from backprop.cli.models import default_loss, load, load_with_targets
 if TYPE_CHECKING:
     from backprop.training import History
 
-LOGS = (".csv", ".jsonl")
 KINDS = ("network", "weights", "confusion", "boundary", "loss")
 WITH_DATA = KINDS[2:]
 
@@ -50,7 +49,7 @@ def plot(source: Path, data: Path | None, out: Path, kind: str, metric: str, as_
     options.outputs(out, given=(source, data))
     from backprop import plots
 
-    if source.suffix in LOGS:
+    if source.suffix in options.LOG.suffixes:
         axes = plots.learning_curves(history(source), metric)
     else:
         if kind in WITH_DATA and data is None:
