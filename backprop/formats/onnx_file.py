@@ -57,13 +57,12 @@ def _model(plan: Plan) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     names = ["X", *(f"h{k}" for k in range(1, len(plan.steps))), "f"]
-    nodes, arrays = [], dict[str, Array]()
+    nodes, tensors = list[Any](), list[Any]()
     for step, name in zip(plan.steps, names[1:], strict=True):
         nodes += _nodes(step, [names[k] for k in step.inputs], name)
-        arrays |= {f"{step.key}.{own}": array for own, array in step.arrays.items()}
+        tensors += [numpy_helper.from_array(array, f"{step.key}.{own}") for own, array in step.arrays.items()]
     X = helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", plan.inputs])
     f = helper.make_tensor_value_info("f", TensorProto.FLOAT, ["N", plan.outputs])
-    tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     graph = helper.make_graph(nodes, "network", [X], [f], tensors)
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(graph, opset_imports=[opset], ir_version=REPRESENTATION, producer_name="backprop-mlp")
