@@ -18,7 +18,7 @@ from backprop.cli.predict import evaluate, predict
 from backprop.cli.resume import resume
 
 
-@click.group(cls=Group, name="backprop")
+@click.group(cls=Group, name="backprop", context_settings={"show_default": True})
 @click.version_option(bp.__version__, message="%(version)s")
 def commands() -> None:
     """Multilayer perceptrons on a CPU: train on a file, predict, measure, export, and look inside.
@@ -46,11 +46,9 @@ def completion(shell: str) -> None:
 
     Then source that file where your shell starts: a line such as source backprop-completion.bash at the end of .bashrc.
     """
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-    complete = get_completion_class(shell)
-    if complete is None:
-        raise ValueError(f"click completes no {shell}.")
+    complete = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
     click.echo(complete(commands, {}, "backprop", "_BACKPROP_COMPLETE").source())
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,11 +14,9 @@ from backprop.cli.pictures import save_picture
 
 
 @click.command(cls=Command, short_help="Train on handwritten digits and show what the library does.")
-@click.option(
-    "--out", "-o", type=options.FILE, default=Path("out"), show_default=True, help="Folder for weights and picture."
-)
-@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True, help="Passes over the data.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and shuffling.")
+@click.option("--out", "-o", type=options.FILE, default=Path("out"), help="Folder for weights and picture.")
+@options.whole("--epochs", 30, "Passes over the data.")
+@options.whole("--seed", 0, "Of weights and shuffling.", least=0)
 def demo(out: Path, epochs: int, seed: int) -> None:
     """Train on handwritten digits: the network, its gradient check, training, batch sizes, weights, a picture.
 
@@ -33,16 +31,10 @@ def demo(out: Path, epochs: int, seed: int) -> None:
 
 
 @click.command(cls=Command, short_help="Measure batch sizes on this machine.")
-@click.option(
-    "--batch-sizes", type=options.numbers, metavar="N,…", default=(1, 8, 64, 512), help="To compare. [1,8,64,512]"
-)
-@click.option(
-    "--hidden", type=options.numbers, metavar="N,…", default=(128,), help="Widths of the hidden layers, or none. [128]"
-)
-@click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=2.0, show_default=True, help="For all of them."
-)
-@options.out("Also draw the report as a picture (.png, .svg or .pdf).")
+@options.numbers("--batch-sizes", "1,8,64,512", "To compare.")
+@options.numbers("--hidden", "128", "Widths of the hidden layers, or none.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2.0, help="For all of them.")
+@options.out("Also draw the report as a picture (.png, .svg or .pdf).", options.PICTURE)
 @options.as_json
 def bench(
     batch_sizes: tuple[int, ...], hidden: tuple[int, ...], seconds: float, out: Path | None, as_json: bool
@@ -66,6 +58,5 @@ def bench(
     report = bp.suggest_batch_size(net, bp.CrossEntropy(), X / 16, y, batch_sizes=batch_sizes, seconds=seconds)
     if out is not None:
         save_picture(report.plot(), out)
-    names = ("batch_size", "examples_per_second", "relative_steps", "relative_time")
-    rows: list[dict[str, Any]] = [{name: getattr(row, name) for name in names} for row in report.rows]
+    rows = [asdict(row) for row in report.rows]
     answer({"batch_size": report.batch_size, "noise_scale": report.noise.scale, "rows": rows}, as_json, str(report))

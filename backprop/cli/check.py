@@ -11,9 +11,8 @@ import click
 
 import backprop as bp
 from backprop.cli import options
-from backprop.cli.data import Reading
 from backprop.cli.group import Command, answer, refusal, tell
-from backprop.cli.models import default_loss, load, named, require_table
+from backprop.cli.models import default_loss, load_with_targets, named
 
 if TYPE_CHECKING:
     from backprop.layers import Layer
@@ -25,15 +24,9 @@ EXAMPLES = 6  # columns of h: a few of them different are what assert_layer asks
 @click.command(cls=Command, short_help="Test a layer of your own.")
 @click.argument("layer", metavar="PACKAGE.MODULE:LAYER")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option(
-    "--features",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Rows of h where the layer takes any number.",
-)
-@click.option("--between", type=float, nargs=2, default=(-2.0, 2.0), show_default=True, help="The numbers in h.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the numbers in h.")
+@options.whole("--features", 3, "Rows of h where the layer takes any number.")
+@click.option("--between", type=float, nargs=2, default=(-2.0, 2.0), help="The numbers in h.")
+@options.whole("--seed", 0, "Of the numbers in h.", least=0)
 @options.as_json
 def check(
     layer: str, arguments: tuple[str, ...], features: int, between: tuple[float, float], seed: int, as_json: bool
@@ -65,15 +58,9 @@ def check(
         assert_layer(made, h)
     except AssertionError as error:
         fault = str(error)
-    verdict = fault or "Every promise of a layer is kept."
-    result = {
-        "layer": made.label,
-        "passed": not fault,
-        "fault": fault,
-        "error": report.worst.error,
-        "method": report.method,
-    }
-    answer(result, as_json, f"{report}\n\n{verdict}")
+    result = {"layer": made.label, "passed": not fault, "fault": fault}
+    result |= {"error": report.worst.error, "method": report.method}
+    answer(result, as_json, f"{report}\n\n{fault or 'Every promise of a layer is kept.'}")
     if fault:
         raise AssertionError(fault.splitlines()[0])
 
@@ -112,13 +99,11 @@ def _argument(text: str) -> tuple[str, Any]:
 @click.argument("model", type=options.FILE, required=False)
 @click.argument("data", type=options.DATA, required=False)
 @options.own_layers
-@click.option("--rows", type=click.IntRange(1), default=2, show_default=True, help="So many rows, the first ones.")
+@options.whole("--rows", 2, "So many rows, the first ones.")
 @click.option("--markdown", is_flag=True, help="With headings, for a notebook or a page.")
 @options.reading
 @options.as_json
-def explain(
-    model: Path | None, data: Path | None, layers: tuple[str, ...], rows: int, markdown: bool, as_json: bool, **how: Any
-) -> None:
+def explain(model: Path | None, data: Path | None, rows: int, markdown: bool, as_json: bool, **how: Any) -> None:
     """Show every equation of a forward and a backward pass, with shapes and numbers.
 
     Without arguments that of a small network; else that of MODEL for the first rows of DATA, a file with the target.
@@ -138,9 +123,7 @@ def explain(
     elif data is None:
         raise click.UsageError("Missing argument 'DATA': the rows to show, with their target.")
     else:
-        net, found = load(model, layers)
-        table = require_table(model, found)
-        frame = Reading(**how).frame(data, table).slice(0, rows)
-        X, y, loss = table.transform(frame), table.targets(frame), default_loss(table, net.out_features)
+        net, table, X, y = load_with_targets(model, data, rows, **how)
+        loss = default_loss(table, net.out_features)
     shown = bp.explain(net, loss, X, y)
     answer({"numbers": shown.numbers}, as_json, shown.markdown if markdown else shown.text)

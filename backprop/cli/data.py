@@ -7,8 +7,9 @@ import errno
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from backprop.checks import Array
     from backprop.tables import Table
 
-FORMATS = (".csv", ".jsonl", ".npy")
-TEXT_FILES = (".csv", ".tsv", ".txt")
 MOST_BLOCK = (1 << 31) - 1  # bytes that Arrow can parse as one
 
 
@@ -31,8 +30,8 @@ class Reading:
 
     delimiter: str = ","
     no_header: bool = False
-    drop: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
+    drop: Sequence[str] = ()
+    categories: Sequence[str] = ()
 
     def frame(self, path: Path, table: Table | None = None) -> Any:
         """The Arrow table of a file, with the kinds of columns that `table` has learnt.
@@ -40,15 +39,19 @@ class Reading:
         Raises click.BadParameter for another suffix, OSError for a file that cannot be read, ValueError for one that is not
         what its suffix says or has not the columns to drop, ImportError without the extra `tables`.
         """
-        _require_arrow()
+        try:
+            import pyarrow as pa
+        except ImportError as error:
+            raise ImportError('files of data need pyarrow: pip install "backprop-mlp[tables]"') from error
         texts, codes = self._known(table)
-        frame = _refusing(path, self._read, path, texts)
+        try:
+            frame = self._read(path, texts)
+        except (ValueError, EOFError, MemoryError, pa.ArrowException) as error:
+            raise ValueError(f"{'standard input' if str(path) == '-' else path}: {error}") from error
         for option, names in (("--drop", self.drop), ("--categories", self.categories)):
-            absent = [name for name in names if name not in frame.column_names]
-            if absent:
+            if absent := [name for name in names if name not in frame.column_names]:
                 raise refusal(f"{option}, {path}", f"columns {absent}", f"columns {frame.column_names}")
-        frame = frame.drop_columns(list(self.drop))
-        return _categories(frame, texts, codes)
+        return as_categories(frame.drop_columns(list(self.drop)), texts, codes)
 
     def _known(self, table: Table | None) -> tuple[list[str], list[str]]:
         """Columns that are to be read as text, and those that are categories that are numbers."""
@@ -60,15 +63,14 @@ class Reading:
         return [*texts, *self.categories], codes
 
     def _read(self, path: Path, texts: list[str]) -> Any:
+        text = partial(self._csv, texts=texts)
         if str(path) == "-":
-            return self._csv(sys.stdin.buffer, texts)
-        suffix = path.suffix.lower()
-        if suffix in TEXT_FILES:
-            with path.open("rb") as file:
-                return self._csv(file, texts, "\t" if suffix == ".tsv" else self.delimiter)
-        readers: dict[str, Callable[[BinaryIO], Any]] = {".parquet": _parquet, ".npy": _npy, ".npz": _npz}
+            return text(sys.stdin.buffer)
+        readers: dict[str, Callable[[BinaryIO], Any]]
+        readers = {".csv": text, ".tsv": partial(text, delimiter="\t"), ".txt": text}
+        readers |= {".parquet": _parquet, ".npy": _npy, ".npz": _npz}
+        suffix, known = path.suffix.lower(), ", ".join(readers)
         if suffix not in readers:
-            known = ", ".join([*TEXT_FILES, *readers])
             raise click.BadParameter(f"'{path}' should end in one of {known}, or be - for a CSV on standard input.")
         with path.open("rb") as file:
             return readers[suffix](file)
@@ -106,23 +108,6 @@ class Reading:
                 advice = f"Remove the separators of thousands, or say --categories {name}."
                 raise refusal(f"column {name!r}", "numbers", f"{column.drop_null()[0].as_py()!r}", advice)
         return frame.rename_columns([f"x{j}" for j in range(frame.num_columns)]) if self.no_header else frame
-
-
-def _require_arrow() -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ImportError('files of data need pyarrow: pip install "backprop-mlp[tables]"') from error
-
-
-def _refusing(path: Path, read: Any, *arguments: Any) -> Any:
-    """What `read` returns; the errors of readers are told with the path."""
-    import pyarrow as pa
-
-    try:
-        return read(*arguments)
-    except (ValueError, EOFError, MemoryError, pa.ArrowException) as error:
-        raise ValueError(f"{'standard input' if str(path) == '-' else path}: {error}") from error
 
 
 def _is_number(text: str) -> bool:
@@ -166,11 +151,8 @@ def _npz(file: BinaryIO) -> Any:
 
     import numpy as np
 
-    if not zipfile.is_zipfile(file):
-        raise refusal("the file", "an .npz file", "something else")
-    file.seek(0)
     try:
-        archive = np.load(file, allow_pickle=False)
+        archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
         if "X" not in archive.files:
             raise refusal("the file", "arrays X (N, D) and y (N,)", f"{archive.files}")
         return _columns(archive["X"], archive["y"] if "y" in archive.files else None)
@@ -194,7 +176,7 @@ def _columns(X: Array, y: Array | None = None) -> Any:
     return pa.table(columns)
 
 
-def _categories(frame: Any, texts: list[str], codes: list[str]) -> Any:
+def as_categories(frame: Any, texts: Sequence[str] = (), codes: Sequence[str] = ()) -> Any:
     """Columns of numbers as the categories they stand for."""
     import pyarrow as pa
 
@@ -210,20 +192,15 @@ def _categories(frame: Any, texts: list[str], codes: list[str]) -> Any:
 
 def out_format(out: Path | None, given: str | None) -> str:
     """The format of the predictions: as asked for, else by the suffix, else CSV. Raises click.BadParameter."""
-    if given is not None:
-        return f".{given}"
-    if out is None:
-        return ".csv"
-    if out.suffix not in FORMATS:
-        raise click.BadParameter(f"'{out}' should end in one of {', '.join(FORMATS)}.", param_hint="'--out'")
-    return out.suffix
+    kind = f".{given}" if given else out.suffix if out else ".csv"
+    if kind not in WRITERS:
+        raise click.BadParameter(f"'{out}' should end in one of {', '.join(WRITERS)}.", param_hint="'--out'")
+    return kind
 
 
 def write(columns: Mapping[str, Array], out: Path | None, kind: str) -> None:
     """Predictions by column to a file, whole or not at all, or to standard output."""
-    writers: dict[str, Callable[[Mapping[str, Array]], bytes]]
-    writers = {".csv": _to_csv, ".jsonl": _to_json_lines, ".npy": _to_npy}
-    data = writers[kind](columns)
+    data = WRITERS[kind](columns)
     if out is not None:
         from backprop.files.atomic import write_atomically
 
@@ -262,3 +239,6 @@ def _to_npy(columns: Mapping[str, Array]) -> bytes:
     file = io.BytesIO()
     np.save(file, arrays[0] if len(arrays) == 1 else np.column_stack(arrays), allow_pickle=False)
     return file.getvalue()
+
+
+WRITERS = {".csv": _to_csv, ".jsonl": _to_json_lines, ".npy": _to_npy}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,93 +11,39 @@ import click
 import backprop as bp
 from backprop.cli import options
 from backprop.cli.group import Command
-from backprop.cli.training import (
-    ACTIVATIONS,
-    LOSSES,
-    RATES,
-    Plan,
-    finish,
-    loss_of,
-    network,
-    optimizer_of,
-    prepare,
-    train,
-)
+from backprop.cli.training import ACTIVATIONS, LOSSES, OPTIMIZERS, Plan, finish, prepare, train, trainer_of
 
 if TYPE_CHECKING:
     from backprop.training import Callback
+
+SHARE = click.FloatRange(0, 1, max_open=True)
+PATIENCE = "Stop after so many epochs without a better validation loss, and keep the best weights. 0: never stop."
 
 
 @click.command(cls=Command, short_help="Train a network on a file and save it.")
 @click.argument("data", type=options.DATA)
 @click.option("--target", required=True, help="The column to predict.")
-@options.out("Model file to write, ending in .safetensors.", required=True, callback=options.safetensors)
-@click.option(
-    "--task",
-    type=click.Choice(["auto", "classification", "regression"]),
-    default="auto",
-    show_default=True,
-    help="auto: words are classes, numbers are numbers.",
-)
-@click.option(
-    "--hidden",
-    type=options.numbers,
-    metavar="N,…",
-    default=(64, 64),
-    help="Widths of the hidden layers, or none. [64,64]",
-)
-@click.option("--activation", type=click.Choice(list(ACTIVATIONS)), default="relu", show_default=True)
+@options.out("Model file to write, ending in .safetensors.", options.MODEL, required=True)
+@options.choice("--task", ["auto", "classification", "regression"], "auto: words are classes, numbers are numbers.")
+@options.numbers("--hidden", "64,64", "Widths of the hidden layers, or none.")
+@options.choice("--activation", ACTIVATIONS)
 @click.option("--loss", type=click.Choice(list(LOSSES)), help="[cross-entropy for classes, least-squares for numbers]")
-@click.option("--optimizer", type=click.Choice(list(RATES)), default="adam", show_default=True)
+@options.choice("--optimizer", OPTIMIZERS)
 @click.option(
     "--learning-rate", type=click.FloatRange(0, min_open=True), help="[0.003 for adam; one for each optimizer]"
 )
-@click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--epochs", type=click.IntRange(1), default=100, show_default=True, help="Most passes over the data.")
-@click.option(
-    "--validation",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.2,
-    show_default=True,
-    help="Share of the rows held out to watch training.",
-)
-@click.option(
-    "--patience",
-    type=click.IntRange(0),
-    default=10,
-    show_default=True,
-    help="Stop after so many epochs without a better validation loss, and keep the best weights. 0: never stop.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, shuffling and held-out rows."
-)
-@click.option(
-    "--missing",
-    type=click.Choice(["refuse", "impute"]),
-    default="refuse",
-    show_default=True,
-    help="Holes in the data; impute: the mean, the most frequent category.",
-)
-@click.option(
-    "--unknown",
-    type=click.Choice(["refuse", "ignore"]),
-    default="refuse",
-    show_default=True,
-    help="Categories in later data that are not in these.",
-)
-@click.option(
-    "--categories",
-    type=options.names,
-    metavar="NAME,…",
-    default=(),
-    help="Columns of numbers that are names, such as post codes.",
-)
+@click.option("--weight-decay", type=click.FloatRange(0), default=0.0)
+@options.whole("--batch-size", 32)
+@options.whole("--epochs", 100, "Most passes over the data.")
+@click.option("--validation", type=SHARE, default=0.2, help="Share of the rows held out to watch training.")
+@options.whole("--patience", 10, PATIENCE, least=0)
+@options.whole("--seed", 0, "Of weights, shuffling and held-out rows.", least=0)
+@options.choice("--missing", ["refuse", "impute"], "Holes in the data; impute: the mean, the most frequent category.")
+@options.choice("--unknown", ["refuse", "ignore"], "Categories in later data that are not in these.")
+@options.columns("--categories", "Columns of numbers that are names, such as post codes.")
 @options.reading
-@click.option("--log", type=options.FILE, help="Write a line per epoch, as .csv or .jsonl.")
-@click.option(
-    "--checkpoint", type=options.FILE, callback=options.safetensors, help="Write what backprop resume goes on from."
-)
+@click.option("--log", type=options.LOG, help="Write a line per epoch, as .csv or .jsonl.")
+@click.option("--checkpoint", type=options.MODEL, help="Write what backprop resume goes on from.")
 @options.as_json
 def fit(data: Path, out: Path, log: Path | None, checkpoint: Path | None, as_json: bool, **settings: Any) -> int | None:
     """Train a network on DATA and save it, with all that later data need, in one file.
@@ -116,21 +63,17 @@ def fit(data: Path, out: Path, log: Path | None, checkpoint: Path | None, as_jso
     options.outputs(out, log, checkpoint, given=(data,))
     callbacks = logger(log, overwrite=True)
     plan = Plan(**settings)
-    problem = prepare(plan, data)
-    loss = loss_of(plan, problem.table)
-    net = network(plan, problem)
-    trainer = bp.Trainer(net, loss, optimizer_of(plan), batch_size=plan.batch_size, seed=plan.seed)
+    table, parts = prepare(plan, data)
+    trainer = trainer_of(plan, table)
     if checkpoint is not None:
-        trainer.notes["fit"] = plan.state()
+        trainer.notes["fit"] = asdict(plan)
         callbacks.append(bp.Checkpoints(checkpoint))
-    history = train(trainer, problem, plan.epochs, plan.patience, callbacks)
-    return finish(trainer, problem, history, out, as_json)
+    history = train(trainer, parts, plan.epochs, plan.patience, callbacks)
+    return finish(trainer, table, parts, history, out, as_json)
 
 
 def logger(path: Path | None, **how: bool) -> list[Callback]:
-    """The logger of a path, by its suffix. Raises click.BadParameter for another one."""
+    """The logger of a path, by its suffix."""
     if path is None:
         return []
-    if path.suffix not in (".csv", ".jsonl"):
-        raise click.BadParameter(f"'{path}' should end in .csv or .jsonl.", param_hint="'--log'")
     return [bp.CSVLogger(path, **how) if path.suffix == ".csv" else bp.JSONLLogger(path, **how)]

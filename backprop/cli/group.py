@@ -12,30 +12,17 @@ from typing import Any
 
 import click
 
+REFUSED = 1  # by the data, a file or the model
 INTERRUPTED = 128 + 2  # as shells have it for SIGINT
 NOBODY_READS = 128 + 13  # and for SIGPIPE
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError, AssertionError, MemoryError)
 
 
-class Refused(click.ClickException):
-    """The data, a file or the model says no: one line on stderr, exit code 1."""
-
-    exit_code = 1
-
-    def __init__(self, command: str, reason: str) -> None:
-        super().__init__(reason)
-        self.command = command
-
-    def show(self, file: Any = None) -> None:
-        """On stderr, whatever the length of the reason, one line."""
-        click.echo(f"{self.command}: {self.message}", file=file or sys.stderr)
-
-
 class Command(click.Command):
-    """A command whose errors about data and files become `Refused`, and that ends quietly where nobody reads its results."""
+    """A command that tells an error about data and files in one line, and ends quietly where nobody reads its results."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it. Errors that are mistakes of the library itself keep their traceback."""
+        """Run it; the exit code, if it is not 0. Errors that are mistakes of the library itself keep their traceback."""
         try:
             result = super().invoke(ctx)
             if sys.stdout is not None:
@@ -48,13 +35,12 @@ class Command(click.Command):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise  # they are RuntimeErrors, too
         except REFUSALS as error:
-            raise Refused(ctx.command_path, one_line(error)) from error
+            tell(f"{ctx.command_path}: {one_line(error)}")
+            return REFUSED
 
 
 class Group(click.Group):
     """The commands, in the order in which one needs them."""
-
-    command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As they were added, not by the alphabet."""

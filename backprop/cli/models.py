@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import backprop as bp
+from backprop.cli.data import Reading
 from backprop.cli.group import refusal
 
 if TYPE_CHECKING:
@@ -43,12 +45,10 @@ def named(name: str) -> Any:
 
 def _place(error: BaseException) -> str:
     """Where it was raised; a SyntaxError says so itself."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None or isinstance(error, SyntaxError | ModuleNotFoundError):
+    if isinstance(error, SyntaxError | ModuleNotFoundError):
         return ""
-    return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f" ({Path(frame.f_code.co_filename).name}, line {line})"
 
 
 def load(path: Path, layers: tuple[str, ...]) -> tuple[Sequential, Table | None]:
@@ -60,13 +60,20 @@ def load(path: Path, layers: tuple[str, ...]) -> tuple[Sequential, Table | None]
     return net, bp.Table.load(path) if has_table else None
 
 
-def require_table(path: Path, table: Table | None) -> Table:
-    """The table of a model that has one with a target. Raises ValueError."""
+def load_with_targets(
+    path: Path, data: Path, rows: int | None = None, *, layers: tuple[str, ...], **how: Any
+) -> tuple[Sequential, Table, Array, Array]:
+    """The network of a file, its table, and X and y of data read as `how` says: all rows, or the first ones.
+
+    Raises ValueError for a model without a table that has a target.
+    """
+    net, table = load(path, layers)
     if table is None or table.target is None:
         got = "none" if table is None else "one without a target"
         expected = "a model saved with its table, as by backprop fit or net.save(path, table=table)"
         raise refusal(path, expected, got)
-    return table
+    frame = Reading(**how).frame(data, table).slice(0, rows)
+    return net, table, table.transform(frame), table.targets(frame)
 
 
 def task(table: Table) -> str:
@@ -74,9 +81,9 @@ def task(table: Table) -> str:
     return "regression" if table.classes is None else "classification"
 
 
-def default_loss(table: Table | None, outputs: int | None) -> Loss:
+def default_loss(table: Table, outputs: int | None) -> Loss:
     """The loss that goes with a table's target, and with the outputs of a network."""
-    if table is None or table.classes is None:
+    if table.classes is None:
         return bp.LeastSquares()
     return bp.CrossEntropy() if outputs == len(table.classes) else bp.BinaryCrossEntropy()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +13,11 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def numbers(value: str | tuple[int, ...]) -> tuple[int, ...]:
+def _numbers(text: str) -> tuple[int, ...]:
     """Whole numbers ≥ 1 with commas between them; "none" is none of them."""
-    if isinstance(value, tuple):  # a default
-        return value
-    parts = [] if value == "none" else value.split(",")
+    parts = [] if text == "none" else text.split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise click.BadParameter(f"'{value}' is not a list of whole numbers ≥ 1, such as 64,64.")
+        raise click.BadParameter(f"'{text}' is not a list of whole numbers ≥ 1, such as 64,64.")
     return tuple(map(int, parts))
 
 
@@ -31,13 +29,52 @@ def character(text: str) -> str:
     return text
 
 
-def names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+def _names(text: str) -> tuple[str, ...]:
     """Names of columns with commas between them."""
-    return value if isinstance(value, tuple) else tuple(name for name in value.split(",") if name)
+    return tuple(filter(None, text.split(",")))
+
+
+class File(click.Path):
+    """A file to write, with one of these suffixes, which keep a slip from replacing other data."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises click.BadParameter for another suffix."""
+        path: Any = super().convert(value, param, ctx)
+        if path.suffix not in self.suffixes:
+            among = "one of " if len(self.suffixes) > 1 else ""
+            self.fail(f"'{path}' should end in {among}{', '.join(self.suffixes)}.", param, ctx)
+        return path
 
 
 FILE = click.Path(path_type=Path)
 DATA = click.Path(path_type=Path, allow_dash=True)
+MODEL, PICTURE, LOG = File(".safetensors"), File(".png", ".svg", ".pdf"), File(".csv", ".jsonl")
+
+
+def whole(name: str, default: int, text: str | None = None, *, least: int = 1) -> Callable[[F], F]:
+    """A whole number."""
+    return click.option(name, type=click.IntRange(least), default=default, help=text)
+
+
+def choice(name: str, words: Iterable[str], text: str | None = None) -> Callable[[F], F]:
+    """One of these words, the first unless given."""
+    words = list(words)
+    return click.option(name, type=click.Choice(words), default=words[0], help=text)
+
+
+def numbers(name: str, default: str, text: str) -> Callable[[F], F]:
+    """Several whole numbers."""
+    text = f"{text} [{default}]"
+    return click.option(name, type=_numbers, metavar="N,…", default=default, show_default=False, help=text)
+
+
+def columns(name: str, text: str) -> Callable[[F], F]:
+    """Several columns."""
+    return click.option(name, type=_names, metavar="NAME,…", default="", show_default=False, help=text)
 
 
 def own_layers(command: F) -> F:
@@ -53,15 +90,9 @@ def model(command: F) -> F:
 
 def reading(command: F) -> F:
     """How data are to be read."""
-    for option in (
-        click.option("--no-header", is_flag=True, help="The first line of a CSV is data; columns are x0, x1, …"),
-        click.option(
-            "--delimiter", type=character, default=",", show_default=True, help="Between the columns of a CSV."
-        ),
-        click.option("--drop", type=names, metavar="NAME,…", default=(), help="Columns to leave out."),
-    ):
-        command = option(command)
-    return command
+    delimiter = click.option("--delimiter", type=character, default=",", help="Between the columns of a CSV.")
+    header = click.option("--no-header", is_flag=True, help="The first line of a CSV is data; columns are x0, x1, …")
+    return columns("--drop", "Columns to leave out.")(delimiter(header(command)))
 
 
 def as_json(command: F) -> F:
@@ -69,16 +100,9 @@ def as_json(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for scripts.")(command)
 
 
-def out(text: str, **settings: Any) -> Callable[[F], F]:
+def out(text: str, kind: click.Path = DATA, **settings: Any) -> Callable[[F], F]:
     """--out."""
-    return click.option("--out", "-o", type=DATA, help=text, **settings)
-
-
-def safetensors(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """A path of a file that the library writes; the suffix keeps a slip from replacing data."""
-    if path is not None and path.suffix != ".safetensors":
-        raise click.BadParameter(f"'{path}' should end in .safetensors.", ctx, parameter)
-    return path
+    return click.option("--out", "-o", type=kind, help=text, **settings)
 
 
 def outputs(*paths: Path | None, given: tuple[Path | None, ...]) -> None:

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli import options
-from backprop.cli.data import Reading
 from backprop.cli.group import Command, answer, refusal, tell
-from backprop.cli.models import default_loss, load, require_table
+from backprop.cli.models import default_loss, load, load_with_targets
 
 if TYPE_CHECKING:
     from backprop.training import History
 
-PICTURES = (".png", ".svg", ".pdf")
-LOGS = (".csv", ".jsonl")
 KINDS = ("network", "weights", "confusion", "boundary", "loss")
 WITH_DATA = KINDS[2:]
 
@@ -27,24 +24,13 @@ WITH_DATA = KINDS[2:]
 @click.command(cls=Command, short_help="Draw a log, a network or its results.")
 @click.argument("source", type=options.FILE)
 @click.argument("data", type=options.DATA, required=False)
-@options.out("Picture to write: .png, .svg or .pdf.", required=True)
-@click.option(
-    "--kind", type=click.Choice(KINDS), default="network", show_default=True, help="Of a model: what to draw."
-)
-@click.option("--metric", default="loss", show_default=True, help="Of a log: the column to draw.")
+@options.out("Picture to write: .png, .svg or .pdf.", options.PICTURE, required=True)
+@options.choice("--kind", KINDS, "Of a model: what to draw.")
+@click.option("--metric", default="loss", help="Of a log: the column to draw.")
 @options.own_layers
 @options.reading
 @options.as_json
-def plot(
-    source: Path,
-    data: Path | None,
-    out: Path,
-    kind: str,
-    metric: str,
-    layers: tuple[str, ...],
-    as_json: bool,
-    **how: Any,
-) -> None:
+def plot(source: Path, data: Path | None, out: Path, kind: str, metric: str, as_json: bool, **how: Any) -> None:
     """Draw SOURCE: the learning curves of a log that fit --log has written, or a model.
 
     \b
@@ -61,29 +47,26 @@ def plot(
       backprop plot species.safetensors irises.csv --kind confusion --out confusion.png
     """
     options.outputs(out, given=(source, data))
-    _check_suffix(out)
     from backprop import plots
 
-    if source.suffix in LOGS:
+    if source.suffix in options.LOG.suffixes:
         axes = plots.learning_curves(history(source), metric)
     else:
         if kind in WITH_DATA and data is None:
             raise click.UsageError(f"--kind {kind} needs DATA with the target.")
-        axes = _draw(source, data, kind, layers, Reading(**how))
+        axes = _draw(source, data, kind, **how)
     save_picture(axes, out)
     answer({"out": str(out)}, as_json)
 
 
-def _draw(model: Path, data: Path | None, kind: str, layers: tuple[str, ...], reading: Reading) -> Any:
+def _draw(model: Path, data: Path | None, kind: str, **how: Any) -> Any:
     """The axes of a picture of a model."""
     from backprop import plots
 
-    net, found = load(model, layers)
     if data is None or kind not in WITH_DATA:
+        net, _ = load(model, how["layers"])
         return plots.network_diagram(net) if kind == "network" else plots.weights(net)
-    table = require_table(model, found)
-    frame = reading.frame(data, table)
-    X, y = table.transform(frame), table.targets(frame)
+    net, table, X, y = load_with_targets(model, data, **how)
     if kind == "loss":
         return plots.loss_surface(net, default_loss(table, net.out_features), X, y)
     classes = None if table.classes is None else table.classes.tolist()
@@ -103,18 +86,17 @@ def history(path: Path) -> History:
     from backprop.training import Epoch, History
 
     text = path.read_text(encoding="utf-8")
-    own = [field.name for field in fields(Epoch) if field.name not in ("metrics", "validation")]
+    own = [field.name for field in fields(Epoch) if field.name not in ("epoch", "metrics", "validation")]
     records = []
     try:
         lines: Any = csv.DictReader(io.StringIO(text)) if path.suffix == ".csv" else map(json.loads, text.splitlines())
         for line in lines:
             numbers = {name: float("nan" if value in (None, "") else value) for name, value in line.items()}
+            epoch = int(numbers.pop("epoch"))
             of_epoch: dict[str, Any] = {name: numbers.pop(name) for name in own}
             held = {name: numbers.pop(name) for name in list(numbers) if name.startswith("validation_")}
             validation = {name.removeprefix("validation_"): value for name, value in held.items()}
-            records.append(
-                Epoch(**of_epoch | {"epoch": int(of_epoch["epoch"])}, metrics=numbers, validation=validation)
-            )
+            records.append(Epoch(epoch, **of_epoch, metrics=numbers, validation=validation))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         got = f"something else ({type(error).__name__}: {error})"
         raise refusal(path, "a log of fit --log, CSVLogger or JSONLLogger", got) from None
@@ -123,16 +105,10 @@ def history(path: Path) -> History:
     return History(records)
 
 
-def _check_suffix(out: Path) -> None:
-    if out.suffix not in PICTURES:
-        raise click.BadParameter(f"'{out}' should end in one of {', '.join(PICTURES)}.", param_hint="'--out'")
-
-
 def save_picture(axes: Any, out: Path) -> None:
     """Write the figure of axes to a file, whole or not at all, and say so."""
     from backprop.files.atomic import write_atomically
 
-    _check_suffix(out)
     first = axes if hasattr(axes, "figure") else axes.flat[0]
     file = io.BytesIO()
     first.figure.savefig(file, format=out.suffix[1:], dpi=150)

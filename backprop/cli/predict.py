@@ -10,7 +10,7 @@ import click
 from backprop.cli import options
 from backprop.cli.data import Reading, out_format, write
 from backprop.cli.group import Command, answer, tell
-from backprop.cli.models import load, measures, require_table, shown, task
+from backprop.cli.models import load, load_with_targets, measures, shown, task
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -45,12 +45,15 @@ def predict(
       backprop predict species.safetensors irises.csv --probabilities --out predictions.jsonl
       cat new.csv | backprop predict rent.safetensors - > predictions.csv
     """
+    import numpy as np
+
     out = None if str(out) == "-" else out
     options.outputs(out, given=(data, model))
     kind = out_format(out, kind)
     net, table = load(model, layers)
     frame = Reading(**how).frame(data, table)
-    f = net.predict(inputs(table, frame))
+    X = table.transform(frame) if table else np.column_stack([column.to_numpy() for column in frame.columns])
+    f = net.predict(X)
     columns = predictions(table, f, probabilities)
     if kind == ".npy" and probabilities and len(columns) > 1:
         del columns[next(iter(columns))]  # an array holds numbers or words
@@ -63,15 +66,6 @@ def predict(
         answer({"out": str(out), "rows": len(f), "columns": list(columns)}, as_json)
 
 
-def inputs(table: Table | None, frame: Any) -> Array:
-    """X (N, D) of a frame: as its table has learnt, or all columns as they are where a model has none."""
-    import numpy as np
-
-    if table is not None:
-        return table.transform(frame)
-    return np.column_stack([column.to_numpy() for column in frame.columns])
-
-
 def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str, Array]:
     """The columns to write, from outputs f (N, K). Raises ValueError for probabilities of what has no classes."""
     import numpy as np
@@ -80,7 +74,10 @@ def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str,
     if table is not None and table.classes is not None:
         columns = {name: table.labels(f)}
         if probabilities:
-            p = softmax(np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f)
+            from scipy.special import softmax
+
+            f = np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f
+            p = softmax(f.astype(np.float64), axis=1)
             columns |= {f"{name}={label}": p[:, k] for k, label in enumerate(table.classes)}
         return columns
     if probabilities:
@@ -91,20 +88,12 @@ def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str,
     return {name if f.shape[1] == 1 else f"{name} {k}": values[:, k] for k in range(f.shape[1])}
 
 
-def softmax(f: Array) -> Array:
-    """Probabilities (N, K) of outputs (N, K), in float64."""
-    import numpy as np
-
-    p = np.exp(f.astype(np.float64) - f.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
-
-
 @click.command(cls=Command, short_help="Measure a model on a file with the answers.")
 @options.model
 @click.argument("data", type=options.DATA)
 @options.reading
 @options.as_json
-def evaluate(model: Path, data: Path, layers: tuple[str, ...], as_json: bool, **how: Any) -> None:
+def evaluate(model: Path, data: Path, as_json: bool, **how: Any) -> None:
     """Measure how well MODEL predicts the target of DATA, a file like that of fit, or -.
 
     Of classes: the accuracy and the cross-entropy. Of numbers: R², the root mean squared and the mean absolute error, in units of
@@ -115,10 +104,8 @@ def evaluate(model: Path, data: Path, layers: tuple[str, ...], as_json: bool, **
       backprop evaluate rent.safetensors later.csv
       backprop evaluate species.safetensors irises.csv --json
     """
-    net, table = load(model, layers)
-    table = require_table(model, table)
-    frame = Reading(**how).frame(data, table)
-    f = net.predict(table.transform(frame))
-    numbers = measures(table, f, table.targets(frame))
+    net, table, X, y = load_with_targets(model, data, **how)
+    f = net.predict(X)
+    numbers = measures(table, f, y)
     tell(f"{len(f):,} rows, {task(table)} of {table.target!r}.")
     answer({"task": task(table), "rows": len(f), **numbers}, as_json, shown(numbers))

@@ -16,9 +16,9 @@ from backprop.cli.training import Plan, finish, prepare, train
 @click.command(cls=Command, short_help="Go on with a training that was stopped.")
 @click.argument("checkpoint", type=options.FILE)
 @click.argument("data", type=options.DATA)
-@options.out("Model file to write, ending in .safetensors.", required=True, callback=options.safetensors)
+@options.out("Model file to write, ending in .safetensors.", options.MODEL, required=True)
 @click.option("--epochs", type=click.IntRange(1), help="So many more. [what is left of those that fit was to train]")
-@click.option("--log", type=options.FILE, help="Go on in a log, .csv or .jsonl.")
+@click.option("--log", type=options.LOG, help="Go on in a log, .csv or .jsonl.")
 @options.as_json
 def resume(checkpoint: Path, data: Path, out: Path, epochs: int | None, log: Path | None, as_json: bool) -> int | None:
     """Go on where a training stopped, from the CHECKPOINT that fit --checkpoint has written, with the same DATA.
@@ -37,12 +37,12 @@ def resume(checkpoint: Path, data: Path, out: Path, epochs: int | None, log: Pat
     if "fit" not in trainer.notes:
         advice = "Trainer.resume opens those of trainer.save."
         raise refusal(checkpoint, "a checkpoint of backprop fit", "another one", advice)
-    plan = Plan.of(trainer.notes["fit"])
+    plan = Plan(**trainer.notes["fit"])
     left = epochs or plan.epochs - trainer.epochs_done
     if left < 1:
         raise ValueError(f"{checkpoint}: all {plan.epochs} epochs are done. Pass --epochs for more.")
     tell(f"Going on after {trainer.epochs_done} epochs and {trainer.position[1]} batches, for {left} epochs.")
-    problem = prepare(plan, data)
+    table, parts = prepare(plan, data)
     callbacks.append(bp.Checkpoints(checkpoint))
-    history = train(trainer, problem, left, plan.patience, callbacks)
-    return finish(trainer, problem, history, out, as_json)
+    history = train(trainer, parts, left, plan.patience, callbacks)
+    return finish(trainer, table, parts, history, out, as_json)

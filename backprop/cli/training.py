@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import backprop as bp
-from backprop.cli.data import Reading
+from backprop.cli.data import Reading, as_categories
 from backprop.cli.group import INTERRUPTED, answer, tell
 from backprop.cli.models import measures, task
 
 if TYPE_CHECKING:
     from backprop.checks import Array
     from backprop.losses import Loss
-    from backprop.optimizers import Optimizer
     from backprop.sequential import Sequential
     from backprop.tables import Table
     from backprop.training import Callback, History, Trainer
+
+    Parts = dict[str, tuple[Array, Array]]  # X and y of the rows for "training", and for "validation" if there are any
 
 ACTIVATIONS = {
     name.lower(): name
@@ -33,17 +35,18 @@ LOSSES = {
     "huber": ("Huber", "regression"),
     "absolute-error": ("AbsoluteError", "regression"),
 }
+OPTIMIZERS = {name.lower(): name for name in ("Adam", "AdamW", "SGD", "RMSProp", "Adagrad")}
 RATES = {"adam": 0.003, "adamw": 0.003, "sgd": 0.03, "rmsprop": 0.001, "adagrad": 0.03}  # for standardized data
 FEW = 20  # whole numbers in a target that may well be classes
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides what is learnt from a file, as plain data."""
+@dataclass(frozen=True, kw_only=True)
+class Plan(Reading):
+    """Everything that decides what is learnt from a file, and how that is read, as plain data."""
 
     target: str
     task: str
-    hidden: tuple[int, ...]
+    hidden: Sequence[int]
     activation: str
     loss: str | None
     optimizer: str
@@ -56,42 +59,15 @@ class Plan:
     seed: int
     missing: str
     unknown: str
-    delimiter: str
-    no_header: bool
-    drop: tuple[str, ...]
-    categories: tuple[str, ...]
-
-    def reading(self) -> Reading:
-        """How to read the data."""
-        return Reading(self.delimiter, self.no_header, self.drop, self.categories)
-
-    def state(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def of(cls, state: dict[str, Any]) -> Plan:
-        """The plan whose `state` this is."""
-        settings: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in state.items()}
-        return cls(**settings)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """The data made ready: a fitted table, the rows to train on and those held out (None where there are none)."""
-
-    table: Table
-    training: tuple[Array, Array]
-    validation: tuple[Array, Array] | None
-
-
-def prepare(plan: Plan, data: Path) -> Problem:
-    """Read the data, fit the table to them and hold some rows out. The same plan and data give the same problem."""
+def prepare(plan: Plan, data: Path) -> tuple[Table, Parts]:
+    """Read the data, fit a table to them and hold some rows out. The same plan and data give the same parts."""
     from backprop.datasets import split
 
-    frame = plan.reading().frame(data)
-    if plan.task == "classification" and plan.target in frame.column_names:
-        frame = _as_classes(frame, plan.target)
+    frame = plan.frame(data)
+    if plan.task == "classification":
+        frame = as_categories(frame, codes=[plan.target])
     table = bp.Table(plan.target, missing=plan.missing, unknown=plan.unknown, scale_target=True)
     X, y = table.fit(frame)
     if plan.task == "regression" and table.classes is not None:
@@ -100,17 +76,7 @@ def prepare(plan: Plan, data: Path) -> Problem:
     X_train, X_held, y_train, y_held = split(X, y, held_out=plan.validation, seed=plan.seed)
     if plan.validation and not len(X_held):
         tell(f"{len(X)} rows are too few to hold some out: nothing is validated.")
-    return Problem(table, (X_train, y_train), (X_held, y_held) if len(X_held) else None)
-
-
-def _as_classes(frame: Any, target: str) -> Any:
-    import pyarrow as pa
-
-    j = frame.column_names.index(target)
-    kind = frame.schema.field(j).type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return frame.set_column(j, target, frame[target].dictionary_encode())
-    return frame
+    return table, {"training": (X_train, y_train)} | ({"validation": (X_held, y_held)} if len(X_held) else {})
 
 
 def _describe(plan: Plan, table: Table, frame: Any, data: Path, X: Array) -> None:
@@ -125,19 +91,22 @@ def _describe(plan: Plan, table: Table, frame: Any, data: Path, X: Array) -> Non
             tell(f"Its {len(values)} different values are whole numbers. If they name classes: --task classification.")
 
 
-def network(plan: Plan, problem: Problem) -> Sequential:
-    """As wide as the data and the plan say."""
-    classes = problem.table.classes
-    widths = [problem.training[0].shape[1], *plan.hidden, 1 if classes is None else len(classes)]
-    return chain(widths, ACTIVATIONS[plan.activation], plan.seed)
-
-
 def chain(widths: list[int], activation: str, seed: int) -> Sequential:
     """A network of these widths, with an activation between each two layers."""
     layers: list[bp.Layer] = []
     for fan_in, fan_out in pairwise(widths):
         layers += [bp.Linear(fan_in, fan_out), getattr(bp, activation)()]
     return bp.Sequential(*layers[:-1], seed=seed)
+
+
+def trainer_of(plan: Plan, table: Table) -> Trainer:
+    """A trainer of a network as wide as the data and the plan say, with the learning rate that suits the optimizer."""
+    outputs = 1 if table.classes is None else len(table.classes)
+    net = chain([len(table.feature_names), *plan.hidden, outputs], ACTIVATIONS[plan.activation], plan.seed)
+    rate = plan.learning_rate or RATES[plan.optimizer]
+    momentum = {"momentum": 0.9} if plan.optimizer == "sgd" else {}
+    optimizer = getattr(bp, OPTIMIZERS[plan.optimizer])(rate, weight_decay=plan.weight_decay, **momentum)
+    return bp.Trainer(net, loss_of(plan, table), optimizer, batch_size=plan.batch_size, seed=plan.seed)
 
 
 def loss_of(plan: Plan, table: Table) -> Loss:
@@ -150,51 +119,31 @@ def loss_of(plan: Plan, table: Table) -> Loss:
     return getattr(bp, class_name)()
 
 
-def optimizer_of(plan: Plan) -> Optimizer:
-    """The optimizer of the plan, with the learning rate that suits it where none is given."""
-    rate = plan.learning_rate or RATES[plan.optimizer]
-    if plan.optimizer == "sgd":
-        return bp.SGD(rate, momentum=0.9, weight_decay=plan.weight_decay)
-    rules = {"adam": bp.Adam, "adamw": bp.AdamW, "rmsprop": bp.RMSProp, "adagrad": bp.Adagrad}
-    return rules[plan.optimizer](rate, weight_decay=plan.weight_decay)
-
-
-def train(trainer: Trainer, problem: Problem, epochs: int, patience: int, callbacks: list[Callback]) -> History:
+def train(trainer: Trainer, parts: Parts, epochs: int, patience: int, callbacks: list[Callback]) -> History:
     """Train with a progress bar where somebody looks at it; with validation data, stop early and keep the best weights."""
-    if problem.validation is not None and patience:
+    held_out = parts.get("validation")
+    if held_out and patience:
         callbacks = [*callbacks, bp.EarlyStopping(patience=patience)]
+    verbose = int(sys.stderr.isatty())
     return trainer.fit(
-        *problem.training,
-        epochs=epochs,
-        validation_data=problem.validation,
-        callbacks=callbacks,
-        verbose=int(sys.stderr.isatty()),
+        *parts["training"], epochs=epochs, validation_data=held_out, callbacks=callbacks, verbose=verbose
     )
 
 
-def finish(trainer: Trainer, problem: Problem, history: History, out: Path, as_json: bool) -> int | None:
+def finish(trainer: Trainer, table: Table, parts: Parts, history: History, out: Path, as_json: bool) -> int | None:
     """Save the model and tell what it is worth; the exit code of Ctrl-C where it ended training."""
     net = trainer.net
-    net.save(out, table=problem.table)
+    net.save(out, table=table)
     interrupted = history.stopped == "Ctrl-C"
     if interrupted:
         tell(f"Stopped by Ctrl-C after {trainer.epochs_done} whole epochs.")
     elif history.stopped:
         tell(f"Stopped after epoch {history[-1].epoch}: the validation loss no longer improved. Best weights kept.")
     tell(f"Model saved to {out}.")
-    parts = {"training": problem.training, "validation": problem.validation}
-    worth = {
-        name: measures(problem.table, net.predict(part[0]), part[1]) for name, part in parts.items() if part is not None
-    }
-    result = {
-        "model": str(out),
-        "task": task(problem.table),
-        "features": len(problem.table.feature_names),
-        "rows": {name: len(part[0]) for name, part in parts.items() if part is not None},
-        "epochs": trainer.epochs_done,
-        "stopped": history.stopped,
-        **worth,
-    }
+    worth = {name: measures(table, net.predict(X), y) for name, (X, y) in parts.items()}
+    rows = {name: len(X) for name, (X, _) in parts.items()}
+    result = {"model": str(out), "task": task(table), "features": len(table.feature_names), "rows": rows}
+    result |= {"epochs": trainer.epochs_done, "stopped": history.stopped, **worth}
     answer(result, as_json, _table(worth))
     return INTERRUPTED if interrupted else None
 

@@ -19,6 +19,17 @@ from backprop.formats.plan import Plan, Step
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential
 
+# Counted from the first, numbers that are all alike are exactly 0.
+LAYER_NORM = """\
+{{
+    float first = {first}, mean = 0, sigma = 0;
+    {each} mean += {h} - first;
+    mean /= {D};
+    {each} sigma += ({h} - first - mean) * ({h} - first - mean);
+    sigma = sqrtf(sigma / {D} + {number});
+    {each} {f} = ({h} - first - mean) / sigma * {name}_gamma_{key}[i] + {name}_beta_{key}[i];
+}}"""
+
 # Of one entry h; number: that of the step. Below −200 and −20 SiLU and GELU are 0 in float32, and −∞ · 0 is no number.
 FORMULAS = {
     "Identity": "{h}",
@@ -37,7 +48,7 @@ FORMULAS = {
 }
 
 TEMPLATE = """\
-/* A network of {inputs} inputs and {outputs} outputs, {size:,} parameters, in C99 and float32.
+/* A network of {plan.inputs} inputs and {plan.outputs} outputs, {plan.net.size:,} parameters, in C99 and float32.
 
        #include "{name}.h"
 
@@ -53,8 +64,8 @@ TEMPLATE = """\
 #include <math.h>
 #include <stddef.h>
 
-#define {NAME}_INPUTS {inputs}
-#define {NAME}_OUTPUTS {outputs}
+#define {NAME}_INPUTS {plan.inputs}
+#define {NAME}_OUTPUTS {plan.outputs}
 
 /* f[{NAME}_OUTPUTS] from x[{NAME}_INPUTS]; the two must not overlap. */
 static inline void {name}_predict(const float *x, float *f);
@@ -164,9 +175,8 @@ def _compared(plan: Plan, source: str, name: str, path: object) -> ExportReport:
 def _call(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            checks.message("to_c", f"{command[0]} to succeed", f"exit code {done.returncode}", done.stderr)
-        )
+        got = f"exit code {done.returncode}"
+        raise RuntimeError(checks.message("to_c", f"{command[0]} to succeed", got, done.stderr))
 
 
 def _source(plan: Plan, name: str) -> str:
@@ -175,16 +185,9 @@ def _source(plan: Plan, name: str) -> str:
     for step, place in zip(plan.steps, places[1:], strict=True):
         code += ["", f"    /* {f'{step.key}: ' if step.key else ''}{step.text} */"]
         code += ["    " + line for line in _lines(step, [places[k] for k in step.inputs], place, plan, name)]
-    return TEMPLATE.format(
-        inputs=plan.inputs,
-        outputs=plan.outputs,
-        size=plan.net.size,
-        name=name,
-        NAME=name.upper(),
-        stack=4 * sum(sizes),
-        weights="".join(_weights(step, name) for step in plan.steps),
-        steps="\n".join(code).strip("\n"),
-    )
+    weights = "".join(_weights(step, name) for step in plan.steps if step.arrays)
+    steps = "\n".join(code).strip("\n")
+    return TEMPLATE.format(plan=plan, name=name, NAME=name.upper(), stack=4 * sum(sizes), weights=weights, steps=steps)
 
 
 def _places(plan: Plan) -> tuple[list[str], list[int]]:
@@ -220,21 +223,10 @@ def _lines(step: Step, inputs: list[str], out: str, plan: Plan, name: str) -> li
         starts = [sum(widths[:k]) for k in range(len(widths))]
         parts = zip(inputs, widths, starts, strict=True)
         return [f"for (int i = 0; i < {width}; i++) {out}[{start} + i] = {place}[i];" for place, width, start in parts]
+    entry = {"h": f"{h}[i]", "number": _number(step.number), "name": name, "key": key}
     if step.kind == "LayerNorm":
-        z = f"({h}[i] - first - mean)"  # counted from the first, numbers that are all alike are exactly 0
-        normalized = f"{z} / sigma * {name}_gamma_{key}[i] + {name}_beta_{key}[i]"
-        return [
-            "{",
-            f"    float first = {h}[0], mean = 0, sigma = 0;",
-            f"    {each} mean += {h}[i] - first;",
-            f"    mean /= {D};",
-            f"    {each} sigma += {z} * {z};",
-            f"    sigma = sqrtf(sigma / {D} + {_number(step.number)});",
-            f"    {each} {out}[i] = {normalized};",
-            "}",
-        ]
-    formula = FORMULAS[step.kind].format(h=f"{h}[i]", number=_number(step.number), name=name, key=key)
-    return [f"{each} {out}[i] = {formula};"]
+        return LAYER_NORM.format(first=f"{h}[0]", f=f"{out}[i]", each=each, D=D, **entry).splitlines()
+    return [f"{each} {out}[i] = {FORMULAS[step.kind].format(**entry)};"]
 
 
 def _linear(step: Step, h: str, out: str, omega: str, start: str) -> list[str]:
@@ -254,14 +246,14 @@ def _linear(step: Step, h: str, out: str, omega: str, start: str) -> list[str]:
 
 def _weights(step: Step, name: str) -> str:
     """The arrays of one step; Ω transposed, one line of outputs per input, because the loops add up along it."""
-    text = f"/* {step.key}: {step.text} */\n" if step.arrays else ""
+    text = f"/* {step.key}: {step.text} */\n"
     for own, array in step.arrays.items():
         array = array.T if own == "omega" else array
         sizes = "".join(f"[{size}]" for size in array.shape)
         rows = [", ".join(map(_number, row)) for row in array.reshape(-1, array.shape[-1]).tolist()]
         body = ",\n".join(f"    {{{row}}}" for row in rows) if own == "omega" else f"    {rows[0]}"
         text += f"static const float {name}_{own}_{step.key.replace('.', '_')}{sizes} = {{\n{body}\n}};\n"
-    return text + "\n" * bool(step.arrays)
+    return text + "\n"
 
 
 def _number(value: float) -> str:

@@ -19,6 +19,9 @@ from backprop.sequential import Sequential
 
 # Of an input h; what NumPy lacks is in FUNCTIONS. Below −800 and −40 SiLU and GELU are 0, and −∞ · 0 is no number.
 FORMULAS = {
+    "Linear": "{h} @ omega_{key}.T",
+    "Add": "{sum}",
+    "Concatenate": "np.concatenate([{list}], axis=1)",
     "Identity": "{h}",
     "ReLU": "np.maximum({h}, 0)",
     "LeakyReLU": "np.where({h} > 0, {h}, {number!r} * {h})",
@@ -57,9 +60,9 @@ def standardize(h, eps):
 ''',
 }
 
-TEMPLATE = '''"""A network of {inputs} inputs and {outputs} outputs, {size:,} parameters in {dtype}.
+TEMPLATE = '''"""A network of {plan.inputs} inputs and {plan.outputs} outputs, {plan.net.size:,} parameters in {plan.dtype.name}.
 
-As a module: predict(X) takes rows X (N, {inputs}) and returns rows (N, {outputs}). It needs NumPy and nothing else.
+As a module: predict(X) takes rows X (N, {plan.inputs}) and returns rows (N, {plan.outputs}). It needs NumPy and nothing else.
 As a program, python model.py data.csv prints the outputs for each line of numbers.
 """
 
@@ -70,13 +73,13 @@ import numpy as np
 {constants}
 
 def predict(X):
-    """Outputs (N, {outputs}) for rows X (N, {inputs}). Raises ValueError for another shape, and for NaN and inf."""
+    """Outputs (N, {plan.outputs}) for rows X (N, {plan.inputs}). Raises ValueError for another shape, and for NaN and inf."""
     X = np.asarray(X)
-    if X.ndim != 2 or X.shape[1] != {inputs}:
-        raise ValueError(f"predict: expected X with shape (N, {inputs}), one example per row, got shape {{X.shape}}.")
+    if X.ndim != 2 or X.shape[1] != {plan.inputs}:
+        raise ValueError(f"predict: expected X with shape (N, {plan.inputs}), one example per row, got shape {{X.shape}}.")
     if X.dtype.kind not in "fiub":
         raise TypeError(f"predict: expected X of real numbers, got {{X.dtype}}.")
-    h0 = X.astype(np.{dtype})
+    h0 = X.astype(np.{plan.dtype.name})
     if not np.isfinite(h0).all():
         raise ValueError("predict: expected finite X, got NaN or inf.")
 {steps}
@@ -93,7 +96,7 @@ def array(shape, text):
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(f"usage: python {{sys.argv[0]}} data.csv")
-    rows = np.loadtxt(sys.argv[1], np.{dtype}, delimiter=",", ndmin=2)
+    rows = np.loadtxt(sys.argv[1], np.{plan.dtype.name}, delimiter=",", ndmin=2)
     np.savetxt(sys.stdout, predict(rows), "%.{digits}g", delimiter=",")
 '''
 
@@ -141,10 +144,7 @@ def _source(plan: Plan) -> str:
     functions = [text for name, text in FUNCTIONS.items() if f"{name}(" in code]
     erfc = "normal_distribution(" in code
     return TEMPLATE.format(
-        inputs=plan.inputs,
-        outputs=plan.outputs,
-        size=plan.net.size,
-        dtype=plan.dtype.name,
+        plan=plan,
         imports="from math import erfc as erfc_of_one\n" if erfc else "",
         constants="\nerfc = np.frompyfunc(erfc_of_one, 1, 1)\n" if erfc else "",
         steps=code,
@@ -159,14 +159,10 @@ def _source(plan: Plan) -> str:
 def _statement(step: Step, k: int) -> str:
     """The line of Python that computes value k."""
     key, inputs = _name(step), [f"h{i}" for i in step.inputs]
-    if step.kind == "Linear":
-        formula = f"{inputs[0]} @ omega_{key}.T" + (f" + beta_{key}" if "beta" in step.arrays else "")
-    elif step.kind == "Add":
-        formula = " + ".join(inputs)
-    elif step.kind == "Concatenate":
-        formula = f"np.concatenate([{', '.join(inputs)}], axis=1)"
-    else:
-        formula = FORMULAS[step.kind].format(h=inputs[0], key=key, number=step.number)
+    several = {"sum": " + ".join(inputs), "list": ", ".join(inputs)}
+    formula = FORMULAS[step.kind].format(h=inputs[0], key=key, number=step.number, **several)
+    if step.kind == "Linear" and "beta" in step.arrays:
+        formula += f" + beta_{key}"
     return f"    h{k} = {formula}  # {step.text}"
 
 

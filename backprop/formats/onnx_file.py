@@ -10,7 +10,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.files.atomic import write_atomically
-from backprop.formats.plan import Plan, Step
+from backprop.formats.plan import Plan, Step, extra
 from backprop.formats.verify import ExportReport, compare
 from backprop.sequential import Sequential
 
@@ -19,17 +19,8 @@ OPSET, REPRESENTATION = 20, 9
 
 # Steps that are one node; its attribute for the step's number, if it has one.
 NODES: dict[str, tuple[str, str | None]] = {
-    "Identity": ("Identity", None),
-    "ReLU": ("Relu", None),
-    "LeakyReLU": ("LeakyRelu", "alpha"),
-    "ELU": ("Elu", "alpha"),
-    "Softplus": ("Softplus", None),
-    "Sigmoid": ("Sigmoid", None),
-    "Tanh": ("Tanh", None),
-    "Sin": ("Sin", None),
-    "Cos": ("Cos", None),
-    "Exp": ("Exp", None),
-    "Add": ("Sum", None),
+    **{name: (name, None) for name in ("Identity", "Softplus", "Sigmoid", "Tanh", "Sin", "Cos", "Exp")},
+    **{"ReLU": ("Relu", None), "LeakyReLU": ("LeakyRelu", "alpha"), "ELU": ("Elu", "alpha"), "Add": ("Sum", None)},
 }
 
 # Below these SiLU and GELU are 0 in float32. Of −∞ runtimes would make −∞ · 0, which is no number.
@@ -51,7 +42,7 @@ def to_onnx(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) -> 
     >>> report.rows, report.largest_difference < 1e-6
     (100, True)
     """
-    onnx = _onnx()
+    onnx = extra("to_onnx", "onnx")
     plan = Plan("to_onnx", net, X, "float32")
     model = _model(plan)
     onnx.checker.check_model(model, full_check=True)
@@ -62,34 +53,25 @@ def to_onnx(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) -> 
     return report
 
 
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError('to_onnx needs onnx: pip install "backprop-mlp[onnx]"') from error
-    return onnx
-
-
 def _model(plan: Plan) -> Any:
-    helper, onnx = _onnx().helper, _onnx()
+    from onnx import TensorProto, helper, numpy_helper
+
     names = ["X", *(f"h{k}" for k in range(1, len(plan.steps))), "f"]
-    nodes, arrays = [], dict[str, Array]()
+    nodes, tensors = list[Any](), list[Any]()
     for step, name in zip(plan.steps, names[1:], strict=True):
         nodes += _nodes(step, [names[k] for k in step.inputs], name)
-        arrays |= {f"{step.key}.{own}": array for own, array in step.arrays.items()}
-    ends = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", width])
-        for name, width in (("X", plan.inputs), ("f", plan.outputs))
-    ]
-    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
-    graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], tensors)
+        tensors += [numpy_helper.from_array(array, f"{step.key}.{own}") for own, array in step.arrays.items()]
+    X = helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", plan.inputs])
+    f = helper.make_tensor_value_info("f", TensorProto.FLOAT, ["N", plan.outputs])
+    graph = helper.make_graph(nodes, "network", [X], [f], tensors)
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(graph, opset_imports=[opset], ir_version=REPRESENTATION, producer_name="backprop-mlp")
 
 
 def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
     """The nodes of one step; all but the last have names that start with `name`."""
-    node = _onnx().helper.make_node
+    from onnx.helper import make_node as node
+
     own = {array: f"{step.key}.{array}" for array in step.arrays}
     if step.kind == "Linear":
         return [node("Gemm", [*inputs, own["omega"], *([own["beta"]] if "beta" in own else [])], [name], transB=1)]
@@ -97,10 +79,8 @@ def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
         return [node("Concat", inputs, [name], axis=1)]
     if step.kind in LEAST:
         h = f"{name}.limited"
-        limit = [
-            node("Constant", [], [f"{name}.least"], value_float=LEAST[step.kind]),
-            node("Max", [*inputs, f"{name}.least"], [h]),
-        ]
+        least = node("Constant", [], [f"{name}.least"], value_float=LEAST[step.kind])
+        limit = [least, node("Max", [*inputs, f"{name}.least"], [h])]
         if step.kind == "GELU":
             return [*limit, node("Gelu", [h], [name])]
         return [*limit, node("Sigmoid", [h], [f"{name}.sigmoid"]), node("Mul", [h, f"{name}.sigmoid"], [name])]
@@ -113,7 +93,8 @@ def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
             node("Add", [f"{name}.scaled", own["beta"]], [name]),
         ]
     operation, attribute = NODES[step.kind]
-    return [node(operation, inputs, [name], **({attribute: step.number} if attribute else {}))]
+    settings: dict[str, Any] = {attribute: step.number} if attribute else {}
+    return [node(operation, inputs, [name], **settings)]
 
 
 def _runtime(model: Any, data: bytes) -> tuple[Callable[[Array], Array], str]:
@@ -121,10 +102,10 @@ def _runtime(model: Any, data: bytes) -> tuple[Callable[[Array], Array], str]:
     try:
         import onnxruntime
     except ImportError:
-        from onnx.reference import ReferenceEvaluator
+        import onnx.reference
 
-        run: Any = ReferenceEvaluator(model).run
-        run_by = f"onnx {_onnx().__version__}"
+        run: Any = onnx.reference.ReferenceEvaluator(model).run
+        run_by = f"onnx {onnx.__version__}"
     else:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # its threads would spin in everybody's way

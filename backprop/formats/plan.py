@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, layers
 from backprop.checks import Array
-from backprop.layers import (
-    ELU,
-    GELU,
-    Cos,
-    Exp,
-    FanOut,
-    Identity,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    ReLU,
-    Residual,
-    Sigmoid,
-    SiLU,
-    Sin,
-    Softplus,
-    Tanh,
-)
+from backprop.layers import Layer
 from backprop.layers.normalization import FrozenBatchNorm
 from backprop.sequential import Sequential
 
-# The number an activation is made with, by its class; None where there is none.
-WITHOUT: tuple[type[Layer], ...] = ReLU, SiLU, GELU, Softplus, Sigmoid, Tanh, Sin, Cos, Exp
-ACTIVATIONS: dict[type[Layer], str | None] = {
-    **dict.fromkeys(WITHOUT),
-    LeakyReLU: "negative_slope",
-    ELU: "alpha",
+# Layers that are one step, and the setting that is the step's number, if there is one.
+WITHOUT = ("Linear", "ReLU", "SiLU", "GELU", "Softplus", "Sigmoid", "Tanh", "Sin", "Cos", "Exp")
+NUMBERS: dict[type[Layer], str | None] = {
+    **{getattr(layers, name): None for name in WITHOUT},
+    **{layers.LeakyReLU: "negative_slope", layers.ELU: "alpha", layers.LayerNorm: "eps", FrozenBatchNorm: None},
 }
 
 
@@ -79,22 +61,15 @@ class Plan:
         checks.instance(who, "net", net, Sequential)
         self.who, self.net = who, net
         self.dtype = np.dtype(dtype or net.phi.dtype)
-        self.X = None if X is None else checks.rows(who, X, net.in_features)
-        self.inputs = self._width_of_the_input()
+        self.X = X = X if X is None else checks.rows(who, X, net.in_features)
+        if net.in_features is None and X is None:
+            advice = "Pass X, some rows of the data; or begin with a layer that knows, such as Linear."
+            raise ValueError(checks.message(who, "a network that knows its number of inputs", "one of any", advice))
+        self.inputs = net.in_features or int(X.shape[1])
         self.widths, self.steps = [self.inputs], list[Step]()
         if self._lower(net.frozen(), 0, "") == 0:
-            self._add("Identity", (0,), self.inputs, "", Identity())
+            self._add("Identity", (0,), self.inputs, "", layers.Identity())
         self.outputs = self.widths[-1]
-
-    def _width_of_the_input(self) -> int:
-        if self.net.in_features is not None:
-            return self.net.in_features
-        if self.X is None:
-            advice = "Pass X, some rows of the data; or begin with a layer that knows, such as Linear."
-            raise ValueError(
-                checks.message(self.who, "a network that knows its number of inputs", "one of any", advice)
-            )
-        return int(self.X.shape[1])
 
     def _add(self, kind: str, inputs: tuple[int, ...], width: int, key: str, layer: Layer, number: float = 0.0) -> int:
         text = kind if layer.children else layer.label.removeprefix("Frozen")
@@ -104,41 +79,32 @@ class Plan:
 
     def _lower(self, layer: Layer, h: int, key: str) -> int:
         """Append the steps of a layer that takes value h; return the index of its own value."""
-        kind, width = type(layer), self.widths[h]
+        kind = type(layer)
+        if kind is layers.Identity:
+            return h
         if kind is Sequential:
             for name, child in layer.children.items():
                 h = self._lower(child, h, f"{key}.{name}".lstrip("."))
             return h
-        if kind is Residual or kind is FanOut:
+        if kind is layers.Residual or kind is layers.FanOut:
             values = [self._lower(child, h, f"{key}.{name}") for name, child in layer.children.items()]
-            return self._join(layer, h, values, key)
-        if kind is Identity:
-            return h
-        if kind is Linear:
-            return self._add("Linear", (h,), layer.parameters["omega"].shape[0], key, layer)
-        if kind is FrozenBatchNorm:
-            return self._add("BatchNorm", (h,), width, key, layer)
-        if isinstance(layer, LayerNorm) and kind is LayerNorm:
-            return self._add("LayerNorm", (h,), width, key, layer, layer.eps)
-        if kind in ACTIVATIONS:
-            setting = ACTIVATIONS[kind]
-            number = float(getattr(layer, setting)) if setting else 0.0
-            name = "ReLU" if kind is LeakyReLU and number == 0 else kind.__name__  # 0 · −∞ is no number
-            return self._add(name, (h,), width, key, layer, number)
-        raise unknown(self.who, layer, key)
+            return self._join(layer, [h, *values] if kind is layers.Residual else values, key)
+        if kind not in NUMBERS:
+            raise unknown(self.who, layer, key)
+        setting = NUMBERS[kind]
+        number = float(getattr(layer, setting)) if setting else 0.0
+        name = "ReLU" if kind is layers.LeakyReLU and number == 0 else kind.__name__  # 0 · −∞ is no number
+        return self._add(name.removeprefix("Frozen"), (h,), layer.out_features or self.widths[h], key, layer, number)
 
-    def _join(self, layer: Layer, h: int, values: list[int], key: str) -> int:
-        values = [h, *values] if isinstance(layer, Residual) else values
+    def _join(self, layer: Layer, values: list[int], key: str) -> int:
         if len(values) == 1:
             return values[0]
-        if isinstance(layer, FanOut) and layer.join == "concatenate":
+        if isinstance(layer, layers.FanOut) and layer.join == "concatenate":
             return self._add("Concatenate", tuple(values), sum(self.widths[v] for v in values), key, layer)
         return self._add("Add", tuple(values), self.widths[values[-1]], key, layer)
 
     def _arrays(self, layer: Layer, key: str) -> dict[str, Array]:
-        if layer.children:
-            return {}
-        arrays = dict(layer.parameters)
+        arrays = {} if layer.children else dict(layer.parameters)
         if isinstance(layer, FrozenBatchNorm):
             mean, variance = layer.buffers["running_mean"], layer.buffers["running_variance"]
             # Not folded into β: where the mean is large beside σ, scale·h − scale·mean would lose the digits.
@@ -156,6 +122,13 @@ class Plan:
 def unknown(who: str, layer: Layer, key: str) -> TypeError:
     """The error of a layer that has no counterpart elsewhere."""
     advice = "Put layers in its place that compute the same; for a layer of your own, `frozen()` may return them."
-    return TypeError(
-        checks.message(who, "layers of the library other than Elementwise", f"{layer.label} at {key}", advice)
-    )
+    expected = "layers of the library other than Elementwise"
+    return TypeError(checks.message(who, expected, f"{layer.label} at {key}", advice))
+
+
+def extra(who: str, name: str) -> Any:
+    """The package of that name, which the extra of that name installs. Raises ImportError where it is missing."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(f'{who} needs {name}: pip install "backprop-mlp[{name}]"') from error

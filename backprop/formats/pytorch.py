@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from types import SimpleNamespace
+from functools import cache, partial
 from typing import Any
 
-from backprop import checks
+from backprop import checks, layers
 from backprop.architecture import TORCH_NAMES
 from backprop.checks import Array
-from backprop.formats.plan import Plan, unknown
+from backprop.formats.plan import Plan, extra, unknown
 from backprop.formats.verify import compare
-from backprop.layers import (
-    ELU,
-    GELU,
-    BatchNorm,
-    Cos,
-    Dropout,
-    Exp,
-    FanOut,
-    Identity,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    Linear,
-    ReLU,
-    Residual,
-    Sigmoid,
-    SiLU,
-    Sin,
-    Softplus,
-    Tanh,
-)
+from backprop.layers import Layer
 from backprop.layers.nesting import frozen
 from backprop.layers.normalization import FrozenBatchNorm
 from backprop.sequential import Sequential
+
+# Without settings, and of the same name in both libraries.
+ALIKE = ("Identity", "ReLU", "SiLU", "GELU", "Softplus", "Sigmoid", "Tanh")
+KNOWN = (
+    "These are Sequential, Linear, BatchNorm1d (affine, with running statistics and momentum), LayerNorm (over one axis, with "
+    "weight and bias), Dropout, Identity, ReLU, LeakyReLU, ELU, SiLU, GELU (not approximate), Softplus (beta 1), Sigmoid, Tanh."
+)
 
 
 def to_torch(net: Sequential, *, X: Any = None) -> Any:
@@ -47,7 +33,7 @@ def to_torch(net: Sequential, *, X: Any = None) -> Any:
 
     Raises ImportError without the extra `torch`, else the errors of `to_numpy`.
     """
-    _torch("to_torch")
+    extra("to_torch", "torch")
     plan = Plan("to_torch", net, X, None)
     module = _module(net, "").eval()
     module.largest_difference = compare(plan, _run(module, net), "module", "torch").largest_difference
@@ -64,7 +50,7 @@ def from_torch(module: Any) -> Sequential:
     naming it; ValueError for parameters that are not finite, or not all float32 or all float64; RuntimeError if the outputs
     differ.
     """
-    torch = _torch("from_torch")
+    torch = extra("from_torch", "torch")
     if not isinstance(module, torch.nn.Module):
         raise TypeError(checks.message("from_torch", "a torch.nn.Module", f"{module!r} ({type(module).__name__})"))
     dtype = _dtype(module)
@@ -80,17 +66,10 @@ def from_torch(module: Any) -> Sequential:
     return net
 
 
-def _torch(who: str = "torch") -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(f'{who} needs torch: pip install "backprop-mlp[torch]"') from error
-    return torch
-
-
 def _run(module: Any, net: Sequential) -> Callable[[Array], Array]:
     """What runs the module on rows, in evaluation mode, and leaves its mode as it was."""
-    torch = _torch()
+    import torch
+
     modes = {part: part.training for part in module.modules()}
     place = next((parameter.device for parameter in module.parameters()), "cpu")
 
@@ -111,21 +90,12 @@ def _arrays(layer: Layer) -> dict[str, Array]:
 
 
 @cache
-def _modules() -> SimpleNamespace:
-    """The modules PyTorch does not have; made on first use, because their base class is PyTorch's."""
+def _modules() -> dict[str, type[Any]]:
+    """The modules PyTorch does not have, by name; made on first use, because their base class is PyTorch's."""
     import torch
 
-    class Sin(torch.nn.Module):
-        def forward(self, h: Any) -> Any:
-            return torch.sin(h)
-
-    class Cos(torch.nn.Module):
-        def forward(self, h: Any) -> Any:
-            return torch.cos(h)
-
-    class Exp(torch.nn.Module):
-        def forward(self, h: Any) -> Any:
-            return torch.exp(h)
+    def entrywise(name: str, function: Callable[[Any], Any]) -> type[Any]:
+        return type(name, (torch.nn.Module,), {"forward": lambda self, h: function(h)})
 
     class Residual(torch.nn.Module):
         def __init__(self, layer: Any) -> None:
@@ -136,7 +106,7 @@ def _modules() -> SimpleNamespace:
             return h + self.layer(h)
 
     class FanOut(torch.nn.ModuleList):
-        def __init__(self, branches: list[Any], join: str) -> None:
+        def __init__(self, *branches: Any, join: str) -> None:
             super().__init__(branches)
             self.join = join
 
@@ -144,104 +114,92 @@ def _modules() -> SimpleNamespace:
             outputs = [branch(h) for branch in self]
             return torch.cat(outputs, dim=-1) if self.join == "concatenate" else sum(outputs)
 
-    return SimpleNamespace(Sin=Sin, Cos=Cos, Exp=Exp, Residual=Residual, FanOut=FanOut)
+    own = {name: entrywise(name, getattr(torch, name.lower())) for name in ("Sin", "Cos", "Exp")}
+    return {**own, "Residual": Residual, "FanOut": FanOut}
 
 
 @cache
-def _pairs() -> dict[type[Layer], type[Any]]:
-    """Layers without settings that have the same counterpart in both directions."""
-    nn, own = _torch().nn, _modules()
-    return {
-        **{Identity: nn.Identity, ReLU: nn.ReLU, SiLU: nn.SiLU, Sigmoid: nn.Sigmoid, Tanh: nn.Tanh},
-        **{Sin: own.Sin, Cos: own.Cos, Exp: own.Exp},
-    }
+def _pairs() -> list[tuple[Any, Any, dict[str, str]]]:
+    """Each layer with its module, and with the module's names for the arguments they have in common."""
+    from torch import nn
+
+    own = _modules()
+    of_batch = {"features": "num_features", "eps": "eps", "momentum": "momentum"}
+    return [
+        *((getattr(layers, name), getattr(nn, name), {}) for name in ALIKE),
+        *((getattr(layers, name), own[name], {}) for name in ("Sin", "Cos", "Exp", "Residual")),
+        (layers.FanOut, own["FanOut"], {"join": "join"}),
+        (Sequential, nn.Sequential, {}),
+        (layers.LeakyReLU, nn.LeakyReLU, {"negative_slope": "negative_slope"}),
+        (layers.ELU, nn.ELU, {"alpha": "alpha"}),
+        (layers.Dropout, nn.Dropout, {"rate": "p"}),
+        (layers.Linear, nn.Linear, {name: name for name in ("in_features", "out_features", "bias")}),
+        (layers.LayerNorm, nn.LayerNorm, {"features": "normalized_shape", "eps": "eps"}),
+        (layers.BatchNorm, nn.BatchNorm1d, of_batch),
+        (FrozenBatchNorm, nn.BatchNorm1d, of_batch),
+    ]
 
 
 def _module(layer: Layer, key: str) -> Any:
     """The module of one layer, with its weights."""
-    nn, kind = _torch().nn, type(layer)
-    if kind is Sequential or kind is FanOut or kind is Residual:
-        children = [_module(child, f"{key}.{name}".lstrip(".")) for name, child in layer.children.items()]
-        if isinstance(layer, FanOut):
-            return _modules().FanOut(children, layer.join)
-        return (nn.Sequential if kind is Sequential else _modules().Residual)(*children)
-    module = _leaf(layer)
-    if module is None and type(still := frozen(layer)) is not kind:  # a layer of one's own that says what it computes
+    import torch
+
+    kind = type(layer)
+    pair = next((pair for pair in _pairs() if pair[0] is kind), None)
+    if pair is None and type(still := frozen(layer)) is not kind:  # a layer of one's own that says what it computes
         return _module(still, key)
-    if module is None:
+    if pair is None:
         raise unknown("to_torch", layer, key)
-    if arrays := _arrays(layer):
-        from_numpy = _torch().from_numpy
-        module.to(from_numpy(next(iter(arrays.values()))[:0].copy()).dtype)
-        module.load_state_dict({name: from_numpy(array.copy()) for name, array in arrays.items()})
+    _, make, names = pair
+    children = [_module(child, f"{key}.{name}".lstrip(".")) for name, child in layer.children.items()]
+    # What a normalization takes as `features` it keeps as `in_features`.
+    settings = {theirs: getattr(layer, own, layer.in_features) for own, theirs in names.items()}
+    if kind is layers.Linear:  # random weights nobody needs would move the caller's generator on
+        make = partial(torch.nn.utils.skip_init, make)
+    if kind is layers.Softplus:
+        settings["threshold"] = 40  # beyond it h itself, right to the last bit of float64
+    module = make(*children, **settings)
+    if not children and (arrays := _arrays(layer)):
+        module.to(getattr(torch, next(iter(arrays.values())).dtype.name))
+        module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
     return module
-
-
-def _leaf(layer: Layer) -> Any:
-    """A module that computes what this kind of layer does, its weights to come; None if there is none."""
-    nn = _torch().nn
-    makers: dict[type[Layer], Callable[[Any], Any]] = {
-        LeakyReLU: lambda a: nn.LeakyReLU(a.negative_slope),
-        ELU: lambda a: nn.ELU(a.alpha),
-        GELU: lambda a: nn.GELU(),
-        Softplus: lambda a: nn.Softplus(threshold=40),  # beyond it h itself, right to the last bit of float64
-        Dropout: lambda a: nn.Dropout(a.rate),
-        # skip_init: random weights nobody needs would move the caller's generator on.
-        Linear: lambda a: nn.utils.skip_init(nn.Linear, a.in_features, a.out_features, bias=a.bias),
-        LayerNorm: lambda a: nn.LayerNorm(a.in_features, a.eps),
-        BatchNorm: lambda a: nn.BatchNorm1d(a.in_features, a.eps, a.momentum),
-    }
-    makers |= {FrozenBatchNorm: makers[BatchNorm]}
-    makers |= {own: lambda a: _pairs()[type(a)]() for own in _pairs()}
-    make = makers.get(type(layer))
-    return make(layer) if make else None
 
 
 def _layer(module: Any, key: str, filled: list[tuple[Layer, Any]]) -> Layer:
     """The layer of one module; (layer, module) joins `filled`, for the weights to be copied."""
-    own, kind = _modules(), type(module)
-    if kind in (_torch().nn.Sequential, own.Residual, own.FanOut):
-        children = [_layer(child, f"{key}.{name}".lstrip("."), filled) for name, child in module._modules.items()]
-        if kind is own.FanOut:
-            return FanOut(*children, join=module.join)
-        return (Residual if kind is own.Residual else Sequential)(*children)
-    make = _makers().get(kind)
-    layer = make(module) if make else None
-    if layer is None:
+    kind = type(module)
+    pair = next((pair for pair in _pairs() if pair[1] is kind), None)
+    if pair is None or not _suits(module):
         got = f"{kind.__name__ if module._modules else repr(module)} at {key!r}"
         raise TypeError(checks.message("from_torch", "modules the library has layers for", got, KNOWN))
-    filled.append((layer, module))
+    make, _, names = pair
+    parts = module._modules if issubclass(make, layers.Composite) else {}
+    children = [_layer(child, f"{key}.{name}".lstrip("."), filled) for name, child in parts.items()]
+    layer = make(*children, **{own: _setting(module, theirs) for own, theirs in names.items()})
+    if not children:
+        filled.append((layer, module))
     return layer
 
 
-KNOWN = (
-    "These are Sequential, Linear, BatchNorm1d (affine, with running statistics and momentum), LayerNorm (over one axis, with "
-    "weight and bias), Dropout, Identity, ReLU, LeakyReLU, ELU, SiLU, GELU (not approximate), Softplus (beta 1), Sigmoid, Tanh."
-)
+def _suits(module: Any) -> bool:
+    """Whether those settings of a module that its layer does not have are what the layer does."""
+    from torch import nn
 
-
-@cache
-def _makers() -> dict[type[Any], Callable[[Any], Layer | None]]:
-    """Layers by the class of a module; None for settings without a counterpart."""
-    nn = _torch().nn
-    return {theirs: lambda m, own=own: own() for own, theirs in _pairs().items()} | {
-        nn.LeakyReLU: lambda m: LeakyReLU(m.negative_slope),
-        nn.ELU: lambda m: ELU(m.alpha),
-        nn.GELU: lambda m: GELU() if m.approximate == "none" else None,
-        nn.Softplus: lambda m: Softplus() if m.beta == 1 and m.threshold >= 20 else None,
-        nn.Dropout: lambda m: Dropout(m.p),
-        nn.Linear: lambda m: Linear(m.in_features, m.out_features, bias=m.bias is not None),
-        nn.LayerNorm: lambda m: (
-            LayerNorm(m.normalized_shape[0], eps=m.eps)
-            if len(m.normalized_shape) == 1 and m.weight is not None and m.bias is not None
-            else None
-        ),
-        nn.BatchNorm1d: lambda m: (
-            BatchNorm(m.num_features, momentum=m.momentum, eps=m.eps)
-            if m.affine and m.running_mean is not None and m.momentum is not None
-            else None
-        ),
+    tests: dict[type[Any], Callable[[Any], bool]] = {
+        nn.GELU: lambda m: m.approximate == "none",
+        nn.Softplus: lambda m: m.beta == 1 and m.threshold >= 20,
+        nn.LayerNorm: lambda m: len(m.normalized_shape) == 1 and m.weight is not None and m.bias is not None,
+        nn.BatchNorm1d: lambda m: m.affine and m.running_mean is not None and m.momentum is not None,
     }
+    return type(module) not in tests or tests[type(module)](module)
+
+
+def _setting(module: Any, name: str) -> Any:
+    """An argument of a module, as its layer takes it."""
+    value = getattr(module, name)
+    if name == "bias":
+        return value is not None
+    return value[0] if name == "normalized_shape" else value
 
 
 def _dtype(module: Any) -> str:
@@ -249,7 +207,6 @@ def _dtype(module: Any) -> str:
     found = {str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}
     if len(found) > 1 or not found <= {"float32", "float64"}:
         advice = "Convert it first: module.float()."
-        raise ValueError(
-            checks.message("from_torch", "parameters all float32 or all float64", ", ".join(sorted(found)), advice)
-        )
+        expected = "parameters all float32 or all float64"
+        raise ValueError(checks.message("from_torch", expected, ", ".join(sorted(found)), advice))
     return found.pop() if found else "float32"
