@@ -85,7 +85,14 @@ def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
             return [*limit, node("Gelu", [h], [name])]
         return [*limit, node("Sigmoid", [h], [f"{name}.sigmoid"]), node("Mul", [h, f"{name}.sigmoid"], [name])]
     if step.kind == "LayerNorm":
-        return [node("LayerNormalization", [*inputs, own["gamma"], own["beta"]], [name], axis=-1, epsilon=step.number)]
+        # Centered beforehand: onnxruntime before 1.28 loses digits of large numbers that hardly differ.
+        axis, mean, z = (f"{name}.{own_name}" for own_name in ("axis", "mean", "centered"))
+        return [
+            node("Constant", [], [axis], value_ints=[-1]),
+            node("ReduceMean", [*inputs, axis], [mean], keepdims=1),
+            node("Sub", [*inputs, mean], [z]),
+            node("LayerNormalization", [z, own["gamma"], own["beta"]], [name], axis=-1, epsilon=step.number),
+        ]
     if step.kind == "BatchNorm":
         return [
             node("Sub", [*inputs, own["mean"]], [f"{name}.centered"]),
