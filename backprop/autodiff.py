@@ -18,7 +18,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,6 @@ class Value:
     """
 
     __slots__ = ("_derivatives", "data", "grad", "label", "operation", "parents")
-    __array_ufunc__: ClassVar[None] = None  # so that array * value comes to __rmul__ instead of going entry by entry
 
     def __init__(self, data: npt.ArrayLike, label: str = "") -> None:
         checks.instance("Value", "label", label, str)
@@ -70,6 +69,33 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         """Shape of `data`."""
         return self.data.shape
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Value:
+        """Array * value, np.exp(value): what NumPy's ufuncs do with a Value is what its own methods do."""
+        name = METHODS.get(ufunc) if method == "__call__" and not options else None
+        return self._called(ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}", name, inputs, {})
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Value:
+        """np.sum(value, axis=0) and the like."""
+        return self._called(function.__name__, METHODS.get(function), inputs, options)
+
+    def _called(self, function: str, name: str | None, inputs: Any, options: Any) -> Value:
+        if name is None:
+            expected = "an operation of Value: + − * / ** @, or one of its methods"
+            raise TypeError(checks.message(_name(self), expected, f"np.{function}", "help(bp.Value) lists them."))
+        first = _lift(self, SIGNS.get(name, name), inputs[0])
+        made: Value = getattr(first, name)(*inputs[1:], **options)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Value:
+        for node in self.graph():  # not one inside the other: a graph may be deeper than Python's stack
+            if id(node) not in memo:
+                made = memo[id(node)] = Value.__new__(Value)
+                made.data, made.grad = node.data.copy(), node.grad.copy()
+                made.label, made.operation, made._derivatives = node.label, node.operation, node._derivatives
+                made.parents = tuple([memo[id(parent)] for parent in node.parents])
+        twin: Value = memo[id(self)]
+        return twin
 
     def __add__(self, other: Operand) -> Value:
         other, a, b = _operands(self, "+", other)
@@ -346,6 +372,14 @@ class Value:
     def __repr__(self) -> str:
         label = f", label={self.label!r}" if self.label else ""
         return f"Value({_short(self.data)}, grad={_short(self.grad)}{label})"
+
+
+# NumPy's functions by the method that does the same, and the signs of operators in errors.
+NAMES = ("exp", "log", "sin", "cos", "tanh", "maximum", "sum", "mean", "reshape", "transpose")
+METHODS: dict[Any, str] = {getattr(np, name): name for name in NAMES}
+METHODS |= {np.add: "__add__", np.subtract: "__sub__", np.multiply: "__mul__", np.true_divide: "__truediv__"}
+METHODS |= {np.power: "__pow__", np.matmul: "__matmul__", np.dot: "__matmul__", np.negative: "__neg__"}
+SIGNS = {"__add__": "+", "__sub__": "−", "__mul__": "×", "__truediv__": "÷", "__pow__": "**", "__matmul__": "@"}
 
 
 def _node(operation: str, f: Array, *links: tuple[Value, Derivative]) -> Value:

@@ -68,6 +68,16 @@ def refused(path, data):
     return str(caught.value)
 
 
+DOORS = {
+    "save": lambda path: small().save(path),
+    "load": bp.Sequential.load,
+    "save_weights": lambda path: bp.save_weights(small(), path),
+    "load_weights": lambda path: bp.load_weights(small(), path),
+    "resume, which loads": bp.Trainer.resume,
+    "to_numpy": lambda path: bp.to_numpy(small(), path.with_suffix(".py")),
+}
+
+
 class TestLayout:
     def test_the_safetensors_library_reads_it(self, path, saved):
         net, found = small(), load_file(path)
@@ -352,6 +362,51 @@ class TestBadInput:
         with pytest.raises(OSError, match="pipe"):
             small().save(tmp_path / "pipe")
         assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+    @pytest.mark.parametrize("name", ["net\0work", "net\ud800work"])
+    @pytest.mark.parametrize("door", DOORS)
+    def test_a_name_that_no_file_can_have(self, tmp_path, name, door):
+        with pytest.raises(OSError, match=r"No file can have this name.*net"):
+            DOORS[door](tmp_path / name)
+
+    @pytest.mark.parametrize("door", [name for name in DOORS if "load" in name])
+    def test_devices_and_pipes_are_not_read(self, tmp_path, door):
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", "/dev/zero"):
+            with pytest.raises(bp.FileFormatError, match="a pipe or device"):
+                DOORS[door](path)
+
+    def test_weights_of_a_saved_network_that_was_altered(self, path):
+        small(1).save(path)
+        whole, net = path.read_bytes(), small(2)
+        before = net.phi.copy()
+        for k in range(len(whole) - 40, len(whole)):
+            path.write_bytes(whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :])
+            with pytest.raises(bp.FileFormatError, match="SHA-256"):
+                bp.load_weights(net, path)
+        assert_array_equal(net.phi, before)
+
+    @pytest.mark.parametrize("call", ["close", "unlink"])
+    def test_an_error_after_the_new_file_is_in_place_is_none(self, path, saved, call, monkeypatch):
+        import _io
+
+        if call == "unlink":
+            monkeypatch.setattr(Path, "unlink", fail)
+        else:
+            opened = open
+
+            class Closing(_io.FileIO):
+                def close(self):
+                    super().close()
+                    fail()
+
+            monkeypatch.setattr(
+                "builtins.open",
+                lambda name, mode="r", **k: Closing(name, "x") if "x" in mode else opened(name, mode, **k),
+            )
+        small(2).save(path)
+        monkeypatch.undo()
+        assert_array_equal(bp.Sequential.load(path).phi, small(2).phi)
 
     def test_an_error_of_the_disk_names_the_path(self, path, saved, monkeypatch):
         with monkeypatch.context() as patch:

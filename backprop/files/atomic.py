@@ -37,19 +37,26 @@ def write_atomically(path: PathLike, *pieces: bytes | memoryview) -> None:
         file, part = _create(target)
         before = _beside(target)
         try:
-            with file:
-                _write(file.fileno(), pieces)
-                if existed:
-                    with suppress(OSError):  # of a file system without permissions, or without links
-                        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
-                        os.link(target, before)
-                if sys.platform == "win32":
-                    file.close()  # only then it can be moved there; elsewhere the lock stays until it has been
-                os.replace(part, target)
+            _write(file.fileno(), pieces)
+            if existed:
+                with suppress(OSError):  # of a file system without permissions, or without links
+                    os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
+                    os.link(target, before)
+            if sys.platform == "win32":
+                file.close()  # only then it can be moved there; elsewhere the lock stays until it has been
+            os.replace(part, target)
             _make_durable(target, existed, before)
         finally:
-            for left in (part, before):
-                left.unlink(missing_ok=True)
+            _clear_away(file, part, before)
+
+
+def _clear_away(file: BinaryIO, *left: Path) -> None:
+    """What is on the disk is decided already: an error here would say that the new file is not there."""
+    with suppress(OSError):
+        file.close()
+    for path in left:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _create(target: Path) -> tuple[BinaryIO, Path]:
@@ -127,7 +134,13 @@ def _remove_unless_locked(part: str) -> None:
 
 @contextmanager
 def naming(path: PathLike) -> Iterator[None]:
-    """Let every OSError name the path that the caller knows."""
+    """Let every OSError name the path that the caller knows; one that no file can have is refused like one that is not there."""
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise OSError(errno.EINVAL, "No file can have this name", ascii(os.fspath(path)))
     try:
         yield
     except OSError as error:

@@ -145,9 +145,22 @@ def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
         digest = hashlib.sha256(_with_digest(header, NO_DIGEST))
         arrays = {name: _read_tensor(path, file, digest, *of_tensor) for name, of_tensor in kinds.items()}
     if digest.hexdigest().encode() != header[DIGEST]:
-        refuse(path, "the SHA-256 that the file was saved with", "another one", "The file was altered or damaged.")
+        _refuse_altered(path)
     remove_strays(path)
     return about, arrays
+
+
+def contents(path: PathLike) -> bytes:
+    """All of a file of any kind; one of ours must be as it was saved. Raises FileFormatError, OSError."""
+    with naming(path), _open(path) as file:
+        data = file.read()
+    if data.startswith(START, 8) and hashlib.sha256(_with_digest(data, NO_DIGEST)).hexdigest().encode() != data[DIGEST]:
+        _refuse_altered(path)
+    return data
+
+
+def _refuse_altered(path: PathLike) -> NoReturn:
+    refuse(path, "the SHA-256 that the file was saved with", "another one", "The file was altered or damaged.")
 
 
 def _open(path: PathLike) -> BinaryIO:

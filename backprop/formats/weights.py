@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from backprop import checks
 from backprop.architecture import tensors
 from backprop.files.atomic import write_atomically
-from backprop.files.container import FileFormatError
+from backprop.files.container import FileFormatError, contents
 from backprop.sequential import Sequential
 
 
@@ -38,7 +37,7 @@ def load_weights(net: Sequential, path: str | os.PathLike[str]) -> None:
     checks.instance("load_weights", "net", net, Sequential)
     who, expected = f"load_weights({str(path)!r})", tensors(net)
     try:
-        found = load(Path(path).read_bytes())
+        found = load(contents(path))
     except SafetensorError as error:
         raise FileFormatError(checks.message(who, "a safetensors file", str(error))) from None
     except KeyError as kind:
