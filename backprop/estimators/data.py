@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.tables import Table
 from backprop.tables.frame import Frame, narwhals, no_frame, require_names
 
 SINGLE = 1e18  # numbers up to here can be squared and added up in float32
+HOLD_OUT = "Change validation_fraction, or give validation_data."
+
+
+class Examples(NamedTuple):
+    """Rows X (N, D) of numbers, y as it came, the targets that it is encoded as, and weights (N,) or None."""
+
+    X: Any
+    y: Array
+    targets: Array
+    w: Array | None
+
+    def at(self, rows: Array) -> Examples:
+        """Those of these rows."""
+        return Examples(self.X[rows], self.y[rows], self.targets[rows], None if self.w is None else self.w[rows])
 
 
 class SparseRows:
@@ -109,10 +122,3 @@ def take_out(who: str, X: Any, y: Any) -> Any:
         raise TypeError(checks.message(who, f"a frame with the target {y!r}", f"a {type(X).__name__}", advice))
     require_names(who, [y], list(frame.columns))
     return frame[y].to_numpy()
-
-
-def learn(X: Any, y: Any, missing: str, unknown: str, scale: bool) -> tuple[Table, Array]:
-    """The table of a frame, and the frame as numbers (N, D)."""
-    target = y if isinstance(y, str) else None
-    table = Table(target, missing=missing, unknown=unknown, scale=scale, dtype="float64")
-    return table, table.fit(X)[0]
