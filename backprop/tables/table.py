@@ -11,17 +11,7 @@ import numpy as np
 from backprop import checks, container
 from backprop.atomic import PathLike
 from backprop.checks import Array
-from backprop.tables.columns import (
-    STATE,
-    Categories,
-    Column,
-    Numbers,
-    Target,
-    constant,
-    learn,
-    plain,
-    require_kind,
-)
+from backprop.tables.columns import STATE, Categories, Column, Numbers, Target, constant, learn, plain, require_kind
 from backprop.tables.frame import Frame, Values, inspect, listing, narwhals, read, require_names
 
 
@@ -171,11 +161,8 @@ class Table:
         """
         self._require_fit("Table.state")
         settings = {name: getattr(self, name) for name in ("target", "missing", "unknown", "scale", "scale_target")}
-        learnt = {
-            "columns": [plain(column) for column in self._columns],
-            "answers": plain(self._target) if self._target else None,
-        }
-        return settings | {"dtype": self.dtype.name} | learnt
+        columns, answers = [plain(column) for column in self._columns], plain(self._target) if self._target else None
+        return settings | {"dtype": self.dtype.name, "columns": columns, "answers": answers}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
@@ -253,7 +240,7 @@ class Table:
         series = nw.from_native(y, series_only=True, pass_through=True)
         if isinstance(series, nw.Series):
             answers = read(who, "y", series)
-        elif np.ndim(y) == 1 and not isinstance(y, dict | set):
+        elif np.ndim(y) == 1:  # not of a dict or a set
             values = y.tolist() if hasattr(y, "tolist") else list(y)
             answers = inspect(who, "y", values, [False] * len(values))
         else:
