@@ -75,32 +75,30 @@ def is_mapped(X: Any) -> bool:
     return isinstance(X, np.memmap) or isinstance(getattr(X, "base", None), np.memmap)
 
 
-def is_frame(X: Any) -> bool:
-    """Whether X is an eager frame of pandas, polars or pyarrow; False where narwhals is not installed."""
+def frame_of(X: Any) -> Any:
+    """X as an eager frame of narwhals, whatever its library; None where it is none, or narwhals is not installed."""
     if not (hasattr(type(X), "columns") or hasattr(type(X), "schema")):  # asking a lazy frame itself is dear
-        return False
+        return None
     try:
         nw = narwhals()
     except ImportError:
-        return False
-    return isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
+        return None
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    return frame if isinstance(frame, nw.DataFrame) else None
 
 
 def needs_table(X: Any, y: Any, missing: str) -> bool:
     """Whether a frame has more to it than numbers: words, categories, holes, or the target among its columns."""
-    if isinstance(y, str):
-        return True
-    if not is_frame(X):
-        return False
-    nw = narwhals()
-    frame = nw.from_native(X, eager_only=True)
-    numbers = all(dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values())
+    frame = frame_of(X)
+    if frame is None or isinstance(y, str):
+        return isinstance(y, str)
+    numbers = all(dtype.is_numeric() or dtype == narwhals().Boolean for dtype in frame.schema.values())
     return not numbers or missing == "impute" or any(column.null_count() for column in frame.iter_columns())
 
 
 def refuse_holes(who: str, X: Any) -> None:
     """Raise ValueError for the first missing or infinite value of a frame, by column and row."""
-    if is_frame(X):
+    if frame_of(X) is not None:
         frame = Frame(who, X)
         for name in frame.names:
             frame.column(name).require("Fill it, or train with missing='impute'.")
