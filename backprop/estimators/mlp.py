@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
@@ -174,8 +175,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """Probabilities (N, K): one column per class, or per question."""
         f = np.asarray(self._rows(X), np.float64)
         if self.out_activation_ == "softmax":
-            p = np.exp(f - f.max(axis=1, keepdims=True))
-            p /= p.sum(axis=1, keepdims=True)
+            p = softmax(f, axis=1)
         else:
             p = sigmoid(f)
             p = np.hstack([1 - p, p]) if f.shape[1] == 1 else p
@@ -328,8 +328,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         coverage = checks.number(who, "coverage", coverage, above=0, below=1)
         f, loss, K = np.asarray(self._rows(X), np.float64), self._loss_function, self._targets
         if isinstance(loss, GaussianNLL):
-            from scipy.special import ndtri
-
             reach = float(ndtri(0.5 + coverage / 2)) * np.exp(f[:, K:] / 2)
             return self._in_units(f[:, :K] - reach), self._in_units(f[:, :K] + reach)
         if not isinstance(loss, Pinball):
