@@ -104,9 +104,7 @@ def projections(
     for name, constraint in chosen.items():
         returned: object = constraint.project(parameters[name].copy())
         if returned is not None:
-            got, advice = (
-                f"a {type(returned).__name__} returned for {name}",
-                "Write parameter[...] = … and return nothing.",
-            )
+            got = f"a {type(returned).__name__} returned for {name}"
+            advice = "Write parameter[...] = … and return nothing."
             raise TypeError(checks.message(f"{constraint!r}.project", "the parameter changed in place", got, advice))
     return [(constraint, parameters[name]) for name, constraint in chosen.items()]

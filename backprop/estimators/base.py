@@ -23,7 +23,7 @@ from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.tables import Table
 
-FLOATS = (np.float64, np.float32)
+AS_NUMBERS = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}  # how scikit-learn is to take X
 
 
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
@@ -53,6 +53,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _fit(
         self, X: Any, y: Any, w: Any, validation_data: Any = None, *, epochs: int, incremental: bool = False
     ) -> Self:
+        """Check what came in, make the network or take the one there is, and train it: `solvers` says how."""
         parameters.check(self)
         new = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if not new:
@@ -84,8 +85,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if self.table_ is not None:
             X, y = check_X_y(X, values, multi_output=True, estimator=self)
         else:
-            both = {"accept_sparse": ("csr", "csc"), "multi_output": True, "dtype": FLOATS}
-            X, y = validate_data(self, X, values, **both, reset=reset)
+            X, y = validate_data(self, X, values, multi_output=True, reset=reset, **AS_NUMBERS)
         if w is not None:
             w = _check_sample_weight(w, X, dtype=np.float64, ensure_non_negative=True)
         flat = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
@@ -167,7 +167,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if self.table_ is not None:
             return self._network_outputs(check_array(self.table_.transform(X)))
         try:
-            X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=FLOATS, reset=False)
+            X = validate_data(self, X, reset=False, **AS_NUMBERS)
         except ValueError:
             data.refuse_holes(f"{type(self).__name__}.predict", X)  # by column and row, if that is what is wrong
             raise

@@ -14,7 +14,7 @@ from backprop.checks import Array
 from backprop.layers import Dropout, Layer, Linear
 from backprop.losses import Loss
 from backprop.optimizers import SGD, Adam, Optimizer
-from backprop.schedules import ConstantRate, Schedule
+from backprop.schedules import Schedule
 from backprop.sequential import Sequential
 
 ACTIVATIONS: dict[str, type[Layer]] = {
@@ -151,13 +151,20 @@ class InverseScaling(Schedule):
         return self.learning_rate / (1.0 + self.seen + epochs * self.examples) ** self.power
 
 
-class Adaptive(ConstantRate):
+class Adaptive(Schedule):
     """Scikit-learn's "adaptive": constant, divided by 5 whenever training no longer improves; `divide` says when.
 
     >>> rate = Adaptive(0.1)
     >>> rate.divide(), rate(0)
     (True, 0.02)
     """
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = checks.number("Adaptive", "learning_rate", learning_rate, above=0)
+
+    def __call__(self, t: int) -> float:
+        """α of step t."""
+        return self.learning_rate
 
     def divide(self) -> bool:
         """Divide by 5; False where α is already so small (1e-6) that training may stop."""

@@ -221,13 +221,11 @@ class Table:
     def _encode(self, columns: tuple[Column, ...], values: list[Values]) -> Array:
         widths = [len(column.feature_names) for column in columns]
         X = np.empty((len(values[0].missing), sum(widths)), self.dtype)
-        end = 0
-        for column, of_column, width in zip(columns, values, widths, strict=True):
+        for column, of_column, part in zip(columns, values, np.split(X, np.cumsum(widths)[:-1], axis=1), strict=True):
             require_kind(column, of_column)
             if self.missing == "refuse":
                 of_column.require("Remove such rows, or fill them with missing='impute'.")
-            start, end = end, end + width
-            column.encode(of_column, X[:, start:end], self.unknown == "ignore")
+            column.encode(of_column, part, self.unknown == "ignore")
         return X
 
     def _answers(self, who: str, rows: Frame | None, y: Any) -> Values:
