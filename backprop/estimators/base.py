@@ -13,9 +13,9 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 from backprop import checks
 from backprop.atomic import PathLike
 from backprop.checks import Array
-from backprop.estimators import build, data, files, parameters, solvers
+from backprop.estimators import build, data, files, solvers
 from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
-from backprop.estimators.data import Examples, Standardization
+from backprop.estimators.data import Examples, Standardization, standardization
 from backprop.estimators.hooks import CallbackSupportMixin, with_callbacks
 from backprop.layers import Linear
 from backprop.layers.nesting import leaves
@@ -54,7 +54,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self, X: Any, y: Any, w: Any, validation_data: Any = None, *, epochs: int, incremental: bool = False
     ) -> Self:
         """Check what came in, make the network or take the one there is, and train it: `solvers` says how."""
-        parameters.check(self)
+        build.check_parameters(self)
         new = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if not new:
             require_same(self)
@@ -130,7 +130,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             return data.SparseRows(X, dtype)
         if scale:
             if self._input_scaling is None:
-                self._input_scaling = Standardization(X, w)
+                self._input_scaling = standardization(X, w)
             X = self._input_scaling.forth(X)
         with np.errstate(over="ignore"):  # numbers that do not fit are looked for afterwards
             return X if data.is_mapped(X) else np.asarray(X, dtype)

@@ -40,16 +40,11 @@ class SparseRows:
         return np.asarray(self.matrix[rows].toarray(), self.dtype)
 
 
-class Standardization:
+class Standardization(NamedTuple):
     """Columns shifted to mean 0 and divided by their standard deviation; constant columns are only shifted."""
 
-    def __init__(self, rows: Array, w: Array | None = None) -> None:
-        rows = np.asarray(rows, np.float64)
-        self.mean = np.average(rows, axis=0, weights=w)
-        deviation = np.sqrt(np.average((rows - self.mean) ** 2, axis=0, weights=w))
-        # What the mean of equal numbers may be off by.
-        rounding = len(rows) * np.finfo(np.float64).eps * np.abs(self.mean)
-        self.scale = np.where(deviation > rounding, deviation, 1.0)
+    mean: Any
+    scale: Any
 
     def forth(self, rows: Array) -> Array:
         """(rows − mean) / scale."""
@@ -58,6 +53,15 @@ class Standardization:
     def back(self, rows: Array) -> Array:
         """Rows · scale + mean."""
         return rows * self.scale + self.mean
+
+
+def standardization(rows: Array, w: Array | None) -> Standardization:
+    """That of rows (N, D) or (N,) with weights w."""
+    rows = np.asarray(rows, np.float64)
+    mean = np.average(rows, axis=0, weights=w)
+    deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=w))
+    rounding = len(rows) * np.finfo(np.float64).eps * np.abs(mean)  # what the mean of equal numbers may be off by
+    return Standardization(mean, np.where(deviation > rounding, deviation, 1.0))
 
 
 def fits_single(*arrays: Any) -> bool:

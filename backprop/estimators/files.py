@@ -36,7 +36,7 @@ def save(model: Any, path: PathLike) -> None:
     architecture.require_finite(who, arrays)
     for name, attribute in SCALINGS.items():
         if (scaling := getattr(model, attribute)) is not None:
-            arrays |= {f"{name}.{part}": np.atleast_1d(array) for part, array in vars(scaling).items()}
+            arrays |= {f"{name}.{part}": np.atleast_1d(array) for part, array in scaling._asdict().items()}
     story: dict[str, Any] = {
         name: architecture.plain(who, name, getattr(model, name))
         for name in (*COUNTS, *SCORES, *CURVES, "out_activation_")
@@ -152,9 +152,7 @@ def _scaling(arrays: dict[str, Any], name: str) -> Standardization | None:
     floats = mean.dtype.kind == scale.dtype.kind == "f"
     if not (floats and mean.shape == scale.shape == (mean.size,) and (scale > 0).all()):
         raise _error(f"{name}: mean and scale > 0 (D,)", (mean, scale))
-    scaling = Standardization.__new__(Standardization)
-    scaling.mean, scaling.scale = mean, scale
-    return scaling
+    return Standardization(mean, scale)
 
 
 def _described(activation: Any) -> Any:

@@ -18,7 +18,7 @@ from backprop.checks import Array
 from backprop.estimators import build, data
 from backprop.estimators.base import BaseMLP
 from backprop.estimators.course import unchanged_if_refused
-from backprop.estimators.data import HOLD_OUT, Examples, Standardization
+from backprop.estimators.data import HOLD_OUT, Examples, standardization
 from backprop.estimators.hooks import with_callbacks
 from backprop.functions import sigmoid
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
@@ -288,7 +288,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if isinstance(self._loss_function, Poisson):
             raise ValueError(checks.message("MLPRegressor", "scale_targets=False with Poisson counts", "True"))
         if self._target_scaling is None:
-            self._target_scaling = Standardization(targets, w)
+            self._target_scaling = standardization(targets, w)
         return self._target_scaling.forth(targets)
 
     def _class_weights(self, y: Array, w: Array | None) -> Array | None:
