@@ -59,7 +59,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if not new:
             require_same(self)
         train = self._examples(X, y, w, reset=new)
-        train = train._replace(w=self._class_weights(train.y, train.w))
+        if getattr(self, "class_weight", None) is not None:
+            train = train._replace(w=self._class_weights(train.y, train.w))
         if new:
             self._begin(train.X.shape[1], train.targets, train.X.dtype if self.dtype == "auto" else self.dtype)
         held_out = self._held_out(validation_data)
@@ -138,7 +139,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _for_network(self, examples: Examples, dtype: Any = None) -> tuple[Any, Array, Array | None]:
         """X, targets and weights as a network of this dtype takes them; the first to come are those that scaling goes by."""
         X, _, targets, w = examples
-        return self._scaled(X, w, dtype), self._as_trained(targets, w), w
+        if getattr(self, "scale_targets", False):
+            targets = self._scaled_targets(targets, w)
+        return self._scaled(X, w, dtype), targets, w
 
     def _say(self, line: str) -> None:
         if self.verbose:

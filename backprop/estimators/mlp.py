@@ -127,12 +127,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         answers = np.asarray(self._binarizer.transform(y), np.float64)
         return answers.ravel() if answers.shape[1] == 1 else answers
 
-    def _as_trained(self, targets: Array, w: Array | None) -> Array:
-        return targets
-
-    def _class_weights(self, y: Array, w: Array | None) -> Array | None:
-        if self.class_weight is None:
-            return w
+    def _class_weights(self, y: Array, w: Array | None) -> Array:
         extra = compute_sample_weight(self.class_weight, y)
         w = extra if w is None else w * extra
         if not (extra >= 0).all() or not w.any():
@@ -142,8 +137,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _stratify(self, y: Array, size: int) -> Array | None:
         """The classes to be held out in the same shares, where each can be in both parts; of two classes each must be."""
-        if y.ndim == 2:
-            return None
         counts = np.unique(y, return_counts=True)[1]
         if counts.min() >= 2 and len(counts) <= min(size, len(y) - size):
             return y
@@ -282,20 +275,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 raise ValueError(checks.message("MLPRegressor", "y: numbers", f"{str(value)!r} at row {row}")) from None
         return y.astype(np.float64)
 
-    def _as_trained(self, targets: Array, w: Array | None) -> Array:
-        if not self.scale_targets:
-            return targets
+    def _scaled_targets(self, targets: Array, w: Array | None) -> Array:
         if isinstance(self._loss_function, Poisson):
             raise ValueError(checks.message("MLPRegressor", "scale_targets=False with Poisson counts", "True"))
         if self._target_scaling is None:
             self._target_scaling = standardization(targets, w)
         return self._target_scaling.forth(targets)
-
-    def _class_weights(self, y: Array, w: Array | None) -> Array | None:
-        return w
-
-    def _stratify(self, y: Array, size: int) -> Array | None:
-        return None
 
     def _score_held_out(self, held_out: Examples) -> float:
         X, _, targets, w = held_out

@@ -244,6 +244,7 @@ def split(model: Any, examples: Examples) -> tuple[Examples, Examples]:
         raise ValueError(checks.message(who, expected, got, HOLD_OUT))
     random = check_random_state(0)
     random.set_state(model._course.split)
-    stratify = model._stratify(examples.y, size)
+    one_class_each = hasattr(model, "classes_") and examples.y.ndim == 1
+    stratify = model._stratify(examples.y, size) if one_class_each else None
     train, held = train_test_split(np.arange(n), random_state=random, test_size=fraction, stratify=stratify)
     return examples.at(train), examples.at(held)
