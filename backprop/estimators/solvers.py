@@ -145,7 +145,7 @@ class Descent:
         finally:
             self.course.epochs = trainer.epochs_done
         build.take_over(model.network_, trainer.net)
-        if model.early_stopping and (stalled or not incremental):
+        if model.early_stopping and (stalled or not incremental) and self.course.best is not None:
             self._restore_best(incremental)
         tasks.end(tasks.fit)
 
@@ -224,8 +224,6 @@ class Descent:
     def _restore_best(self, incremental: bool) -> None:
         """Take the best φ; a `partial_fit` starts from there and waits anew, a `fit` goes on from where it was."""
         course, phi = self.course, self.model.network_.phi
-        if course.best is None:
-            return
         if incremental:
             course.waited = 0
         else:
