@@ -21,15 +21,12 @@ __all__ = ["Constraint", "MaxNorm", "NonNegative"]
 class Constraint(ABC):
     """A set that a parameter stays in: subclass it with `project`.
 
-    >>> import numpy as np
     >>> class Symmetric(Constraint):
-    ...     def project(self, parameter):
-    ...         parameter[...] = (parameter + parameter.T) / 2
+    ...     def project(self, parameter): parameter[...] = (parameter + parameter.T) / 2
     >>> omega = np.array([[1.0, 4.0], [0.0, 1.0]])
     >>> Symmetric().project(omega)
-    >>> omega
-    array([[1., 2.],
-           [2., 1.]])
+    >>> omega.tolist()
+    [[1.0, 2.0], [2.0, 1.0]]
     """
 
     @abstractmethod
@@ -41,20 +38,16 @@ class Constraint(ABC):
 
 
 class MaxNorm(Constraint):
-    """Norms of at most `limit`: longer vectors are shortened, their direction kept.
-
-        Ω_k ← Ω_k · min(1, limit / |Ω_k|)
+    """Ω_k ← Ω_k · min(1, limit / |Ω_k|): norms of at most `limit`, longer vectors are shortened, their direction kept.
 
     With axis 1 Ω_k is a row of Ω (D_out, D_in), the weights into unit k; with axis 0 a column, the weights out of one. The limit
     holds up to rounding. Raises ValueError for a parameter without that axis, such as β (D_out,), which has only axis 0.
     Sources: Srebro and Shraibman (2005), "Rank, trace-norm and max-norm"; Srivastava et al. (2014), "Dropout", section 5.1.
 
-    >>> import numpy as np
     >>> omega = np.array([[3.0, 4.0], [0.3, 0.4]])
     >>> MaxNorm(1).project(omega)
-    >>> omega
-    array([[0.6, 0.8],
-           [0.3, 0.4]])
+    >>> omega.round(3).tolist()
+    [[0.6, 0.8], [0.3, 0.4]]
     """
 
     def __init__(self, limit: float, axis: int = 1) -> None:
@@ -75,10 +68,8 @@ class MaxNorm(Constraint):
 
 class NonNegative(Constraint):
     """No entry below 0: φ ← max(φ, 0).
-
     With `Linear` layers and monotone activations, weights ≥ 0 make each output a non-decreasing function of each input.
 
-    >>> import numpy as np
     >>> omega = np.array([[3.0, -4.0]])
     >>> NonNegative().project(omega)
     >>> omega

@@ -38,15 +38,13 @@ def run(out: Path, epochs: int, seed: int) -> None:
     print(f"\nTest accuracy {result['accuracy']:.1%}, test loss {result['loss']:.4f}", end="")
     print(f" after {len(history)} epochs in {sum(history['seconds']):.2f} s.\n")
 
-    print(
-        f"The batch size decides how fast examples go through, and how far 5 epochs get:\n{batch_sizes(X_train, y_train)}"
-    )
+    print("The batch size decides how fast examples go through, and how far 5 epochs get:")
+    print(batch_sizes(X_train, y_train))
     weights, picture = out / "digits.safetensors", out / "digits.png"
     save_weights(net, weights)
     print(f"\nWeights saved to {weights} (PyTorch's names, safetensors).")
-    print(
-        f"Loss curve drawn to {picture}." if draw(history, picture) else "Install matplotlib for a picture of the loss."
-    )
+    drawn = draw(history, picture)
+    print(f"Loss curve drawn to {picture}." if drawn else "Install matplotlib for a picture of the loss.")
     print(f"All of it took {time.perf_counter() - start:.1f} s.")
 
 

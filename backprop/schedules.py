@@ -13,20 +13,18 @@ from typing import Any
 
 from backprop import checks
 
-__all__ = [
-    "ConstantRate",
-    "CosineDecay",
-    "ExponentialDecay",
-    "OneCycle",
-    "ReduceOnPlateau",
-    "Schedule",
-    "StepDecay",
-    "WarmUp",
-]
+__all__ = ["ConstantRate", "CosineDecay", "ExponentialDecay", "OneCycle"]
+__all__ += ["ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp"]
 
 
 class Schedule(ABC):
-    """α(t): subclass it with `__call__`."""
+    """α(t), the learning rate of step t: subclass it with `__call__`.
+
+    >>> class Halves(Schedule):
+    ...     def __call__(self, t): return 0.5 ** t
+    >>> Halves()(3)
+    0.125
+    """
 
     @abstractmethod
     def __call__(self, t: int) -> float:
@@ -37,12 +35,13 @@ class Schedule(ABC):
 
     def serve(self, owner: object | None) -> None:
         """Be the schedule of one optimizer, or of none. Raises ValueError where one that listens serves another already."""
-        own, held = vars(self), vars(self).get("_serves", lambda: None)()
-        if type(self).observe is not Schedule.observe:
-            if owner is not None and held is not None and held is not owner:
-                advice = "It remembers losses: give each optimizer a schedule of its own."
-                raise ValueError(checks.message(repr(self), "one optimizer", "a second one", advice))
-            own["_serves"] = (lambda: None) if owner is None else weakref.ref(owner)
+        if type(self).observe is Schedule.observe:
+            return
+        held = vars(self).get("_serves", lambda: None)()
+        if owner is not None and held not in (None, owner):
+            advice = "It remembers losses: give each optimizer a schedule of its own."
+            raise ValueError(checks.message(repr(self), "one optimizer", "a second one", advice))
+        vars(self)["_serves"] = (lambda: None) if owner is None else weakref.ref(owner)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_serves"}  # a copy is free
@@ -100,10 +99,7 @@ class ExponentialDecay(Schedule):
 
 
 class CosineDecay(Schedule):
-    """Half a cosine from learning_rate down to `final` in `steps` steps, then constant.
-
-        α(t) = final + ½ (learning_rate − final)(1 + cos(π t / steps))
-
+    """α(t) = final + ½ (learning_rate − final)(1 + cos(π t / steps)): half a cosine in `steps` steps, then constant.
     Source: Loshchilov and Hutter (2017), "SGDR: stochastic gradient descent with warm restarts", eq. 5.
 
     >>> round(CosineDecay(0.1, steps=100)(50), 6)
@@ -122,10 +118,7 @@ class CosineDecay(Schedule):
 
 
 class WarmUp(Schedule):
-    """A straight rise over the first `steps` steps, then the schedule `after` from its own step 0.
-
-        α(t) = after(0) · (t + 1) / (steps + 1)   for t < steps,   after(t − steps) from then on
-
+    """α(t) = after(0) · (t + 1) / (steps + 1) for t < steps, after(t − steps) from then on: a straight rise, then `after`.
     Source: Goyal et al. (2017), "Accurate, large minibatch SGD", section 2.2.
 
     >>> [round(WarmUp(0.4, steps=3)(t), 3) for t in range(5)]
@@ -153,7 +146,6 @@ class WarmUp(Schedule):
 
 class OneCycle(Schedule):
     """Up to `learning_rate` in the first `rise` of the steps, then down to almost 0, both along half a cosine.
-
     It starts at learning_rate / 25 and ends at learning_rate / 250,000, the defaults of PyTorch's OneCycleLR.
     Source: Smith and Topin (2018), "Super-convergence", arXiv:1708.07120.
 
@@ -169,20 +161,18 @@ class OneCycle(Schedule):
 
     def __call__(self, t: int) -> float:
         """Along the cycle."""
-        start, end = self.learning_rate / 25, self.learning_rate / 250_000
         top, last = self.rise * self.steps - 1, self.steps - 1
         if t < top:
-            share, low, high = t / top, start, self.learning_rate
+            share, low, high = t / top, self.learning_rate / 25, self.learning_rate
         else:
-            share, low, high = min((t - top) / (last - top), 1.0), self.learning_rate, end
+            share, low, high = min((t - top) / (last - top), 1.0), self.learning_rate, self.learning_rate / 250_000
         return high + 0.5 * (low - high) * (1 + math.cos(math.pi * share))
 
 
 class ReduceOnPlateau(Schedule):
     """Multiply the rate by `factor` when the loss has not improved for more than `patience` epochs.
-
-    An epoch improves when loss < best − |best| · threshold: the rule of PyTorch's ReduceLROnPlateau, made right for
-    losses below 0. NaN never improves.
+    An epoch improves when loss < best − |best| · threshold: the rule of PyTorch's ReduceLROnPlateau, made right below 0.
+    NaN never improves.
 
     >>> rate = ReduceOnPlateau(1.0, factor=0.5, patience=0)
     >>> for loss in (3.0, 2.0, 2.0): rate.observe(loss)
@@ -208,11 +198,10 @@ class ReduceOnPlateau(Schedule):
         margin = 0.0 if math.isinf(self._best) else abs(self._best) * self.threshold
         if loss < self._best - margin:
             self._best, self._waited = loss, 0
-            return
-        self._waited += 1
-        if self._waited > self.patience:
-            self._rate *= self.factor
-            self._waited = 0
+        elif self._waited < self.patience:
+            self._waited += 1
+        else:
+            self._rate, self._waited = self._rate * self.factor, 0
 
 
 def schedule(who: object, learning_rate: object) -> Schedule:

@@ -1,63 +1,41 @@
-"""What an estimator's parameters stand for: layers, losses and optimizers, by scikit-learn's words."""
+"""An estimator's parameters, checked as a fit begins, and the layers, losses and optimizers that they stand for."""
 
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import get_scorer_names
 
-from backprop import checks
+from backprop import checks, layers, losses
 from backprop.checks import Array
-from backprop.layers import (
-    ELU,
-    GELU,
-    Cos,
-    Dropout,
-    Identity,
-    Layer,
-    LeakyReLU,
-    Linear,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Sin,
-    Softplus,
-    Tanh,
-)
-from backprop.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    GaussianNLL,
-    Huber,
-    LeastSquares,
-    Loss,
-    Pinball,
-    Poisson,
-)
+from backprop.layers import Dropout, Layer, Linear
+from backprop.losses import Loss
 from backprop.optimizers import SGD, Adam, Optimizer
 from backprop.schedules import Schedule
 from backprop.sequential import Sequential
+from backprop.training.watch import check_callbacks
 
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {
-    "identity": Identity,
-    "logistic": Sigmoid,
-    "tanh": Tanh,
-    "relu": ReLU,
-    "leaky_relu": LeakyReLU,
-    "elu": ELU,
-    "silu": SiLU,
-    "gelu": GELU,
-    "softplus": Softplus,
-    "sin": Sin,
-    "cos": Cos,
+ACTIVATIONS: dict[str, type[Layer]] = {
+    "identity": layers.Identity,
+    "logistic": layers.Sigmoid,
+    "tanh": layers.Tanh,
+    "relu": layers.ReLU,
+    "leaky_relu": layers.LeakyReLU,
+    "elu": layers.ELU,
+    "silu": layers.SiLU,
+    "gelu": layers.GELU,
+    "softplus": layers.Softplus,
+    "sin": layers.Sin,
+    "cos": layers.Cos,
 }
 
 
-class HalfSquares(LeastSquares):
+class HalfSquares(losses.LeastSquares):
     """Half the sum of squared differences, which is what scikit-learn's "squared_error" descends on.
 
         ℓ      = ½ Σₖ (f − y)²
@@ -80,6 +58,38 @@ class HalfSquares(LeastSquares):
         return d
 
 
+def check_parameters(model: Any) -> None:
+    """Refuse parameters of a wrong kind or out of range; the network, its loss and its optimizer check theirs."""
+    who = type(model).__name__
+    check_callbacks(who, model.callbacks or ())
+    checks.choice(who, "solver", model.solver, ("lbfgs", "sgd", "adam"))
+    checks.choice(who, "learning_rate", model.learning_rate, ("constant", "invscaling", "adaptive"))
+    for name in ("max_iter", "max_fun"):
+        checks.integer(who, name, getattr(model, name))
+    for name in ("alpha", "tol", "power_t"):
+        checks.number(who, name, getattr(model, name), least=0)
+    checks.number(who, "validation_fraction", model.validation_fraction, least=0, below=1)
+    for name in ("scale_inputs", "scale_targets", "shuffle", "warm_start", "early_stopping"):
+        checks.boolean(who, name, getattr(model, name, False))
+    checks.integer_or(who, "batch_size", model.batch_size, "auto")
+    if model.n_iter_no_change != np.inf:
+        checks.integer(who, "n_iter_no_change", model.n_iter_no_change)
+    if model.early_stopping:
+        check_monitor(who, model.monitor)
+
+
+def check_monitor(who: str, monitor: Any) -> None:
+    """Refuse what is neither None, "loss", the name of a scorer, nor a function (model, X, y) → score."""
+    if monitor is None or monitor == "loss" or callable(monitor):
+        return
+    expected = 'monitor None, "loss", the name of a scorer of scikit-learn, or a function of (model, X, y)'
+    if not isinstance(monitor, str):
+        raise TypeError(checks.message(who, expected, repr(monitor)))
+    if monitor not in get_scorer_names():
+        close = difflib.get_close_matches(monitor, get_scorer_names())
+        raise ValueError(checks.message(who, expected, repr(monitor), f"Close to it: {close}." if close else ""))
+
+
 def widths(hidden_layer_sizes: Any) -> list[int]:
     """Widths of the hidden layers: a whole number or a sequence of them."""
     if isinstance(hidden_layer_sizes, int | np.integer) and not isinstance(hidden_layer_sizes, bool):
@@ -90,30 +100,22 @@ def widths(hidden_layer_sizes: Any) -> list[int]:
     return [checks.integer("MLP", "hidden_layer_sizes > 0: each", width) for width in hidden_layer_sizes]
 
 
-def activation_layers(activation: Any, n: int) -> list[Layer]:
-    """One new activation layer for each of n hidden layers, from a name, a layer, or a sequence of n of those."""
-    each = activation if isinstance(activation, list | tuple) else [activation] * n
+def per_layer(expected: str, value: Any, n: int, kinds: Any = list | tuple) -> list[Any]:
+    """A value for each of n hidden layers: one for all of them, or a sequence of n."""
+    each = list(value) if isinstance(value, kinds) else [value] * n
     if len(each) != n:
-        expected = f"activation one, or a sequence of {n}, one for each hidden layer"
+        expected = f"{expected}, or a sequence of {n}, one for each hidden layer"
         raise ValueError(checks.message("MLP", expected, f"{len(each)}"))
-    return [_activation(one) for one in each]
+    return each
 
 
-def _activation(one: Any) -> Layer:
-    if isinstance(one, Layer):
-        return one.copy()
-    if isinstance(one, type) and issubclass(one, Layer):
-        return one()
-    return ACTIVATIONS[checks.choice("MLP", "activation a layer or", one, ACTIVATIONS)]()
-
-
-def per_layer(name: str, value: Any, n: int) -> list[float]:
-    """A number for each of n layers, from one number or a sequence of n."""
-    each = list(value) if isinstance(value, list | tuple | np.ndarray) else [value] * n
-    if len(each) != n:
-        expected = f"{name} a number, or a sequence of {n}, one for each hidden layer"
-        raise ValueError(checks.message("MLP", expected, f"{len(each)}"))
-    return [checks.number("MLP", name, one, least=0, below=1) for one in each]
+def activation_layer(activation: Any) -> Layer:
+    """A new activation layer of a name, a layer or a class."""
+    if isinstance(activation, Layer):
+        return activation.copy()
+    if isinstance(activation, type) and issubclass(activation, Layer):
+        return activation()
+    return ACTIVATIONS[checks.choice("MLP", "activation a layer or", activation, ACTIVATIONS)]()
 
 
 def network(units: Sequence[int], activation: Any, dropout: Any, random: Any, dtype: Any) -> Sequential:
@@ -123,16 +125,14 @@ def network(units: Sequence[int], activation: Any, dropout: Any, random: Any, dt
     Source: Glorot and Bengio (2010).
     """
     hidden = len(units) - 2
-    activations, rates = activation_layers(activation, hidden), per_layer("dropout", dropout, hidden)
-    layers: list[Layer] = []
-    for k, (fan_in, fan_out) in enumerate(pairwise(units)):
-        layers.append(Linear(fan_in, fan_out, seed=0))
-        if k < hidden:
-            layers.append(activations[k])
-            if rates[k]:
-                layers.append(Dropout(rates[k], seed=0))
-    net = Sequential(*layers, dtype=dtype)
-    for linear in (layer for layer in layers if isinstance(layer, Linear)):
+    activations = [activation_layer(one) for one in per_layer("activation one", activation, hidden)]
+    dropouts = per_layer("dropout a number", dropout, hidden, list | tuple | np.ndarray)
+    rates = [checks.number("MLP", "dropout", rate, least=0, below=1) for rate in dropouts]
+    parts: list[Layer] = [Linear(units[0], units[1], seed=0)]
+    for one, rate, (fan_in, fan_out) in zip(activations, rates, pairwise(units[1:]), strict=True):
+        parts += [one, *([Dropout(rate, seed=0)] if rate else []), Linear(fan_in, fan_out, seed=0)]
+    net = Sequential(*parts, dtype=dtype)
+    for linear in (part for part in parts if isinstance(part, Linear)):
         fan_out, fan_in = linear.parameters["omega"].shape
         bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (fan_in + fan_out))
         linear.parameters["omega"][...] = random.uniform(-bound, bound, (fan_in, fan_out)).T
@@ -140,17 +140,8 @@ def network(units: Sequence[int], activation: Any, dropout: Any, random: Any, dt
     return net
 
 
-def in_dtype(net: Sequential, dtype: Any) -> Sequential:
-    """A copy of a network whose φ has another dtype."""
-    twin = net.copy()
-    twin.bind(np.empty(net.size, dtype))
-    return twin
-
-
 def take_over(net: Sequential, trained: Sequential) -> None:
-    """Give `net` the parameters and running statistics of its copy; nothing where they are the same network."""
-    if trained is net:
-        return
+    """Give `net` the parameters and running statistics of its copy, or of itself."""
     net.phi[...] = trained.phi
     for name, buffer in net.buffers.items():
         buffer[...] = trained.buffers[name]
@@ -162,18 +153,13 @@ def regression_loss(loss: Any, quantiles: Sequence[float], delta: float) -> Loss
         return copy.copy(loss)
     made: dict[str, Callable[[], Loss]] = {
         "squared_error": HalfSquares,
-        "poisson": Poisson,
-        "absolute_error": AbsoluteError,
-        "huber": lambda: Huber(delta),
-        "quantile": lambda: Pinball(quantiles),
-        "gaussian": GaussianNLL,
+        "poisson": losses.Poisson,
+        "absolute_error": losses.AbsoluteError,
+        "huber": lambda: losses.Huber(delta),
+        "quantile": lambda: losses.Pinball(quantiles),
+        "gaussian": losses.GaussianNLL,
     }
     return made[checks.choice("MLPRegressor", "loss a Loss or", loss, made)]()
-
-
-def classification_loss(outputs: str) -> Loss:
-    """Cross-entropy for "softmax", one question per output for "logistic"."""
-    return CrossEntropy() if outputs == "softmax" else BinaryCrossEntropy()
 
 
 class InverseScaling(Schedule):
@@ -185,19 +171,13 @@ class InverseScaling(Schedule):
     0.1
     """
 
+    first = 0
+
     def __init__(
-        self,
-        learning_rate: float,
-        *,
-        steps_per_epoch: int,
-        examples: int,
-        power: float = 0.5,
-        first: int = 0,
-        seen: int = 0,
+        self, learning_rate: float, *, steps_per_epoch: int, examples: int, power: float, seen: int = 0
     ) -> None:
         self.learning_rate = checks.number("InverseScaling", "learning_rate", learning_rate, above=0)
-        self.steps_per_epoch, self.examples, self.power = steps_per_epoch, examples, power
-        self.first, self.seen = first, seen
+        self.steps_per_epoch, self.examples, self.power, self.seen = steps_per_epoch, examples, power, seen
 
     def __call__(self, t: int) -> float:
         """α of step t."""
@@ -228,26 +208,6 @@ class Adaptive(Schedule):
         return True
 
 
-def rate_settings(model: Any) -> str:
-    """The parameters of the learning rate, as text."""
-    return repr([getattr(model, name) for name in ("solver", "learning_rate", "learning_rate_init")])
-
-
-def continued(optimizer: Optimizer, before: Optimizer | None, *, same_rate: bool) -> Optimizer:
-    """The optimizer with the momentum and the count of steps of the one before, if their rules remember the same things.
-
-    Where the learning rate was not set anew, so is what its schedule has come to.
-    """
-    if before is None or type(optimizer) is not type(before) or optimizer.slots != before.slots:
-        return optimizer
-    optimizer.state, optimizer.t = before.state, before.t
-    if isinstance(optimizer.schedule, InverseScaling):
-        optimizer.schedule.first = optimizer.t
-    elif same_rate:
-        optimizer.schedule = before.schedule
-    return optimizer
-
-
 def at_pace(optimizer: Optimizer, before: float) -> float:
     """Return α of the next epoch, the velocity being right for it where α was `before` until now.
 
@@ -271,8 +231,27 @@ def optimizer(model: Any, n: int, batch_size: int, decay: Any) -> Optimizer:
             rate = InverseScaling(rate, steps_per_epoch=steps, examples=n, power=model.power_t, seen=model.t_)
         elif model.solver == "sgd" and model.learning_rate == "adaptive":
             rate = Adaptive(rate)
+    rule: Optimizer
     if model.solver == "sgd":
         momentum = checks.number("MLP", "momentum", model.momentum, least=0, below=1)
-        nesterov = bool(model.nesterovs_momentum) and momentum > 0
-        return SGD(rate, momentum, nesterov, weight_decay=decay)
-    return Adam(rate, (model.beta_1, model.beta_2), model.epsilon, weight_decay=decay)
+        rule = SGD(rate, momentum, bool(model.nesterovs_momentum) and momentum > 0, weight_decay=decay)
+    else:
+        rule = Adam(rate, (model.beta_1, model.beta_2), model.epsilon, weight_decay=decay)
+    return continued(model._course, rule, repr([model.solver, model.learning_rate, model.learning_rate_init]))
+
+
+def continued(course: Any, optimizer: Optimizer, rate: str) -> Optimizer:
+    """The optimizer with the momentum and the count of steps of the one before, if their rules remember the same things.
+
+    Where the learning rate, as text, was not set anew, so is what its schedule has come to.
+    """
+    before, same_rate = course.optimizer, course.rate == rate
+    course.optimizer, course.rate = optimizer, rate
+    if type(optimizer) is not type(before) or optimizer.slots != before.slots:
+        return optimizer
+    optimizer.state, optimizer.t = before.state, before.t
+    if isinstance(optimizer.schedule, InverseScaling):
+        optimizer.schedule.first = optimizer.t
+    elif same_rate:
+        optimizer.schedule = before.schedule
+    return optimizer

@@ -46,7 +46,8 @@ def from_sklearn(model: Any) -> BaseMLP:
     ours._begin(model.n_features_in_, encoded, model.coefs_[0].dtype)
     ours.random_state = model.random_state
     _copy_attributes(model, ours, ("n_features_in_", "feature_names_in_", *STORY))
-    _copy_weights(model, ours)
+    for weights, drawn in zip(model.coefs_ + model.intercepts_, ours.coefs_ + ours.intercepts_, strict=True):
+        drawn[...] = weights
     return ours
 
 
@@ -104,9 +105,3 @@ def _copy_attributes(source: Any, target: Any, names: tuple[str, ...]) -> None:
     for name in names:
         if hasattr(source, name):
             setattr(target, name, copy.copy(getattr(source, name)))
-
-
-def _copy_weights(source: Any, target: Any) -> None:
-    for kind in ("coefs_", "intercepts_"):
-        for a, b in zip(getattr(source, kind), getattr(target, kind), strict=True):
-            b[...] = a

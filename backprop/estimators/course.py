@@ -74,11 +74,9 @@ def _numbers(attributes: dict[str, Any]) -> dict[str, Array]:
 
 def built(model: Any) -> dict[str, str]:
     """The parameters that a network, its loss and its scaling are made by, as text."""
-    parameters = {name: getattr(model, name) for name in BUILT if hasattr(model, name)}
-    return {
-        name: repr(value)
-        for name, value in (parameters | {"hidden_layer_sizes": widths(model.hidden_layer_sizes)}).items()
-    }
+    found = {name: getattr(model, name) for name in BUILT if hasattr(model, name)}
+    found["hidden_layer_sizes"] = widths(model.hidden_layer_sizes)
+    return {name: repr(value) for name, value in found.items()}
 
 
 def require_same(model: Any) -> None:
@@ -86,7 +84,8 @@ def require_same(model: Any) -> None:
     for name, value in built(model).items():
         before = model._course.built.get(name, value)
         if value != before:
-            advice = "A fit without warm_start begins anew with it."
-            raise ValueError(
-                checks.message(type(model).__name__, f"{name} {before}, as when training began", value, advice)
+            expected, advice = (
+                f"{name} {before}, as when training began",
+                "A fit without warm_start begins anew with it.",
             )
+            raise ValueError(checks.message(type(model).__name__, expected, value, advice))

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.tables import Table
 from backprop.tables.frame import Frame, narwhals, no_frame, require_names
 
 SINGLE = 1e18  # numbers up to here can be squared and added up in float32
+HOLD_OUT = "Change validation_fraction, or give validation_data."
+
+
+class Examples(NamedTuple):
+    """Rows X (N, D) of numbers, y as it came, the targets that it is encoded as, and weights (N,) or None."""
+
+    X: Any
+    y: Array
+    targets: Array
+    w: Array | None
+
+    def at(self, rows: Array) -> Examples:
+        """Those of these rows."""
+        return Examples(self.X[rows], self.y[rows], self.targets[rows], None if self.w is None else self.w[rows])
 
 
 class SparseRows:
@@ -27,16 +40,11 @@ class SparseRows:
         return np.asarray(self.matrix[rows].toarray(), self.dtype)
 
 
-class Standardization:
+class Standardization(NamedTuple):
     """Columns shifted to mean 0 and divided by their standard deviation; constant columns are only shifted."""
 
-    def __init__(self, rows: Array, w: Array | None = None) -> None:
-        rows = np.asarray(rows, np.float64)
-        self.mean = np.average(rows, axis=0, weights=w)
-        deviation = np.sqrt(np.average((rows - self.mean) ** 2, axis=0, weights=w))
-        # What the mean of equal numbers may be off by.
-        rounding = len(rows) * np.finfo(np.float64).eps * np.abs(self.mean)
-        self.scale = np.where(deviation > rounding, deviation, 1.0)
+    mean: Any
+    scale: Any
 
     def forth(self, rows: Array) -> Array:
         """(rows − mean) / scale."""
@@ -45,6 +53,15 @@ class Standardization:
     def back(self, rows: Array) -> Array:
         """Rows · scale + mean."""
         return rows * self.scale + self.mean
+
+
+def standardization(rows: Array, w: Array | None) -> Standardization:
+    """That of rows (N, D) or (N,) with weights w."""
+    rows = np.asarray(rows, np.float64)
+    mean = np.average(rows, axis=0, weights=w)
+    deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=w))
+    rounding = len(rows) * np.finfo(np.float64).eps * np.abs(mean)  # what the mean of equal numbers may be off by
+    return Standardization(mean, np.where(deviation > rounding, deviation, 1.0))
 
 
 def fits_single(*arrays: Any) -> bool:
@@ -62,32 +79,30 @@ def is_mapped(X: Any) -> bool:
     return isinstance(X, np.memmap) or isinstance(getattr(X, "base", None), np.memmap)
 
 
-def is_frame(X: Any) -> bool:
-    """Whether X is an eager frame of pandas, polars or pyarrow; False where narwhals is not installed."""
+def frame_of(X: Any) -> Any:
+    """X as an eager frame of narwhals, whatever its library; None where it is none, or narwhals is not installed."""
     if not (hasattr(type(X), "columns") or hasattr(type(X), "schema")):  # asking a lazy frame itself is dear
-        return False
+        return None
     try:
         nw = narwhals()
     except ImportError:
-        return False
-    return isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
+        return None
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    return frame if isinstance(frame, nw.DataFrame) else None
 
 
 def needs_table(X: Any, y: Any, missing: str) -> bool:
     """Whether a frame has more to it than numbers: words, categories, holes, or the target among its columns."""
-    if isinstance(y, str):
-        return True
-    if not is_frame(X):
-        return False
-    nw = narwhals()
-    frame = nw.from_native(X, eager_only=True)
-    numbers = all(dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values())
+    frame = frame_of(X)
+    if frame is None or isinstance(y, str):
+        return isinstance(y, str)
+    numbers = all(dtype.is_numeric() or dtype == narwhals().Boolean for dtype in frame.schema.values())
     return not numbers or missing == "impute" or any(column.null_count() for column in frame.iter_columns())
 
 
 def refuse_holes(who: str, X: Any) -> None:
     """Raise ValueError for the first missing or infinite value of a frame, by column and row."""
-    if is_frame(X):
+    if frame_of(X) is not None:
         frame = Frame(who, X)
         for name in frame.names:
             frame.column(name).require("Fill it, or train with missing='impute'.")
@@ -109,10 +124,3 @@ def take_out(who: str, X: Any, y: Any) -> Any:
         raise TypeError(checks.message(who, f"a frame with the target {y!r}", f"a {type(X).__name__}", advice))
     require_names(who, [y], list(frame.columns))
     return frame[y].to_numpy()
-
-
-def learn(X: Any, y: Any, missing: str, unknown: str, scale: bool) -> tuple[Table, Array]:
-    """The table of a frame, and the frame as numbers (N, D)."""
-    target = y if isinstance(y, str) else None
-    table = Table(target, missing=missing, unknown=unknown, scale=scale, dtype="float64")
-    return table, table.fit(X)[0]

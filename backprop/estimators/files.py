@@ -33,25 +33,21 @@ NOT_DATA = ("callbacks", "random_state")  # what is of one run
 def save(model: Any, path: PathLike) -> None:
     """Write a fitted model; see `BaseMLP.save`."""
     check_is_fitted(model, "network_")
-    parameters = {name: value for name, value in vars(model).items() if name in model.get_params(deep=False)}
-    activation = parameters.pop("activation")
-    arrays = dict(architecture.tensors(model.network_))
-    architecture.require_finite(f"{type(model).__name__}.save", arrays)
+    who, arrays = f"{type(model).__name__}.save", dict(architecture.tensors(model.network_))
+    architecture.require_finite(who, arrays)
     for name, attribute in SCALINGS.items():
-        if getattr(model, attribute) is not None:
-            arrays |= {f"{name}.mean": np.atleast_1d(getattr(model, attribute).mean)}
-            arrays |= {f"{name}.scale": np.atleast_1d(getattr(model, attribute).scale)}
-    found = {
-        name: getattr(model, name) for name in (*COUNTS, *SCORES, *CURVES, "out_activation_") if hasattr(model, name)
+        if (scaling := getattr(model, attribute)) is not None:
+            arrays |= {f"{name}.{part}": np.atleast_1d(array) for part, array in scaling._asdict().items()}
+    story: dict[str, Any] = {
+        name: architecture.plain(who, name, getattr(model, name))
+        for name in (*COUNTS, *SCORES, *CURVES, "out_activation_")
+        if hasattr(model, name)
     }
-    story = {name: architecture.plain(f"{type(model).__name__}.save", name, value) for name, value in found.items()}
-    for name in LABELS:
-        if hasattr(model, name):
-            values = getattr(model, name)
-            story[name] = {"dtype": values.dtype.str, "values": values.tolist()}
+    labels = {name: getattr(model, name) for name in LABELS if hasattr(model, name)}
+    story |= {name: {"dtype": each.dtype.str, "values": each.tolist()} for name, each in labels.items()}
     about = {
         "model": architecture.describe(model, activation="relu", **dict.fromkeys(NOT_DATA)),
-        "activation": _described(activation),
+        "activation": _described(model.activation),
         "network": architecture.describe(model.network_),
         "table": None if model.table_ is None else model.table_.state(),
         "story": story,
@@ -137,8 +133,7 @@ def _require_fit(model: Any) -> None:
         "outputs of its targets or classes": (model.n_outputs_, model._outputs(columns)),
     }
     if hasattr(model, "_binarizer"):
-        several = model.n_outputs_ > 1
-        pairs["classes"] = (len(model.classes_), model.n_outputs_ if several else 2)
+        pairs["classes"] = (len(model.classes_), model.n_outputs_ if model.n_outputs_ > 1 else 2)
     for name, width in (("_input_scaling", features), ("_target_scaling", columns)):
         if getattr(model, name) is not None:
             pairs[name] = (len(getattr(model, name).mean), width)
@@ -154,14 +149,11 @@ def _error(expected: str, got: object) -> ValueError:
 def _scaling(arrays: dict[str, Any], name: str) -> Standardization | None:
     if f"{name}.mean" not in arrays:
         return None
-    scaling = Standardization.__new__(Standardization)
     mean, scale = arrays.pop(f"{name}.mean"), arrays.pop(f"{name}.scale")
-    if not (
-        mean.shape == scale.shape == (mean.size,) and mean.dtype.kind == scale.dtype.kind == "f" and (scale > 0).all()
-    ):
+    floats = mean.dtype.kind == scale.dtype.kind == "f"
+    if not (floats and mean.shape == scale.shape == (mean.size,) and (scale > 0).all()):
         raise _error(f"{name}: mean and scale > 0 (D,)", (mean, scale))
-    scaling.mean, scaling.scale = mean, scale
-    return scaling
+    return Standardization(mean, scale)
 
 
 def _described(activation: Any) -> Any:

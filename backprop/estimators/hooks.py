@@ -45,36 +45,25 @@ class EpochTasks:
     """Tells scikit-learn's callbacks of the fit and of each epoch; without callbacks it does nothing and costs nothing."""
 
     def __init__(self, model: Any, epochs: int, **data: Any) -> None:
-        self.model, self.epochs, self.data = model, epochs, data
-        self.context = None
+        self.model, self.data, self.fit = model, data, None
         if getattr(model, "_skl_callbacks", None):
-            self.context = model._init_callback_context(max_subtasks=epochs)
-            self.context.call_on_fit_task_begin(estimator=model, **data)
+            self.fit = model._init_callback_context(max_subtasks=epochs)
+            self.fit.call_on_fit_task_begin(estimator=model, **data)
 
     def begin(self) -> Any:
         """An epoch begins; returns its task."""
-        if self.context is None:
+        if self.fit is None:
             return None
-        return self.context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self.model, **self.data)
+        return self.fit.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self.model, **self.data)
 
     def end(self, task: Any) -> bool:
-        """An epoch has ended; True where a callback stops training."""
-        if task is None:
-            return False
-        stop = task.call_on_fit_task_end(estimator=self.model, reconstruction_attributes=self._as_fitted, **self.data)
-        return bool(stop)
-
-    def close(self) -> None:
-        """The fit has ended."""
-        if self.context is not None:
-            self.context.call_on_fit_task_end(
-                estimator=self.model, reconstruction_attributes=self._as_fitted, **self.data
-            )
+        """An epoch or the `fit` has ended; True where a callback stops training."""
+        return task is not None and bool(
+            task.call_on_fit_task_end(estimator=self.model, reconstruction_attributes=self._as_fitted, **self.data)
+        )
 
     def _as_fitted(self) -> dict[str, Any]:
         """The attributes of a model that stopped here."""
         skipped = {"_skl_callbacks", "_skl_callbacks_to_teardown", "_callback_fit_ctx", "_parent_callback_ctx"}
-        fitted = {
-            n: v for n, v in vars(self.model).items() if (n.endswith("_") or n.startswith("_")) and n not in skipped
-        }
+        fitted = {n: v for n, v in vars(self.model).items() if "_" in (n[0], n[-1]) and n not in skipped}
         return fitted | {"network_": self.model.network_.copy(), "loss_curve_": copy.copy(self.model.loss_curve_)}

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
-from sklearn.utils.validation import check_is_fitted
 
 from backprop import checks
 from backprop.checks import Array
 from backprop.estimators import build, data
-from backprop.estimators.base import HOLD_OUT, BaseMLP
+from backprop.estimators.base import BaseMLP
 from backprop.estimators.course import unchanged_if_refused
-from backprop.estimators.data import Standardization
+from backprop.estimators.data import HOLD_OUT, Examples, standardization
 from backprop.estimators.hooks import with_callbacks
 from backprop.functions import sigmoid
-from backprop.losses import GaussianNLL, Loss, Pinball, Poisson
+from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -85,33 +85,29 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @with_callbacks
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, *, epochs: int = 1) -> Any:
         """Train `epochs` more passes over these examples; the first call needs `classes`, all there will ever be."""
+        who = "MLPClassifier.partial_fit"
         if self.class_weight == "balanced":
             advice = "Pass a dict: what is balanced in one part of the data is not in the next."
-            raise ValueError(checks.message("MLPClassifier.partial_fit", "class_weight a dict", "'balanced'", advice))
+            raise ValueError(checks.message(who, "class_weight a dict", "'balanced'", advice))
         if classes is not None:
             classes = unique_labels(classes)
         if not hasattr(self, "network_"):
             if classes is None:
                 advice = "Pass classes=np.unique(all_y)."
-                raise ValueError(
-                    checks.message("MLPClassifier.partial_fit", "classes in the first call", "None", advice)
-                )
+                raise ValueError(checks.message(who, "classes in the first call", "None", advice))
             self._classes_given = classes
         elif classes is not None and not np.array_equal(classes, self.classes_):
-            got = f"{list(classes)}"
-            raise ValueError(checks.message("MLPClassifier.partial_fit", f"classes {list(self.classes_)}", got))
-        return self._fit(X, y, sample_weight, None, epochs=epochs, incremental=True)
+            raise ValueError(checks.message(who, f"classes {list(self.classes_)}", f"{list(classes)}"))
+        return self._fit(X, y, sample_weight, epochs=epochs, incremental=True)
 
     def _make_loss(self) -> Loss:
-        return build.classification_loss(self.out_activation_)
+        return CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropy()
 
     def _outputs(self, columns: int) -> int:
         return len(self.classes_) if self.out_activation_ == "softmax" else columns
 
     def _encode(self, y: Array, *, reset: bool) -> Array:
         """Labels (N,) for softmax, 0 and 1 (N, K) or (N,) for logistic."""
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         found = np.unique(y) if y.ndim == 1 else y
         if reset:
@@ -128,14 +124,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(checks.message("MLPClassifier", expected, f"also {unknown}"))
         if self.out_activation_ == "softmax":
             return np.searchsorted(self.classes_, y)
-        return np.asarray(self._binarizer.transform(y), np.float64)
+        answers = np.asarray(self._binarizer.transform(y), np.float64)
+        return answers.ravel() if answers.shape[1] == 1 else answers
 
-    def _as_trained(self, targets: Array, w: Array | None = None) -> Array:
-        return targets.ravel() if targets.ndim == 2 and targets.shape[1] == 1 else targets
-
-    def _class_weights(self, y: Array, w: Array | None) -> Array | None:
-        if self.class_weight is None:
-            return w
+    def _class_weights(self, y: Array, w: Array | None) -> Array:
         extra = compute_sample_weight(self.class_weight, y)
         w = extra if w is None else w * extra
         if not (extra >= 0).all() or not w.any():
@@ -145,21 +137,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _stratify(self, y: Array, size: int) -> Array | None:
         """The classes to be held out in the same shares, where each can be in both parts; of two classes each must be."""
-        if y.ndim == 2:
-            return None
         counts = np.unique(y, return_counts=True)[1]
         if counts.min() >= 2 and len(counts) <= min(size, len(y) - size):
             return y
         if self.out_activation_ == "logistic":
             got = f"{counts.tolist()} examples of {self.classes_.tolist()}, and {size} to hold out"
-            raise ValueError(
-                checks.message("MLPClassifier", "each class to train on and to validate on", got, HOLD_OUT)
-            )
+            expected = "each class to train on and to validate on"
+            raise ValueError(checks.message("MLPClassifier", expected, got, HOLD_OUT))
         return None
 
-    def _score_held_out(self, held_out: tuple[Any, ...]) -> float:
-        X, y, _, *w = held_out
-        return float(accuracy_score(y, self._labels(self._network_outputs(X)), sample_weight=w[0] if w else None))
+    def _score_held_out(self, held_out: Examples) -> float:
+        X, y, _, w = held_out
+        return float(accuracy_score(y, self._labels(self._network_outputs(X)), sample_weight=w))
 
     def _labels(self, f: Array) -> Array:
         if self.out_activation_ == "softmax":
@@ -179,8 +168,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """Probabilities (N, K): one column per class, or per question."""
         f = np.asarray(self._rows(X), np.float64)
         if self.out_activation_ == "softmax":
-            p = np.exp(f - f.max(axis=1, keepdims=True))
-            p /= p.sum(axis=1, keepdims=True)
+            p = softmax(f, axis=1)
         else:
             p = sigmoid(f)
             p = np.hstack([1 - p, p]) if f.shape[1] == 1 else p
@@ -257,7 +245,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @with_callbacks
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, epochs: int = 1) -> Any:
         """Train `epochs` more passes over these examples."""
-        return self._fit(X, y, sample_weight, None, epochs=epochs, incremental=True)
+        return self._fit(X, y, sample_weight, epochs=epochs, incremental=True)
 
     def _make_loss(self) -> Loss:
         loss = build.regression_loss(self.loss, self.quantiles, self.delta)
@@ -271,8 +259,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if y.dtype.kind in "OUS":
             y = self._numbers(y)
         y = np.asarray(y, np.float64)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
         columns = 1 if y.ndim == 1 else y.shape[1]
         if reset:
             self._targets = columns
@@ -289,40 +275,25 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 raise ValueError(checks.message("MLPRegressor", "y: numbers", f"{str(value)!r} at row {row}")) from None
         return y.astype(np.float64)
 
-    def _as_trained(self, targets: Array, w: Array | None = None) -> Array:
-        if not self.scale_targets:
-            return targets
+    def _scaled_targets(self, targets: Array, w: Array | None) -> Array:
         if isinstance(self._loss_function, Poisson):
             raise ValueError(checks.message("MLPRegressor", "scale_targets=False with Poisson counts", "True"))
         if self._target_scaling is None:
-            self._target_scaling = Standardization(targets, w)
+            self._target_scaling = standardization(targets, w)
         return self._target_scaling.forth(targets)
 
-    def _class_weights(self, y: Array, w: Array | None) -> Array | None:
-        return w
-
-    def _stratify(self, y: Array, size: int) -> Array | None:
-        return None
-
-    def _score_held_out(self, held_out: tuple[Any, ...]) -> float:
-        X, _, targets, *w = held_out
+    def _score_held_out(self, held_out: Examples) -> float:
+        X, _, targets, w = held_out
         predicted = self._predicted(self._network_outputs(X))
-        weights = w[0] if w else None
-        return float(r2_score(targets, predicted, sample_weight=weights)) if np.isfinite(predicted).all() else np.nan
+        return float(r2_score(targets, predicted, sample_weight=w)) if np.isfinite(predicted).all() else np.nan
 
     def _predicted(self, f: Array) -> Array:
         """The mean, or the median quantile, in the units of y."""
-        f = np.asarray(f, np.float64)
-        if isinstance(self._loss_function, Poisson):
+        f, loss = np.asarray(f, np.float64), self._loss_function
+        if isinstance(loss, Poisson):
             f = np.exp(f)
-        elif isinstance(self._loss_function, GaussianNLL):
-            f = f[:, : self._targets]
-        elif isinstance(self._loss_function, Pinball):
-            q = np.array(self._loss_function.quantiles)
-            middle = int(np.argmin(np.abs(q - 0.5)))
-            f = f[:, middle * self._targets : (middle + 1) * self._targets]
-        f = f.ravel() if f.shape[1] == 1 else f
-        return f if self._target_scaling is None else self._target_scaling.back(f)
+        middle = np.argmin(np.abs(np.array(loss.quantiles) - 0.5)) if isinstance(loss, Pinball) else 0
+        return self._in_units(f, int(middle))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R² on rows X (N, D); y may be the name of a column, as in `fit`."""
@@ -338,27 +309,24 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         For loss="gaussian" any coverage; for "quantile" that of the two quantiles symmetric about ½ that were trained. Raises
         ValueError for other losses, or quantiles that were not trained.
         """
-        check_is_fitted(self, "network_")
-        coverage = checks.number("MLPRegressor.predict_interval", "coverage", coverage, above=0, below=1)
+        who = "MLPRegressor.predict_interval"
+        coverage = checks.number(who, "coverage", coverage, above=0, below=1)
         f, loss, K = np.asarray(self._rows(X), np.float64), self._loss_function, self._targets
         if isinstance(loss, GaussianNLL):
-            from scipy.special import ndtri
-
             reach = float(ndtri(0.5 + coverage / 2)) * np.exp(f[:, K:] / 2)
             return self._in_units(f[:, :K] - reach), self._in_units(f[:, :K] + reach)
         if not isinstance(loss, Pinball):
-            raise ValueError(
-                checks.message("MLPRegressor.predict_interval", "loss 'quantile' or 'gaussian'", repr(loss))
-            )
+            raise ValueError(checks.message(who, "loss 'quantile' or 'gaussian'", repr(loss)))
         ends = []
         for q in (0.5 - coverage / 2, 0.5 + coverage / 2):
             found = [k for k, trained in enumerate(loss.quantiles) if abs(trained - q) < 1e-9]
             if not found:
-                expected = f"a model trained with the quantile {q:g}"
-                raise ValueError(checks.message("MLPRegressor.predict_interval", expected, f"{loss.quantiles}"))
-            ends.append(self._in_units(f[:, found[0] * K : (found[0] + 1) * K]))
+                raise ValueError(checks.message(who, f"a model trained with the quantile {q:g}", f"{loss.quantiles}"))
+            ends.append(self._in_units(f, found[0]))
         return ends[0], ends[1]
 
-    def _in_units(self, f: Array) -> Array:
+    def _in_units(self, f: Array, k: int = 0) -> Array:
+        """Of the outputs f for each target the k-th, in the units of y."""
+        f = f[:, k * self._targets : (k + 1) * self._targets]
         f = f.ravel() if f.shape[1] == 1 else f
         return f if self._target_scaling is None else self._target_scaling.back(f)

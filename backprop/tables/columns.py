@@ -43,9 +43,8 @@ class Numbers:
     def learn(cls, values: Values, scale: bool) -> Numbers:
         """From the values that are there."""
         mean, sigma = moments(values.data[~values.missing])
-        if not scale:
-            return cls(values.name, values.kind, mean, 0.0, 1.0)
-        return cls(values.name, values.kind, mean, mean, 1 / sigma if sigma else 0.0)
+        shift, factor = (mean, 1 / sigma if sigma else 0.0) if scale else (0.0, 1.0)
+        return cls(values.name, values.kind, mean, shift, factor)
 
     @property
     def feature_names(self) -> list[str]:
@@ -133,7 +132,8 @@ class Target:
         if values.kind == NUMBERS:
             mean, sigma = moments(values.data) if scale else (0.0, 1.0)
             return cls(values.name, NUMBERS, mean=mean, sigma=sigma or 1.0)
-        classes = tuple(sorted(set(_objects(values))))
+        found = map(bool, values.data) if values.kind == BOOLEANS else values.data
+        classes = tuple(sorted(set(found)))
         if len(classes) < 2:
             expected = f"at least two classes in column {values.name!r}"
             raise ValueError(checks.message(values.who, expected, f"only {classes[0]!r}", "There is nothing to learn."))
@@ -149,7 +149,7 @@ class Target:
             if not checks.all_finite(y):
                 raise values.refuse(f"numbers within the range of {dtype}", ~np.isfinite(y), advice="Scale the target.")
             return y
-        codes = code(self.classes, _objects(values))
+        codes = code(self.classes, values.data)  # to a dict 1.0 is True
         if (codes < 0).any():
             raise values.refuse(f"one of the classes {listing(self.classes)}", codes < 0)
         return codes
@@ -194,10 +194,6 @@ def code(categories: tuple[Any, ...], values: Iterable[Any]) -> Array:
     """The place of each value among the categories, −1 for those that are not there."""
     place = {category: i for i, category in enumerate(categories)}
     return np.array([place.get(value, -1) for value in values], dtype=np.intp)
-
-
-def _objects(values: Values) -> list[Any]:
-    return [bool(value) for value in values.data] if values.kind == BOOLEANS else values.data
 
 
 def check_categories(name: str, kind: str, categories: Any) -> None:

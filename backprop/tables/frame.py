@@ -104,8 +104,7 @@ def require_names(who: str, names: list[str], found: list[str]) -> None:
     """Refuse names that are not among those found, with names that are close."""
     absent = [name for name in names if name not in found]
     if absent:
-        others = [name for name in found if name not in names]
-        close = get_close_matches(absent[0], others)
+        close = get_close_matches(absent[0], [name for name in found if name not in names])
         advice = f"Close to it: {', '.join(map(repr, close))}." if close else ""
         raise ValueError(checks.message(who, f"columns {listing(absent)}", f"columns {listing(found)}", advice))
 
@@ -135,10 +134,9 @@ def inspect(
     data = [None if gone else _plain(value) for value, gone in zip(data, null, strict=True)]
     kinds = {_kind(who, name, of) for of in dict.fromkeys(map(type, data))} - {NOTHING}
     if len(kinds) > 1:
-        first: dict[str, int] = {}
-        for row, value in enumerate(data):
-            first.setdefault(_kind(who, name, type(value)), row)
-        got = " and ".join(f"{data[row]!r} at row {row + first_row}" for kind, row in first.items() if kind != NOTHING)
+        rows = [row for row, value in enumerate(data) if value is not None]
+        first = {_kind(who, name, type(data[row])): row for row in reversed(rows)}
+        got = " and ".join(f"{data[row]!r} at row {row + first_row}" for row in sorted(first.values()))
         raise TypeError(checks.message(who, f"values of one kind in column {name!r}", got, "Convert the column first."))
     kind = next(iter(kinds), NOTHING)
     if kind in (NUMBERS, BOOLEANS):

@@ -150,11 +150,9 @@ def _as_they_are(who: str, schema: Any, columns: list[str] | None, dtype: Any) -
     learnt = []
     for name in names:
         kind = schema.field(name).type
-        if types.is_boolean(kind):
-            learnt.append(Numbers(name, BOOLEANS, 0.0, 0.0, 1.0))
-        elif types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-            learnt.append(Numbers(name, NUMBERS, 0.0, 0.0, 1.0))
-        else:
+        numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+        if not (numeric or types.is_boolean(kind)):
             advice = "Leave it out of columns, or pass a fitted Table as table."
             raise TypeError(checks.message(who, f"numbers in column {name!r}", str(kind), advice))
+        learnt.append(Numbers(name, NUMBERS if numeric else BOOLEANS, 0.0, 0.0, 1.0))
     return Table.of(learnt, scale=False, dtype=checks.dtype(who, dtype))

@@ -12,17 +12,7 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.files import container
 from backprop.files.atomic import PathLike
-from backprop.tables.columns import (
-    STATE,
-    Categories,
-    Column,
-    Numbers,
-    Target,
-    constant,
-    learn,
-    plain,
-    require_kind,
-)
+from backprop.tables.columns import STATE, Categories, Column, Numbers, Target, constant, learn, plain, require_kind
 from backprop.tables.frame import Frame, Values, inspect, listing, narwhals, read, require_names
 
 
@@ -172,11 +162,8 @@ class Table:
         """
         self._require_fit("Table.state")
         settings = {name: getattr(self, name) for name in ("target", "missing", "unknown", "scale", "scale_target")}
-        learnt = {
-            "columns": [plain(column) for column in self._columns],
-            "answers": plain(self._target) if self._target else None,
-        }
-        return settings | {"dtype": self.dtype.name} | learnt
+        columns, answers = [plain(column) for column in self._columns], plain(self._target) if self._target else None
+        return settings | {"dtype": self.dtype.name, "columns": columns, "answers": answers}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
@@ -235,13 +222,11 @@ class Table:
     def _encode(self, columns: tuple[Column, ...], values: list[Values]) -> Array:
         widths = [len(column.feature_names) for column in columns]
         X = np.empty((len(values[0].missing), sum(widths)), self.dtype)
-        end = 0
-        for column, of_column, width in zip(columns, values, widths, strict=True):
+        for column, of_column, part in zip(columns, values, np.split(X, np.cumsum(widths)[:-1], axis=1), strict=True):
             require_kind(column, of_column)
             if self.missing == "refuse":
                 of_column.require("Remove such rows, or fill them with missing='impute'.")
-            start, end = end, end + width
-            column.encode(of_column, X[:, start:end], self.unknown == "ignore")
+            column.encode(of_column, part, self.unknown == "ignore")
         return X
 
     def _answers(self, who: str, rows: Frame | None, y: Any) -> Values:
@@ -254,7 +239,7 @@ class Table:
         series = nw.from_native(y, series_only=True, pass_through=True)
         if isinstance(series, nw.Series):
             answers = read(who, "y", series)
-        elif np.ndim(y) == 1 and not isinstance(y, dict | set):
+        elif np.ndim(y) == 1:  # not of a dict or a set
             values = y.tolist() if hasattr(y, "tolist") else list(y)
             answers = inspect(who, "y", values, [False] * len(values))
         else:

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 CODE = re.compile(r"`([^`]+)`")
 NAME = re.compile(r"[A-Za-z_][\w.]*")
 SPECIAL = re.compile(r"([\\*|_])")
-LEAD = re.compile(r"^(Raises|Source:|Sources:)(?= )")
+LEAD = re.compile(r"^(Raises|Source:|Sources:)(?= )", re.MULTILINE)
 
 
 def sentence(text: str) -> str:
