@@ -73,6 +73,15 @@ _HOMES = {
     "plots": [],  # its names stay there, bp.plots.weights: they bring matplotlib
     "testing": [],  # its names stay there: inputs and losses mean something else here
 }
+# What other libraries have and this one has elsewhere.
+_INSIDE = {
+    **dict.fromkeys(
+        ("Softmax", "LogSoftmax", "softmax"), "The softmax is inside CrossEntropy: leave it out of the net."
+    ),
+    **dict.fromkeys(("NLLLoss", "CrossEntropyLoss"), "It is CrossEntropy, with the softmax inside."),
+    **dict.fromkeys(("MSELoss", "MSE"), "It is LeastSquares."),
+    **dict.fromkeys(("BCELoss", "BCEWithLogitsLoss"), "It is BinaryCrossEntropy, with the sigmoid inside."),
+}
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 
@@ -81,7 +90,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return import_module(f"backprop.{name}")
     if name not in _HOME:
-        raise AttributeError(f"module 'backprop' has no attribute {name!r}. It has: {', '.join(__all__)}.")
+        advice = f" {_INSIDE[name]}" if name in _INSIDE else ""
+        raise AttributeError(f"module 'backprop' has no attribute {name!r}.{advice} It has: {', '.join(__all__)}.")
     value = globals()[name] = getattr(import_module(f"backprop.{_HOME[name]}"), name)
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from itertools import pairwise
 
@@ -219,6 +220,16 @@ class TestMinimum:
         history = minimize(bp.Sequential(bp.Identity()), bp.LeastSquares(), X[:, :2], y)
         assert len(history) == 0
         assert history.stopped == "converged"
+
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("loss", [bp.AbsoluteError(), bp.Pinball()], ids=repr)
+    def test_a_standstill_is_no_success(self, method, loss):
+        """At a kink there is nowhere to go, and ∂J/∂φ is not 0."""
+        rng = np.random.default_rng(0)
+        X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+        net = bp.Sequential(bp.Linear(2, 1), seed=0, dtype="float64")
+        history = minimize(net, loss, X, y, method=method)
+        assert not re.search("success|converge", history.stopped, re.IGNORECASE)
 
     @pytest.mark.parametrize("method", METHODS)
     @pytest.mark.parametrize("seed", range(10))

@@ -471,3 +471,27 @@ class TestRepr:
 
     def test_names_the_settings_and_nothing_else(self):
         assert repr(bp.SGD(0.1, momentum=0.9)) == "SGD(learning_rate=0.1, momentum=0.9)"
+
+
+@pytest.mark.parametrize(
+    ("rule", "state"),
+    [("Adam", "second_moment"), ("AdamW", "second_moment"), ("RMSProp", "square"), ("Adagrad", "sum_of_squares")],
+)
+def test_state_that_overflows_is_named_and_changes_nothing(rule, state):
+    """1e20 squared is inf in float32: the rule would stand still for good, and nobody would see it."""
+    phi, optimizer = np.ones(2, np.float32), getattr(bp, rule)(0.1)
+    optimizer.step(phi, np.ones(2, np.float32))
+    before = [phi.copy(), *(vector.copy() for vector in optimizer.state.values())]
+    with pytest.raises(FloatingPointError, match=f"{rule}.step: expected a finite {state} after the step"):
+        optimizer.step(phi, np.array([1e20, 1], np.float32))
+    for found, expected in zip([phi, *optimizer.state.values()], before, strict=True):
+        assert_array_equal(found, expected)
+    assert optimizer.t == 1
+    optimizer.step(phi, np.ones(2, np.float32))
+
+
+def test_state_that_overflows_in_training_is_named_like_a_parameter():
+    net = bp.Sequential(bp.Linear(1, 1, initializer=bp.Constant(1.0)), seed=0)
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.Adam(1e-3))
+    with pytest.raises(FloatingPointError, match=r"the optimizer's second_moment of 0\.omega"):
+        trainer.fit(np.full((4, 1), 1e10), np.zeros(4), epochs=1, verbose=0)

@@ -396,3 +396,18 @@ class TestRepr:
         header, *rows = repr(network(name)).splitlines()
         assert all(len(row.split("  float")[0]) >= len(header) for row in rows)
         assert all(row[: len(header)].rstrip() == row.rstrip() for row in rows[:-1])
+
+
+class TestNamesOfOthers:
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [("Softmax", "CrossEntropy"), ("MSELoss", "LeastSquares"), ("BCEWithLogitsLoss", "BinaryCrossEntropy")],
+    )
+    def test_say_where_it_is(self, name, advice):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'. .*{advice}"):
+            getattr(bp, name)
+
+    @pytest.mark.parametrize("layers", [[bp.Identity()], (bp.Identity(), bp.Tanh())])
+    def test_a_list_of_layers_is_told_to_come_apart(self, layers):
+        with pytest.raises(TypeError, match=r"Pass them one by one: Sequential\(\*layers\)"):
+            bp.Sequential(layers)

@@ -83,7 +83,8 @@ def minimize(
     The history has a record for each iteration. Its `loss` is L after the iteration, without the penalty; its metrics begin with
     "objective" J and "gradient_norm" |∂J/∂φ|; `examples_per_second` counts an example for each gradient and for each product;
     `learning_rate` is |Δφ| / |∂J/∂φ|, with which a step of plain descent would have been as long. `history.stopped` is "" if the
-    iterations ran out, else "Ctrl-C", the name of a callback, "converged", or SciPy's words.
+    iterations ran out, else "Ctrl-C", the name of a callback, "converged", "standstill" where the search ended content although
+    ∂J/∂φ is larger than that (at a kink, say), or SciPy's words.
 
     It computes in float64 on a copy. After each iteration `net` gets the φ found so far, in its own type, and BatchNorm the
     statistics of all examples, so `predict` is what was minimized; whatever ends it, it is left there.
@@ -217,7 +218,8 @@ class Search:
                 )
             if self._latest.lost:
                 raise self._astray(self._latest)
-            watch.history.stopped = str(result.message)
+            # Convergence was looked at after each iteration: what SciPy calls a success here is none.
+            watch.history.stopped = "standstill" if result.get("success") else str(result.message)
         if self._interrupted:
             raise KeyboardInterrupt
 
