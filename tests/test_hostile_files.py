@@ -167,6 +167,21 @@ def test_wide_text_is_narrowed(tmp_path):
     assert peak < 2 * len(data) + (16 << 20)
 
 
+@pytest.mark.parametrize("activation", ["logistic", "softmax"])
+@pytest.mark.parametrize("name", ["n_outputs_", "n_features_in_", "n_layers_", "n_iter_", "t_", "_targets"])
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_counts_take_no_room_that_a_file_only_claims(make, name, activation, tmp_path):
+    path = tmp_path / "model"
+    make(path)
+    story = {name: 30_000_000, "out_activation_": activation}
+    data = forge(path.read_bytes(), lambda about, header: about["story"].update(story))
+    tracemalloc.start()
+    outcome(path, data, KINDS[make.__name__][1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(data) + (16 << 20)
+
+
 STORIES = {
     "features": {"n_features_in_": 3},
     "outputs": {"n_outputs_": 2},

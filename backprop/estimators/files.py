@@ -75,6 +75,9 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
         if arrays:
             raise ValueError(checks.message("model", "the tensors of its network", f"also {sorted(arrays)[:3]}"))
         _require_fit(model)
+        if hasattr(model, "classes_"):  # only now: the file may claim any number of outputs
+            several = model.out_activation_ == "logistic" and model.n_outputs_ > 1
+            model._binarizer = LabelBinarizer().fit(np.eye(2, model.n_outputs_) if several else model.classes_)
     except Exception as error:
         raise container.refusal(path, "an estimator", error) from error
     return model
@@ -86,9 +89,6 @@ def _restore(model: Any, story: dict[str, Any]) -> None:
         if not _is(name, value):
             raise _error(f"{name} of a fitted model", value)
         setattr(model, name, value)
-    if hasattr(model, "classes_"):
-        several = model.out_activation_ == "logistic" and model.n_outputs_ > 1
-        model._binarizer = LabelBinarizer().fit(np.eye(2, model.n_outputs_) if several else model.classes_)
 
 
 def _is(name: str, value: Any) -> bool:
@@ -132,7 +132,7 @@ def _require_fit(model: Any) -> None:
         "outputs": (net.out_features, model.n_outputs_),
         "outputs of its targets or classes": (model.n_outputs_, model._outputs(columns)),
     }
-    if hasattr(model, "_binarizer"):
+    if hasattr(model, "classes_"):
         pairs["classes"] = (len(model.classes_), model.n_outputs_ if model.n_outputs_ > 1 else 2)
     for name, width in (("_input_scaling", features), ("_target_scaling", columns)):
         if getattr(model, name) is not None:
