@@ -943,3 +943,46 @@ class TestStepOfCallbacks:
         assert digest(trainer, trainer.fit(X, y, epochs=2, verbose=0)) == digest(
             whole, whole.fit(X, y, epochs=2, verbose=0)
         )
+
+
+OVERFLOWING = {
+    "Adam": (bp.Adam, [], 1e10, "second_moment of 0.omega"),
+    "RMSProp": (bp.RMSProp, [], 1e10, "square of 0.omega"),
+    "BatchNorm": (bp.SGD, [bp.BatchNorm(1)], 1e20, "0.running_variance"),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWING)
+def test_what_is_saved_in_an_epoch_can_be_read_back(name, tmp_path):
+    """State and statistics that overflow are named before a callback could write them."""
+    rule, before, far, tensor = OVERFLOWING[name]
+    layers = [each.copy() for each in before]
+    net = bp.Sequential(*layers, bp.Linear(1, 1, initializer=bp.Constant(1.0)), seed=0)
+    trainer = bp.Trainer(net, bp.LeastSquares(), rule(1e-3), batch_size=2, shuffle=False)
+    X, path = np.array([[1.0], [2.0], [far], [-far], [1.0], [2.0]]), tmp_path / "run"
+    with pytest.raises(FloatingPointError, match=f"at step 2.*{tensor}"):
+        trainer.fit(X, np.zeros(6), epochs=1, verbose=0, callbacks=[bp.Checkpoints(path, every_steps=1)])
+    assert bp.Trainer.resume(path).position == (0, 1)
+    trainer.save(path)
+    assert bp.Trainer.resume(path).position == (0, 0)
+
+
+def test_numbers_that_are_not_finite_are_not_saved(tmp_path):
+    trainer = trainer_of(network("plain"), bp.Adam(1e-3))
+    trainer.step(*data(8))
+    trainer.save(tmp_path / "run")
+    for vector in (trainer.net.phi, trainer.optimizer.state["first_moment"]):
+        vector[0] = np.nan
+        with pytest.raises(ValueError, match=r"Trainer\.save: expected finite numbers"):
+            trainer.save(tmp_path / "run")
+        vector[0] = 0
+    bp.Trainer.resume(tmp_path / "run")
+
+
+def test_state_that_the_rule_has_not_is_refused(tmp_path):
+    path = tmp_path / "run"
+    trainer_of(network("plain"), bp.SGD(1e-3)).save(path)
+    about, arrays = container.read(path, "checkpoint")
+    container.write(path, "checkpoint", about, arrays | {"optimizer.junk": np.zeros(7)})
+    with pytest.raises(bp.FileFormatError, match=r"optimizer\.junk"):
+        bp.Trainer.resume(path)

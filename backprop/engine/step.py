@@ -363,7 +363,7 @@ class Batch:
                 for target, source, coefficient in self.moves:
                     axpy(coefficient(), arrays[source], arrays[target])
         elif self.rule_plan is None:
-            rule.advance(phi, self.g)
+            rule.step(phi, self.g)
             return
         else:
             if rule.clips:

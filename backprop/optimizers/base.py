@@ -141,22 +141,18 @@ class Optimizer(ABC):
         if phi.shape != dL_dphi.shape or phi.ndim != 1:
             expected = f"dL_dphi with shape {phi.shape}, that of phi"
             raise ValueError(checks.message(f"{type(self).__name__}.step", expected, f"shape {dL_dphi.shape}"))
-        before = {"phi": phi.copy()} | dict(zip(self.slots, map(np.copy, self.prepare(phi)), strict=True))
-        self.advance(phi, dL_dphi)
+        state = self.prepare(phi)
+        before = {"phi": phi.copy()} | dict(zip(self.slots, map(np.copy, state), strict=True))
+        g = np.array(dL_dphi, phi.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # what came of it is looked at below
+            self.clip(g)
+            self.move(self.learning_rate, phi, g, *state)
         moved = {"phi": phi, **self.state}
         if lost := [name for name, vector in moved.items() if not all_finite(vector)]:
-            self.t -= 1
             for name, vector in before.items():
                 moved[name][...] = vector
             expected, advice = f"a finite {lost[0]} after the step", "Scale the loss, clip gradients, or use float64."
             raise FloatingPointError(checks.message(f"{type(self).__name__}.step", expected, "nan or inf", advice))
-
-    def advance(self, phi: Array, dL_dphi: Array) -> None:
-        """The step itself, for vectors that fit; who calls it looks at the numbers himself."""
-        state = self.prepare(phi)
-        g = np.array(dL_dphi, phi.dtype)
-        self.clip(g)
-        self.move(self.learning_rate, phi, g, *state)
         self.t += 1
 
     def prepare(self, phi: Array) -> list[Array]:

@@ -69,6 +69,7 @@ def save(state: State, path: PathLike) -> None:
         found |= {f"{CALLBACKS}{i}.{key}": value for key, value in remembered.items() if isinstance(value, np.ndarray)}
         numbers = {key: as_json(value) for key, value in remembered.items() if not isinstance(value, np.ndarray)}
         about["callbacks"].append([name, numbers])
+    require_finite("Trainer.save", found)
     container.write(path, KIND, about, found)
 
 
@@ -205,7 +206,7 @@ def load(
         optimizer = part(name, "optimizer", about["optimizer"], optimizer, known)
         found.pop(f"{STATE}velocity_before", None)  # Nesterov's rule kept it in version 0.1
         check_arrays(net, optimizer, found)
-        require_finite("Trainer.resume", {each: found[each] for each in tensors(net)})
+        require_finite("Trainer.resume", found)
         constraints = {pattern: build(each, known) for pattern, each in about["constraints"].items()}
         there = {str(each): str(version)[:200] for each, version in about["machine"].items()}
         state = State(net, loss, optimizer, Settings(**about["settings"]), constraints)
@@ -239,7 +240,7 @@ def check_arrays(net: Sequential, optimizer: Optimizer, found: Mapping[str, Arra
     """Refuse arrays of another network or optimizer, naming the first."""
     like_phi = {STATE + name: net.phi for name in optimizer.slots if STATE + name in found}
     expected = tensors(net) | like_phi
-    for name in [*expected, *(name for name in found if not name.startswith((STATE, CALLBACKS)))]:
+    for name in [*expected, *(name for name in found if not name.startswith(CALLBACKS))]:
         shapes = [f"shape {a[name].shape} of {a[name].dtype}" if name in a else "none" for a in (found, expected)]
         if shapes[0] != shapes[1]:
             raise ValueError(checks.message("Trainer.resume", f"{name} with {shapes[0]}, as in the file", shapes[1]))

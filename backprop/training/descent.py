@@ -82,7 +82,9 @@ class Descent:
                 share = self._share(None if weights is None else weights[start : start + batch_size], len(rows))
                 if share:
                     self.step(batches[len(rows)], examples, rows, settings.seed, project, share)
-                    self.notify()
+                    if self.after_step:  # it may write a file: of finite numbers only
+                        self.require_finite(examples, rows)
+                        self.notify()
                 else:
                     at.batch += 1
                 done += len(rows)
@@ -178,10 +180,9 @@ class Descent:
                 self.position.total += share * L
                 self.position.batch += 1
             batch.committing = False
-        except FloatingPointError:
-            raise
-        except BaseException:
-            batch.restore()
+        except BaseException as error:
+            if batch.committing or not isinstance(error, FloatingPointError):  # of which `_lost` has taken care
+                batch.restore()
             if batch.committing:
                 self.go_back()
             raise
