@@ -115,15 +115,20 @@ class Known:
         return (plus - boundary.forward(twin, h - step)) / (2 * step)
 
 
-def candidates(case: Case, known: Known) -> list[str]:
-    """Whole gradients that a known mistake gives."""
-    of = _input_candidates if case.tensor.name == "X" else _parameter_candidates
-    return transposed(case) + [text for text, candidate in of(case, known) if case.is_(candidate)]
+def known_mistakes(case: Case, known: Known) -> list[str]:
+    """Whole gradients that a known mistake gives; else terms whose multiple a − n is."""
+    candidates = _input_candidates if case.tensor.name == "X" else _parameter_candidates
+    texts = transposed(case) + [text for text, candidate in candidates(case, known) if case.is_(candidate)]
+    for name, term, belongs in [] if texts else _known_terms(case, known):
+        if np.shape(term) == case.tensor.shape:
+            texts += term_text(case, name, case.at(term), belongs=belongs)
+    return texts
 
 
 def transposed(case: Case) -> list[str]:
     """Whether backward gives the transpose of a square gradient, in words."""
-    square = len(case.tensor.shape) == 2 and case.tensor.shape[0] == case.tensor.shape[1]
+    shape = case.tensor.shape
+    square = len(shape) == 2 and shape[0] == shape[1]
     return ["is transposed."] if square and case.leaves_nothing(case.at(case.whole.T) - case.n) else []
 
 
@@ -146,43 +151,30 @@ def _input_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
 
 def _slopes_elsewhere(known: Known, h: Array, f: Array, c: Array) -> Iterator[tuple[str, Array]]:
     """The right formula for the slope at the wrong place."""
-    yield (
-        "takes the slope of the activation at its output instead of at its input: a'[h] for a'[f] where h = a[f].",
-        (known.slope(f) * c).T,
-    )
+    text = "takes the slope of the activation at its output instead of at its input: a'[h] for a'[f] where h = a[f]."
+    yield text, (known.slope(f) * c).T
     slope = known.slope(h)
-    for text, at_f, at_h in (("f (1 − f)", f * (1 - f), h * (1 - h)), ("1 − f²", 1 - f * f, 1 - h * h), ("f", f, h)):
+    for formula, at_f, at_h in (
+        ("f (1 − f)", f * (1 - f), h * (1 - h)),
+        ("1 − f²", 1 - f * f, 1 - h * h),
+        ("f", f, h),
+    ):
         if np.allclose(at_f, slope, rtol=1e-5, atol=1e-7):
-            yield f"evaluates the slope {text} of the activation at h instead of f.", (at_h * c).T
+            yield f"evaluates the slope {formula} of the activation at h instead of f.", (at_h * c).T
 
 
 def _parameter_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
-    h, f, c = known.h, known.f, known.c
-    shape = case.tensor.shape
-    if len(shape) == 2:
-        if shape == (len(c), len(f)):
-            yield "multiplies by the layer's output f where its input h belongs.", c @ f.T
-        if shape == (len(c), len(h)):
-            yield "uses the first example alone.", np.outer(c[:, 0], h[:, 0])
-            yield "uses the last example alone.", np.outer(c[:, -1], h[:, -1])
+    h, f, c, shape = known.h, known.f, known.c, case.tensor.shape
+    ends = {"first": 0, "last": -1}.items()
+    if shape == (len(c), len(f)):
+        yield "multiplies by the layer's output f where its input h belongs.", c @ f.T
+    if shape == (len(c), len(h)):
+        yield from ((f"uses the {which} example alone.", np.outer(c[:, n], h[:, n])) for which, n in ends)
     if len(shape) == 1:
-        K = shape[0]
-        yield "is summed over the wrong axis: over features instead of examples.", np.resize(c.sum(axis=0), K)
-        yield (
-            "is summed over the wrong axis: over features and examples, where each feature has its own.",
-            np.full(K, c.sum()),
-        )
-        yield "uses the first example alone.", np.resize(c[:, 0], K)
-        yield "uses the last example alone.", np.resize(c[:, -1], K)
-
-
-def wrong_terms(case: Case, known: Known) -> list[str]:
-    """Terms whose multiple a − n is."""
-    texts: list[str] = []
-    for name, term, belongs in _known_terms(case, known):
-        if np.shape(term) == case.tensor.shape:
-            texts += term_text(case, name, case.at(term), belongs=belongs)
-    return texts
+        wrong = "is summed over the wrong axis: over features"
+        yield f"{wrong} instead of examples.", np.resize(c.sum(axis=0), shape)
+        yield f"{wrong} and examples, where each feature has its own.", np.full(shape, c.sum())
+        yield from ((f"uses the {which} example alone.", np.resize(c[:, n], shape)) for which, n in ends)
 
 
 def term_text(case: Case, name: str, term: Array, *, belongs: bool = False) -> list[str]:
@@ -190,13 +182,13 @@ def term_text(case: Case, name: str, term: Array, *, belongs: bool = False) -> l
     s = case.multiple(term)
     if s is None:
         return []
-    if belongs and near(-s, 1):
+    if not belongs:
+        return [f"has a wrong factor on one term: {s:.6g} times {name} is too much."]
+    if near(-s, 1):
         return [f"lacks a term: {name} is missing."]
-    if belongs and near(s, 1):
+    if near(s, 1):
         return [f"has one term twice: {name}."]
-    if belongs:
-        return [f"has a wrong factor on one term: {name} counts {1 + s:.6g} times."]
-    return [f"has a wrong factor on one term: {s:.6g} times {name} is too much."]
+    return [f"has a wrong factor on one term: {name} counts {1 + s:.6g} times."]
 
 
 def _known_terms(case: Case, known: Known) -> Iterator[tuple[str, Array, bool]]:

@@ -45,8 +45,7 @@ def input_gradient(net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = 
     checks.instance(who, "net", net, Layer)
     problem = Problem(who, frozen_layer(net), loss, X, y, sample_weight)
     _check_frozen(who, problem.net, problem.h)
-    _, dL_dh, _ = problem.gradient()
-    return np.ascontiguousarray(dL_dh.T)
+    return np.ascontiguousarray(problem.gradients()["X"])
 
 
 def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
