@@ -93,11 +93,11 @@ class Curvature:
 
     def hessian_product(self, v: Any) -> Array:
         """H v (P,). Raises TypeError or ValueError for a v that is not P finite real numbers."""
-        return self._products.hessian(self._vector("hessian_product", "v", v))
+        return self._products.product("hessian", self._vector("hessian_product", "v", v))
 
     def gauss_newton_product(self, v: Any) -> Array:
         """G v (P,). Positive semidefinite where ℓ is convex in f, which all losses here but GaussianNLL are."""
-        return self._products.gauss_newton(self._vector("gauss_newton_product", "v", v))
+        return self._products.product("gauss_newton", self._vector("gauss_newton_product", "v", v))
 
     def fisher_product(self, v: Any, *, empirical: bool = False) -> Array:
         """F v (P,), positive semidefinite. `empirical` takes the targets at hand in place of those the model expects.
@@ -107,12 +107,12 @@ class Curvature:
         """
         v = self._vector("fisher_product", "v", v)
         if checks.boolean("fisher_product", "empirical", empirical):
-            return self._products.empirical_fisher(v)
+            return self._products.product("empirical_fisher", v)
         loss = self._problem.loss
         if type(loss) is GaussianNLL:
-            return self._products.gaussian_fisher(v)
+            return self._products.product("gaussian_fisher", v)
         if type(loss) in CANONICAL:
-            return self._products.gauss_newton(v)
+            return self._products.product("gauss_newton", v)
         names = ", ".join(kind.__name__ for kind in (*CANONICAL, GaussianNLL))
         advice = "Pass empirical=True, or use gauss_newton_product."
         raise ValueError(checks.message("fisher_product", f"a likelihood, one of {names}", loss.label, advice))

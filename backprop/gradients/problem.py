@@ -114,7 +114,7 @@ class Problem:
             run = layer.forward
 
             def forward(h: Array) -> Array:
-                before = np.array(h)
+                before = np.array(h, dtype=float)
                 f = run(h)
                 found.append((path, untouched, before.reshape(len(before), -1)))
                 return f
