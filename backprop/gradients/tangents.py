@@ -91,15 +91,15 @@ class Products:
             return plan, plan.settings, self.carrier is not None
 
         plan = remembered((kind, shape), net, problem.loss, None, planned)
-        product, part = np.zeros_like(net.phi), partial(part_at, net, problem.loss)
+        product = np.zeros_like(net.phi)
         arrays = net.parameters | {name: buffer.copy() for name, buffer in net.buffers.items()}
         arrays |= {"X": np.ascontiguousarray(problem.h.T), "y": problem.y}
         arrays["share"] = np.asarray(problem.shares(problem.h)).astype(problem.dtype)
         arrays["v φ"] = self.v
         for prefix, vector in (("v", self.v), ("product", product)):
             arrays |= {f"{prefix} {name}": view for name, view in views(net, vector).items()}
-        arrays |= {name: getattr(part(path), key) for path, key, name in kept_arrays(plan)}
-        bound = Bound(plan, arrays, part=part)
+        arrays |= kept_arrays(plan, net, problem.loss)
+        bound = Bound(plan, arrays, part=partial(part_at, net, problem.loss))
         bound.generators.key = (0,)  # as Problem.forward starts them
         return bound, product
 
