@@ -24,7 +24,6 @@ from backprop.gradients.tangents import Products
 from backprop.layers import Layer
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, LeastSquares, Loss, Poisson
 from backprop.losses.base import slope, total
-from backprop.sequential import Sequential
 
 # Negative log-likelihoods whose ∂²ℓ/∂f² does not depend on y, so that its expectation is itself.
 CANONICAL = (LeastSquares, CrossEntropy, BinaryCrossEntropy, Poisson)
@@ -59,7 +58,6 @@ class Curvature:
     def _prepare(self, problem: Problem) -> None:
         if not problem.net.size:
             raise ValueError(checks.message(problem.who, "a network with parameters", "none"))
-        _strip(problem.net)
         if not np.array_equal(problem.forward(), problem.forward(), equal_nan=True):
             advice = "Draw from a generator that `reseed(*key)` sets."
             raise RuntimeError(checks.message(problem.who, "the same outputs twice", "two different ones", advice))
@@ -258,12 +256,3 @@ def _lanczos(who: str, curvature: Curvature, k: int, start: Array) -> Array:
         got = f"{len(error.eigenvalues)} after {10 * P} iterations"
         raise RuntimeError(checks.message(who, f"{k} eigenvalues to converge", got, "Ask for fewer.")) from None
     return np.sort(found)[::-1]
-
-
-def _strip(net: Sequential) -> None:
-    """Make a copy keep all activations."""
-    layers: list[Layer] = [net]
-    for layer in layers:  # grows while it runs
-        layers.extend(layer.children.values())
-        if isinstance(layer, Sequential):
-            layer.checkpoint = None

@@ -10,7 +10,6 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.trace import CannotTrace
 from backprop.gradients import check_gradients
 from backprop.initializers import Constant
 from backprop.layers import Identity, Layer, Linear, boundary
@@ -19,24 +18,8 @@ from backprop.layers.nesting import draws, frozen, reseed
 from backprop.losses import LeastSquares
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential
-from backprop.testing.promises import (
-    BATCHES,
-    ENTRIES,
-    FEW,
-    LAYOUTS,
-    ROUNDING,
-    TRAINED,
-    Fault,
-    Promises,
-    copied,
-    differences,
-    drawn,
-    keep,
-    laid_out,
-    sizes,
-    spread,
-    steps,
-)
+from backprop.testing import promises
+from backprop.testing.promises import FEW, ROUNDING, TRAINED, Fault, copied, differences, spread
 from backprop.training import Trainer
 
 
@@ -59,7 +42,7 @@ def assert_layer(layer: Layer, h: Any) -> None:
     checks.layer("assert_layer", layer, Layer)
     array = checks.columns(layer, "forward", checks.numeric("assert_layer", "h", h))
     checks.finite("assert_layer", "h", array)
-    keep(layer.label, LAYER, _Layers(layer, array))
+    promises.keep(layer.label, LAYER, _Layers(layer, array))
 
 
 class _Layers:
@@ -76,7 +59,7 @@ class _Layers:
 
     def examples(self, n: int) -> Array:
         """Inputs (D, n)."""
-        return self.all[:, drawn(self.all.shape[1], n)]
+        return self.all[:, promises.drawn(self.all.shape[1], n)]
 
     def network(self, dtype: str = "float64", *, inside: bool = False, checkpoint: int | None = None) -> Sequential:
         """A copy of the layer in a network, alone or between two layers that do nothing.
@@ -134,7 +117,7 @@ def _repeats(of: _Layers) -> Iterator[Fault]:
 
 def _shapes(of: _Layers) -> Iterator[Fault]:
     """One column of f per example, ∂L/∂h like h, and widths as stated."""
-    for n in BATCHES:
+    for n in promises.BATCHES:
         found = _pass(of.alone(), of.examples(n))
         f, D = found["f"], len(of.h)
         if f.ndim != 2 or f.shape[1] != n:
@@ -221,8 +204,8 @@ def _parameters(of: _Layers) -> Iterator[Fault]:
 
 def _gradients(of: _Layers) -> Iterator[Fault]:
     """What backward gives is the derivative of forward."""
-    for n in sizes(of.N):
-        report = check_gradients(of.network(), of.examples(n).T, max_entries=ENTRIES)
+    for n in promises.sizes(of.N):
+        report = check_gradients(of.network(), of.examples(n).T, max_entries=promises.ENTRIES)
         if not report.passed:
             yield "backward to be the derivative of forward", f"another gradient for a batch of {n}", f"\n{report}"
 
@@ -254,11 +237,11 @@ def _layouts(of: _Layers) -> Iterator[Fault]:
     """The order of h in memory does not matter."""
     expected = _pass(of.alone(), of.h)
     dL_df = spread(expected["f"].shape)
-    for layout in LAYOUTS:
+    for layout in promises.LAYOUTS:
         layer = of.alone()
         reseed(layer, 0)
-        f = boundary.forward(layer, laid_out(of.h, layout))
-        found = {"f": f, **_gradients_of(layer, laid_out(dL_df, layout))}
+        f = boundary.forward(layer, promises.laid_out(of.h, layout))
+        found = {"f": f, **_gradients_of(layer, promises.laid_out(dL_df, layout))}
         yield from differences(found, expected, f"the same from {layout} arrays", "Use shapes, not memory.", ROUNDING)
 
 
@@ -298,19 +281,12 @@ def _traced(of: _Layers) -> Iterator[Fault]:
     """Where the class says `traced`, its passes are the same list of calls in each step, and settings are read in each."""
     if not is_traced(of.layer):
         return
-    try:
-        for dtype in TRAINED:
-            for n in BATCHES:
-                yield from _steps(of, dtype, n)
-        for name in [name for name, value in vars(of.layer).items() if name[0] != "_" and type(value) is float]:
-            for wanted, got, _ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
-                yield f"{wanted}, with another {name} after the first", got, f"Read it in each pass, as self.{name}."
-    except CannotTrace as error:
-        yield (
-            "passes whose calls are always the same, as traced = True says",
-            str(error).rstrip("."),
-            "Or leave `traced` out.",
-        )
+    for dtype in TRAINED:
+        for n in promises.BATCHES:
+            yield from _steps(of, dtype, n)
+    for name in [name for name, value in vars(of.layer).items() if name[0] != "_" and type(value) is float]:
+        for wanted, got, _ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
+            yield f"{wanted}, with another {name} after the first", got, f"Read it in each pass, as self.{name}."
 
 
 def _change(net: Sequential, name: str) -> None:
@@ -336,10 +312,10 @@ def _steps(
 ) -> Iterator[Fault]:
     net, h = of.network(dtype, inside=inside), of.examples(n).astype(dtype)
     if net.size:
-        yield from steps(net, LeastSquares(), h, spread(net.infer(h).shape, dtype), None, shards, between)
+        yield from promises.steps(net, LeastSquares(), h, spread(net.infer(h).shape, dtype), None, shards, between)
 
 
-LAYER: Promises = {
+LAYER: promises.Promises = {
     "copies": _copies,
     "shapes": _shapes,
     "what is handed in": _inputs_left_alone,

@@ -9,6 +9,8 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.trace import CannotTrace
+from backprop.gradients.numeric import index_of, largest, random_direction
 from backprop.layers.nesting import reseed
 from backprop.losses import Loss
 from backprop.optimizers import SGD
@@ -27,12 +29,15 @@ Fault = tuple[str, str, str]  # what was expected, what came, and what to do
 Promises = Mapping[str, Callable[[Any], Iterator[Fault]]]
 
 
-def keep(label: str, promises: Promises, subject: Any) -> None:
-    """Ask each promise in turn; a fault or an error ends it."""
+def keep(label: str, promises: Promises, subject: Any, calls: str = "passes") -> None:
+    """Ask each promise in turn; a fault or an error ends it. `calls` is what `traced` promises something of."""
     __tracebackhide__ = True
     for name, check in promises.items():
         try:
             fault = next(check(subject), None)
+        except CannotTrace as error:
+            expected = f"{calls} whose calls are always the same, as traced = True says"
+            fault = expected, str(error).rstrip("."), "Or leave `traced` out."
         except Exception as error:
             got = f"{type(error).__name__}: {str(error).rstrip('.')}"
             raise AssertionError(checks.message(f"{label}, {name}", "no error", got)) from error
@@ -52,16 +57,14 @@ def differences(
         with np.errstate(all="ignore"):
             same = (actual == right) | (np.isnan(actual) & np.isnan(right))
             off = np.where(same, 0.0, np.abs(actual - right))
-            largest = max(1.0, float(np.max(np.abs(right), initial=0.0)))
-        if not np.max(off, initial=0.0) <= tolerance * largest:
-            where = tuple(map(int, np.unravel_index(np.argmax(off), off.shape)))
+        if not np.max(off, initial=0.0) <= tolerance * max(1.0, largest(right)):
+            where = index_of(np.argmax(off), off.shape)
             yield wanted, f"{name} that differs by {off[where]:.3g}" + (f" at {where}" if where else ""), advice
 
 
 def spread(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
     """Numbers between ½ and 1½ of either sign, always the same ones."""
-    generator = np.random.default_rng(1)
-    return (generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)).astype(dtype)
+    return random_direction(shape, 1).astype(dtype)
 
 
 def drawn(N: int, n: int) -> Array:
