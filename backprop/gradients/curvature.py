@@ -80,8 +80,10 @@ class Curvature:
 
     def value(self) -> float:
         """L."""
-        f, problem = self._outputs(), self._problem
-        return float(total(problem.loss, f, problem.y, problem.shares(f)))
+        problem = self._problem
+        if self._f is None:
+            self._f = problem.forward()
+        return float(total(problem.loss, self._f, problem.y, problem.shares(self._f)))
 
     def gradient(self) -> Array:
         """∂L/∂φ (P,)."""
@@ -114,11 +116,6 @@ class Curvature:
         names = ", ".join(kind.__name__ for kind in (*CANONICAL, GaussianNLL))
         advice = "Pass empirical=True, or use gauss_newton_product."
         raise ValueError(checks.message("fisher_product", f"a likelihood, one of {names}", loss.label, advice))
-
-    def _outputs(self) -> Array:
-        if self._f is None:
-            self._f = self._problem.forward()
-        return self._f
 
     def _vector(self, method: str, name: str, v: Any) -> Array:
         """A finite real vector (P,)."""

@@ -71,7 +71,7 @@ class _Layers:
             around = [Linear(len(self.h), len(self.h), initializer=Constant(0.0)), Identity()]
             around[0].parameters["omega"][...] = np.eye(len(self.h))
         net = Sequential(*around[:1], self.layer.copy(), *around[1:], dtype=dtype, checkpoint=checkpoint)
-        mine = net.phi[-self.layer.size :] if self.layer.size else net.phi[:0]
+        mine = net.phi[net.size - self.layer.size :]
         mine += 0.1 * np.random.default_rng(0).uniform(-1, 1, mine.size) * np.maximum(np.abs(mine), 0.1)
         return net
 
@@ -161,14 +161,12 @@ def _arrays_kept(of: _Layers) -> Iterator[Fault]:
 def _pending_backward(of: _Layers) -> Iterator[Fault]:
     """Nothing that happens between forward and backward changes what backward gives."""
     keep = "Keep what backward needs in attributes that only forward sets, each time anew: self.h = h."
+    shared = "A twin shares what is neither an array nor a list."
     between: dict[str, tuple[Callable[[Layer], object], str]] = {
         "a first backward": (lambda layer: boundary.backward(layer, dL_df), "backward must not change what it needs."),
         "infer": (lambda layer: layer.infer(of.other), keep),
         "a pass of a copy": (lambda layer: _pass(layer.copy(), of.other), f"{keep} Nothing belongs to the class."),
-        "a pass of a twin": (
-            lambda layer: _pass(boundary.beside(layer), of.other),
-            f"{keep} A twin shares what is neither an array nor a list.",
-        ),
+        "a pass of a twin": (lambda layer: _pass(boundary.beside(layer), of.other), f"{keep} {shared}"),
     }
     for name, (disturb, advice) in between.items():
         layer = of.alone()
@@ -195,10 +193,8 @@ def _parameters(of: _Layers) -> Iterator[Fault]:
                 yield f"another f when {name!r} changes in φ", "the same f", advice
     fresh = of.network()
     fresh.phi[...] = net.phi
-    wanted, advice = (
-        "what a new layer with this φ gives",
-        "Keep nothing made from parameters: they change in each step.",
-    )
+    wanted = "what a new layer with this φ gives"
+    advice = "Keep nothing made from parameters: they change in each step."
     yield from differences(_pass(net[0], of.h), _pass(fresh[0], of.h), wanted, advice)
 
 
