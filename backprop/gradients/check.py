@@ -61,9 +61,8 @@ def check_gradients(
         loss, X = None, loss
     if net is None or loss is not None:
         checks.instance(who, "loss", loss, Loss)
-    problem = Problem(
-        who, Identity() if net is None else net, loss or Projection(), X, y, sample_weight, dtype=np.float64
-    )
+    layer = Identity() if net is None else net
+    problem = Problem(who, layer, loss or Projection(), X, y, sample_weight, dtype=np.float64)
     problem.inputs = "f" if net is None else "X"
     return _check(problem, max_entries, seed)
 
@@ -129,9 +128,8 @@ def check_function(
     if not math.isfinite(L) or np.iscomplexobj(value(x)):
         raise ValueError(checks.message(who, "a finite real number f(x)", repr(value(x))))
     if value(x) != L:
-        raise RuntimeError(
-            checks.message(who, "the same f(x) twice", "two different numbers", "Fix its random numbers.")
-        )
+        expected, advice = "the same f(x) twice", "Fix its random numbers."
+        raise RuntimeError(checks.message(who, expected, "two different numbers", advice))
 
     def slope(at: Array) -> Any:
         return _pair(who, f(at.copy()))[1] if pair else gradient(at.copy())  # type: ignore[operator]

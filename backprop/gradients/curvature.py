@@ -75,7 +75,7 @@ class Curvature:
         if not np.array_equal(phi, self._problem.net.phi):
             self._problem.net.phi[...] = phi
             self._f = None
-            self._products.moved()
+            self._products.at_phi.clear()
         return self
 
     def value(self) -> float:

@@ -19,27 +19,18 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from backprop.checks import Array
+from backprop.gradients import hypotheses
 from backprop.gradients.comparison import DIFFERENCES, EXACT, measure
 from backprop.gradients.experiments import analytic, ignores_the_last_forward, loss_remembers, parts, traces
-from backprop.gradients.hypotheses import (
-    LEFT_OVER,
-    Case,
-    Known,
-    factor_text,
-    known_mistakes,
-    near,
-    term_text,
-    transposed,
-)
+from backprop.gradients.hypotheses import LEFT_OVER, Case, Known, factor_text, near, term_text
 from backprop.gradients.numeric import index_of, random_direction
 from backprop.gradients.problem import Problem
 from backprop.gradients.report import GradientReport
 
 NOISE = {EXACT: 1e-14, DIFFERENCES: 1e-9}  # of n, relative to its largest entry
 MOST_MISTAKES = 3
+NOWHERE = "each layer is right by itself, and so is the loss: look at what they share, or at the network's own code."
 ENTRIES = 1000  # checked of each part, enough to tell hypotheses apart
-
-Hypotheses = Callable[[Case], Iterator[str]]
 
 
 def explained(report: GradientReport, problem: Problem) -> GradientReport:
@@ -48,11 +39,7 @@ def explained(report: GradientReport, problem: Problem) -> GradientReport:
         found = list(dict.fromkeys(_blame(problem)))
     # What was seen of the whole network is worth saying only where no layer was found to do it.
     found += [mistake for mistake in report.mistakes if not any("state changed" in text for text in found)]
-    if not found:
-        found = [
-            "each layer is right by itself, and so is the loss: look at what they share, or at the network's own code."
-        ]
-    return dataclasses.replace(report, mistakes=tuple(found[:MOST_MISTAKES]))
+    return dataclasses.replace(report, mistakes=tuple(found[:MOST_MISTAKES]) or (NOWHERE,))
 
 
 def blames(problem: Problem) -> bool:
@@ -80,14 +67,16 @@ def _blame(problem: Problem) -> Iterator[str]:
             yield from (f"{name}: {text}" for text in texts)
 
 
-def _mistakes(report: GradientReport, whole: Mapping[str, Array], hypotheses: Hypotheses) -> Iterator[str]:
+def _mistakes(
+    report: GradientReport, whole: Mapping[str, Array], texts: Callable[[Case], Iterator[str]]
+) -> Iterator[str]:
     """What the first hypothesis that explains it says of each wrong tensor."""
     names = {"X": "∂L/∂h", "f": "∂L/∂f", "x": "∂f/∂x"}
     for tensor in report.tensors:
         if tensor.error > report.tolerance:
             case = Case(tensor, whole[tensor.name], NOISE[report.method])
             name = names.get(tensor.name, f"the gradient of {tensor.name.removeprefix('0.')}")
-            text = next(hypotheses(case), "is wrong in a way that fits no known mistake.")
+            text = next(texts(case), "is wrong in a way that fits no known mistake.")
             yield f"{name} {text}"
 
 
@@ -96,14 +85,14 @@ def _layer_mistakes(report: GradientReport, alone: Problem) -> Iterator[str]:
     known = Known(alone.net[0], alone.h, f, random_direction(f.shape, 0), dict(alone.net.parameters))
     numbers = {"examples": alone.n, "outputs": len(f), "inputs": len(alone.h)}
 
-    def hypotheses(case: Case) -> Iterator[str]:
+    def texts(case: Case) -> Iterator[str]:
         yield from _at_a_glance(case)
         yield from _factor(case, numbers, alone)
-        yield from known_mistakes(case, known)
+        yield from hypotheses.known_mistakes(case, known)
         if ignores_the_last_forward(alone):
             yield "does not depend on the last forward pass: a stale cache?"
 
-    return _mistakes(report, analytic(alone)[0], hypotheses)
+    return _mistakes(report, analytic(alone)[0], texts)
 
 
 def _loss_mistakes(report: GradientReport, alone: Problem) -> Iterator[str]:
@@ -113,7 +102,7 @@ def _loss_mistakes(report: GradientReport, alone: Problem) -> Iterator[str]:
     share = np.full(len(f), 1 / len(f)) if w is None else w / w.sum()
     terms = {"the targets y": y.T, "the outputs f": f, "a constant": np.ones_like(f)}
 
-    def hypotheses(case: Case) -> Iterator[str]:
+    def texts(case: Case) -> Iterator[str]:
         yield from _at_a_glance(case)
         yield from _factor(case, {"examples": alone.n, "outputs": f.shape[1]}, alone)
         if w is not None and case.multiple(case.n, of=case.a * case.at(w[:, None])) is not None:
@@ -122,23 +111,23 @@ def _loss_mistakes(report: GradientReport, alone: Problem) -> Iterator[str]:
             if term.shape == f.shape:
                 yield from term_text(case, f"{name}, weighted,", case.at(term * share[:, None]))
 
-    return _mistakes(report, analytic(alone)[0], hypotheses)
+    return _mistakes(report, analytic(alone)[0], texts)
 
 
 def explained_function(report: GradientReport, x: Array, g: Array, sizes: Mapping[str, int]) -> GradientReport:
     """The report of a plain function with the likely mistake."""
 
-    def hypotheses(case: Case) -> Iterator[str]:
+    def texts(case: Case) -> Iterator[str]:
         yield from _at_a_glance(case)
         if (r := case.multiple(case.n, of=case.a)) is not None:
             yield factor_text(r, sizes)
-        yield from transposed(case)
+        yield from hypotheses.transposed(case)
         yield from term_text(case, "x itself, as an L2 penalty has it,", case.at(x))
         yield from _two_terms(case, x, sizes)
         yield from _part(case, sizes)
 
     with np.errstate(all="ignore"):
-        return dataclasses.replace(report, mistakes=tuple(_mistakes(report, {"x": g}, hypotheses)))
+        return dataclasses.replace(report, mistakes=tuple(_mistakes(report, {"x": g}, texts)))
 
 
 def _at_a_glance(case: Case) -> Iterator[str]:

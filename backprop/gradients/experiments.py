@@ -14,16 +14,13 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients.numeric import largest, random_direction
-from backprop.gradients.problem import Problem
+from backprop.gradients.problem import Problem, run
 from backprop.layers import Gradients, Layer, boundary
-from backprop.layers.nesting import reseed
 from backprop.sequential import Sequential
 
 LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often
-CHANGED = "state changed between forward and backward"
-TWICE = (
-    f"{CHANGED}: a second backward after the same forward gives another answer: backward changes state that it needs."
-)
+STATE = "state changed between forward and backward"
+TWICE = f"{STATE}: a second backward after the same forward gives another answer: backward changes state that it needs."
 
 
 def repeatable(problem: Problem) -> float:
@@ -46,7 +43,7 @@ def repeatable(problem: Problem) -> float:
 def _writer(problem: Problem) -> str:
     for name, layer, h in parts(problem):
         given = h.copy()
-        _f(layer, given)
+        run(layer, given)
         if not np.array_equal(given, h):
             return f": {name}"
     return ""
@@ -55,20 +52,15 @@ def _writer(problem: Problem) -> str:
 def _unsteady(problem: Problem, before: Array, after: Array) -> tuple[str, str]:
     for name, changed in problem.net.views(after).items():
         if not np.array_equal(changed, problem.net.views(before)[name]):
-            advice = "Forward must not change parameters: state changed between forward and backward."
+            advice = f"Forward must not change parameters: {STATE}."
             return f"a forward pass that changes parameter {name} ({place(problem.net, name)})", advice
     for name, layer, h in parts(problem):
-        if not np.array_equal(_f(layer, h.copy()), _f(layer, h.copy())):
+        if not np.array_equal(run(layer, h.copy()), run(layer, h.copy())):
             advice = (
                 "If it is random, draw from a generator kept as an attribute; else forward must not change its state."
             )
             return f"two different ones: {name} gives another f for the same h", advice
     return "two different ones", "Draw from a generator kept as an attribute."
-
-
-def _f(layer: Layer, h: Array) -> Array:
-    reseed(layer, 0)
-    return boundary.forward(layer, h)
 
 
 def analytic(problem: Problem) -> tuple[Gradients, list[str]]:
@@ -83,7 +75,7 @@ def analytic(problem: Problem) -> tuple[Gradients, list[str]]:
     if any(not np.array_equal(first[name], second[name], equal_nan=True) for name in first):
         mistakes.append(TWICE)
     if writes:
-        mistakes.append(f"{CHANGED}: backward writes over a parameter.")
+        mistakes.append(f"{STATE}: backward writes over a parameter.")
     return first, mistakes
 
 
@@ -105,7 +97,7 @@ def _run_a_decoy(fresh: Problem) -> None:
         fewer = fresh.without_the_last()
         fewer.loss.forward(fewer.forward(), fewer.y, fewer.w)
     w = None if fresh.w is None else fresh.w[::-1]
-    fresh.loss.forward(_f(fresh.net, fresh.decoy()), fresh.y[..., ::-1], w)
+    fresh.loss.forward(run(fresh.net, fresh.decoy()), fresh.y[..., ::-1], w)
 
 
 def natural_sizes(problem: Problem) -> dict[str, float]:
@@ -135,7 +127,7 @@ def traces(alone: Problem) -> Iterator[str]:
     def answer(before: bool = False, between: bool = False, backwards: int = 1) -> Array:
         fresh = alone.fresh()
         if before:
-            _f(fresh.net, alone.decoy())
+            run(fresh.net, alone.decoy())
         fresh.value()
         if between:
             boundary.infer(fresh.net, alone.decoy())
@@ -146,19 +138,19 @@ def traces(alone: Problem) -> Iterator[str]:
     if not np.array_equal(answer(before=True), plain, equal_nan=True):
         yield "stale cache: what backward gives depends on an earlier forward pass, not only on the last one."
     if not np.array_equal(answer(between=True), plain, equal_nan=True):
-        yield f"{CHANGED}: infer writes over what backward needs."
+        yield f"{STATE}: infer writes over what backward needs."
     if not np.array_equal(answer(backwards=2), plain, equal_nan=True):
         yield TWICE
     fresh = alone.fresh()
     fresh.value()
     if not np.array_equal(fresh.h, alone.h):
-        yield f"{CHANGED}: forward writes over its input, which the layer before it may need."
+        yield f"{STATE}: forward writes over its input, which the layer before it may need."
     given = fresh.loss.backward()
     boundary.backward(fresh.net, given)
     if not np.array_equal(given, fresh.loss.backward()):
         yield "backward writes over the ∂L/∂f that it is given, which other branches may need."
     if not np.array_equal(alone.net.phi, fresh.net.phi):
-        yield f"{CHANGED}: a pass writes over a parameter."
+        yield f"{STATE}: a pass writes over a parameter."
 
 
 def loss_remembers(alone: Problem) -> bool:

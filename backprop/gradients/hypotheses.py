@@ -6,16 +6,22 @@ With a = what backward gives and n = the truth, a hypothesis explains a tensor i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from backprop.checks import Array
+from backprop.gradients.problem import run
 from backprop.gradients.report import Tensor
 from backprop.layers import Composite, Layer, boundary
-from backprop.layers.nesting import reseed
 
+# Slopes that are written with the output, by what they are called.
+SLOPES: dict[str, Callable[[Array], Array]] = {
+    "f (1 − f)": lambda f: f * (1 - f),
+    "1 − f²": lambda f: 1 - f * f,
+    "f": lambda f: f,
+}
 LEFT_OVER = 1e-6  # share of a difference that a hypothesis may leave unexplained
 
 
@@ -100,29 +106,20 @@ class Known:
     c: Array
     parameters: dict[str, Array]
 
-    @property
-    def elementwise(self) -> bool:
-        """Whether the layer may be one that treats each entry by itself."""
-        return self.h.shape == self.f.shape and not self.parameters
-
     def slope(self, h: Array) -> Array:
         """∂f/∂h of an elementwise layer, entry by entry, from forward alone."""
-        step = 1e-6
-        twin = self.layer.copy()
-        reseed(twin, 0)
-        plus = boundary.forward(twin, h + step)
-        reseed(twin, 0)
-        return (plus - boundary.forward(twin, h - step)) / (2 * step)
+        step, twin = 1e-6, self.layer.copy()
+        return (run(twin, h + step) - run(twin, h - step)) / (2 * step)
 
 
-def known_mistakes(case: Case, known: Known) -> list[str]:
-    """Whole gradients that a known mistake gives; else terms whose multiple a − n is."""
+def known_mistakes(case: Case, known: Known) -> Iterator[str]:
+    """Whole gradients that a known mistake gives, then terms whose multiple a − n is."""
+    yield from transposed(case)
     candidates = _input_candidates if case.tensor.name == "X" else _parameter_candidates
-    texts = transposed(case) + [text for text, candidate in candidates(case, known) if case.is_(candidate)]
-    for name, term, belongs in [] if texts else _known_terms(case, known):
+    yield from (text for text, candidate in candidates(case, known) if case.is_(candidate))
+    for name, term, belongs in _known_terms(case, known):
         if np.shape(term) == case.tensor.shape:
-            texts += term_text(case, name, case.at(term), belongs=belongs)
-    return texts
+            yield from term_text(case, name, case.at(term), belongs=belongs)
 
 
 def transposed(case: Case) -> list[str]:
@@ -137,7 +134,7 @@ def _input_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
     for name, theta in known.parameters.items():
         if theta.ndim == 2 and theta.shape[1] == len(c):
             yield f"multiplies by {name.removeprefix('0.')} itself: it must be transposed, Ωᵀ ∂L/∂f.", (theta @ c).T
-    if not known.elementwise:
+    if h.shape != f.shape or known.parameters:  # not one that treats each entry by itself
         return
     yield "is ∂L/∂f itself: the slope of the activation is forgotten.", c.T
     n = np.full(case.tensor.shape, np.nan)
@@ -154,13 +151,9 @@ def _slopes_elsewhere(known: Known, h: Array, f: Array, c: Array) -> Iterator[tu
     text = "takes the slope of the activation at its output instead of at its input: a'[h] for a'[f] where h = a[f]."
     yield text, (known.slope(f) * c).T
     slope = known.slope(h)
-    for formula, at_f, at_h in (
-        ("f (1 − f)", f * (1 - f), h * (1 - h)),
-        ("1 − f²", 1 - f * f, 1 - h * h),
-        ("f", f, h),
-    ):
-        if np.allclose(at_f, slope, rtol=1e-5, atol=1e-7):
-            yield f"evaluates the slope {formula} of the activation at h instead of f.", (at_h * c).T
+    for formula, of in SLOPES.items():
+        if np.allclose(of(f), slope, rtol=1e-5, atol=1e-7):
+            yield f"evaluates the slope {formula} of the activation at h instead of f.", (of(h) * c).T
 
 
 def _parameter_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
@@ -210,8 +203,7 @@ def _branches(known: Known) -> Iterator[tuple[str, Array]]:
     if not isinstance(known.layer, Composite):
         return
     twin = known.layer.copy()
-    reseed(twin, 0)
-    boundary.forward(twin, known.h.copy())
+    run(twin, known.h.copy())
     if known.h.shape == known.f.shape:
         yield "the branch that passes h on (the shortcut)", known.c
     start = 0

@@ -132,8 +132,7 @@ class Problem:
 
     def forward(self) -> Array:
         """Outputs f (K, N)."""
-        reseed(self.net, 0)
-        return boundary.forward(self.net, self.h)
+        return run(self.net, self.h)
 
     def value(self) -> float:
         """L; complex where φ or h is."""
@@ -149,6 +148,12 @@ class Problem:
         """The same of L, after a pass."""
         self.value()
         return self.backward(self.loss.backward())
+
+
+def run(layer: Layer, h: Array) -> Array:
+    """F of a forward pass whose randomness starts anew."""
+    reseed(layer, 0)
+    return boundary.forward(layer, h)
 
 
 def independent(net: Layer, dtype: Any = None) -> Sequential:

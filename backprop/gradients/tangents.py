@@ -31,7 +31,7 @@ from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
 from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, random_direction, sizes, takes_complex
 from backprop.gradients.per_example import is_ours, kept_arrays, taken_for_ours
-from backprop.gradients.problem import Problem
+from backprop.gradients.problem import Problem, run
 from backprop.layers import Layer, boundary
 from backprop.layers.boundary import is_traced
 from backprop.layers.nesting import inside, reseed, views
@@ -59,14 +59,10 @@ class Products:
         self.problem, self.v = copy.copy(problem), np.zeros_like(problem.net.phi)
         self.problem.net = taken_for_ours(problem.net)
         self.bound: dict[str, tuple[Bound, Array]] = {}
-        self.at_phi: set[str] = set()  # kinds for which all that does not depend on v is computed
+        self.at_phi: set[str] = set()  # kinds for which all that does not depend on v is computed; empty at another φ
         self.carrier: Carrier | None = None
         if not all(map(is_traced, (problem.loss, *inside(self.problem.net)))):
             self.carrier = Carrier(self.problem)
-
-    def moved(self) -> None:
-        """The network has another φ."""
-        self.at_phi.clear()
 
     def product(self, kind: str, v: Array) -> Array:
         """The product of a kind, a method of `_Traced`, with v."""
@@ -331,8 +327,7 @@ def _moving_layer(layer: Layer, h: Array) -> Moved:
         twin = Sequential(layer.copy(), dtype="float64")
         twin.bind(np.empty(twin.size, np.result_type(np.float64, type(t))))
         twin.phi[...] = phi + t * _direction(phi, 0)
-        reseed(twin, 0)
-        f = boundary.forward(twin, h + t * _direction(h, 1))
+        f = run(twin, h + t * _direction(h, 1))
         dL_dh, gradients = boundary.backward(twin, random_direction(f.shape, 2) + t * random_direction(f.shape, 3))
         return [f, dL_dh, *gradients.values()]
 

@@ -11,6 +11,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients import check_gradients
+from backprop.gradients.problem import run
 from backprop.initializers import Constant
 from backprop.layers import Identity, Layer, Linear, boundary
 from backprop.layers.boundary import is_traced
@@ -82,8 +83,7 @@ class _Layers:
 
 def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array]:
     """f, ∂L/∂h and the gradients of a forward and a backward pass, by name, as a network runs them: nothing is copied."""
-    reseed(layer, 0)
-    f = boundary.forward(layer, h.copy(order="K"))
+    f = run(layer, h.copy(order="K"))
     dL_df = spread(f.shape, f.dtype) if dL_df is None else dL_df
     return {"f": f, **_gradients_of(layer, dL_df.copy(order="K"))}
 
@@ -171,8 +171,7 @@ def _pending_backward(of: _Layers) -> Iterator[Fault]:
     for name, (disturb, advice) in between.items():
         layer = of.alone()
         expected = copied(_pass(layer, of.h))
-        reseed(layer, 0)
-        dL_df = spread(boundary.forward(layer, of.h).shape)
+        dL_df = spread(run(layer, of.h).shape)
         disturb(layer)
         found = _gradients_of(layer, dL_df)
         del expected["f"]
@@ -235,8 +234,7 @@ def _layouts(of: _Layers) -> Iterator[Fault]:
     dL_df = spread(expected["f"].shape)
     for layout in promises.LAYOUTS:
         layer = of.alone()
-        reseed(layer, 0)
-        f = boundary.forward(layer, promises.laid_out(of.h, layout))
+        f = run(layer, promises.laid_out(of.h, layout))
         found = {"f": f, **_gradients_of(layer, promises.laid_out(dL_df, layout))}
         yield from differences(found, expected, f"the same from {layout} arrays", "Use shapes, not memory.", ROUNDING)
 
