@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from backprop import checks
 from backprop.checks import Array
@@ -18,6 +19,7 @@ from backprop.gradients import experiments, numeric
 from backprop.gradients.numeric import Point, index_of, largest
 from backprop.gradients.problem import Problem
 from backprop.gradients.report import GradientReport, Tensor
+from backprop.layers import Gradients
 from backprop.layers.nesting import reseed
 
 EXACT, DIFFERENCES = "complex step", "Richardson differences"
@@ -64,12 +66,7 @@ class Comparison:
     """
 
     def __init__(
-        self,
-        analytic: Mapping[str, Array],
-        make_point: MakePoint,
-        here: float,
-        generator: np.random.Generator,
-        natural: Mapping[str, float],
+        self, analytic: Gradients, make_point: MakePoint, here: float, generator: Generator, natural: dict[str, float]
     ) -> None:
         self.analytic, self.here, self.natural, self.generator = analytic, here, natural, generator
         self.real, self.complex = make_point(float), make_point(complex)
@@ -230,7 +227,7 @@ class Comparison:
         return True
 
 
-def _choose(sizes: dict[str, int], most: int, generator: np.random.Generator) -> dict[str, Array]:
+def _choose(sizes: dict[str, int], most: int, generator: Generator) -> dict[str, Array]:
     """Entries to check: all, or an even share of each tensor drawn at random."""
     left, chosen = most, {}
     if sum(sizes.values()) <= most:

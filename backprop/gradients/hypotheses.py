@@ -17,11 +17,8 @@ from backprop.gradients.report import Tensor
 from backprop.layers import Composite, Layer, boundary
 
 # Slopes that are written with the output, by what they are called.
-SLOPES: dict[str, Callable[[Array], Array]] = {
-    "f (1 − f)": lambda f: f * (1 - f),
-    "1 − f²": lambda f: 1 - f * f,
-    "f": lambda f: f,
-}
+Formula = Callable[[Array], Array]
+SLOPES: dict[str, Formula] = {"f (1 − f)": lambda f: f * (1 - f), "1 − f²": lambda f: 1 - f * f, "f": lambda f: f}
 LEFT_OVER = 1e-6  # share of a difference that a hypothesis may leave unexplained
 
 

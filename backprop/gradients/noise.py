@@ -60,7 +60,7 @@ def gradient_noise_scale(net: Layer, loss: Loss, X: Any, y: Any) -> NoiseScale:
 
 def noise_scale(who: str, net: Layer, loss: Loss, X: Any, y: Any) -> NoiseScale:
     """`gradient_noise_scale`, with errors in the name of `who`."""
-    problem = Problem(who, net, loss, X, y, shared=True)
+    problem = Problem(who, net, loss, X, y, lent=True)
     N = problem.n
     if N < 2:
         raise ValueError(checks.message(who, "at least 2 examples", f"{N}", "One example has no spread."))

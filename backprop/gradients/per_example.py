@@ -61,7 +61,7 @@ def per_example_gradients(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
     >>> G.shape, [array.shape for array in net.views(G).values()]
     ((2, 3), [(2, 1), (2, 1, 2)])
     """
-    problem = Problem("per_example_gradients", net, loss, X, y, shared=True)
+    problem = Problem("per_example_gradients", net, loss, X, y, lent=True)
     G = np.empty((problem.n, problem.net.size), problem.dtype)
     for block, factors in blocks(problem):
         for name, rows in views(problem.net, G[block]).items():
@@ -85,7 +85,7 @@ def per_example_gradient_norms(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
     >>> per_example_gradient_norms(net, bp.LeastSquares(), np.array([[3.0, 4.0], [0.0, 0.0]]), np.zeros(2)).round(2)
     array([71.39,  0.  ], dtype=float32)
     """
-    problem = Problem("per_example_gradient_norms", net, loss, X, y, shared=True)
+    problem = Problem("per_example_gradient_norms", net, loss, X, y, lent=True)
     squares = np.zeros(problem.n, problem.dtype)
     for block, factors in blocks(problem):
         for factor in factors.values():

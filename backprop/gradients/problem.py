@@ -22,27 +22,18 @@ class Problem:
     """L of a network and its examples: h (D, N), y and w in columns, nothing of the caller's changed.
 
     The pass is that of training: BatchNorm takes the statistics of these examples, and Dropout one mask, the same in each
-    call. `dtype` None keeps the type of the network. `shared` spares the copy, for a caller that plays passes of `problem.net`
+    call. `dtype` None keeps the type of the network. `lent` spares the copy, for a caller that plays passes of `problem.net`
     and never runs it. Raises TypeError or ValueError for what does not fit, in the name of `who`.
     """
 
     inputs = "X"  # the name of ∂L/∂X among the gradients
 
     def __init__(
-        self,
-        who: str,
-        net: Layer,
-        loss: Loss,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        dtype: Any = None,
-        shared: bool = False,
+        self, who: str, net: Layer, loss: Loss, X: Any, y: Any, w: Any = None, *, dtype: Any = None, lent: bool = False
     ) -> None:
         checks.instance(who, "net", net, Layer)
         checks.instance(who, "loss", loss, Loss)
-        self.who, self.net = who, net if shared and isinstance(net, Sequential) else independent(net, dtype)
+        self.who, self.net = who, net if lent and isinstance(net, Sequential) else independent(net, dtype)
         self.loss = copy.copy(loss)
         self.dtype = self.net.phi.dtype
         X = np.asarray(checks.rows(who, X, net.in_features))
@@ -53,7 +44,7 @@ class Problem:
         checks.finite(who, "y", self.y.T, dtype=self.dtype)
         if self.y.dtype.kind == "f":
             self.y = self.y.astype(self.dtype, copy=False)
-        self.w = None if sample_weight is None else checks.weights(who, sample_weight, self.h.shape[1])
+        self.w = None if w is None else checks.weights(who, w, self.n)
 
     @property
     def n(self) -> int:

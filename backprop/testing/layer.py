@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from backprop.losses import LeastSquares
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential
 from backprop.testing import promises
-from backprop.testing.promises import FEW, ROUNDING, TRAINED, Fault, copied, differences, spread
+from backprop.testing.promises import FEW, ROUNDING, TRAINED, Change, Fault, copied, differences, spread
 from backprop.training import Trainer
 
 
@@ -296,13 +296,7 @@ def _trains(of: _Layers) -> Iterator[Fault]:
 
 
 def _steps(
-    of: _Layers,
-    dtype: str,
-    n: int,
-    shards: tuple[int, ...] = (1,),
-    *,
-    inside: bool = True,
-    between: Callable[[Sequential], None] | None = None,
+    of: _Layers, dtype: str, n: int, shards: Iterable[int] = (1,), *, inside: bool = True, between: Change | None = None
 ) -> Iterator[Fault]:
     net, h = of.network(dtype, inside=inside), of.examples(n).astype(dtype)
     if net.size:

@@ -25,6 +25,7 @@ ROUNDING = 1e-12  # relative to the largest entry: sums of the same float64 numb
 TRAINED = {"float32": 1e-5, "float64": ROUNDING}  # dtype -> tolerance after two steps
 LAYOUTS = ("C-ordered", "F-ordered", "strided", "read-only")
 
+Change = Callable[[Sequential], None]
 Fault = tuple[str, str, str]  # what was expected, what came, and what to do
 Promises = Mapping[str, Callable[[Any], Iterator[Fault]]]
 
@@ -95,13 +96,7 @@ def laid_out(array: Array, layout: str) -> Array:
 
 
 def steps(
-    net: Sequential,
-    loss: Loss,
-    h: Array,
-    y: Array,
-    w: Array | None,
-    shards: Iterable[int],
-    between: Callable[[Sequential], None] | None = None,
+    net: Sequential, loss: Loss, h: Array, y: Array, w: Any, shards: Iterable[int], between: Change | None = None
 ) -> Iterator[Fault]:
     """φ and buffers after two steps of gradient descent, by hand and by the trainer; `between` changes the network after one."""
     by_hand = net.copy()
