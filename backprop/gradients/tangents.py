@@ -25,7 +25,7 @@ from backprop.checks import Array
 from backprop.engine.plan import Land, Plan, make, needed
 from backprop.engine.planning import remembered
 from backprop.engine.play import Bound, part_at
-from backprop.engine.tangent import Calls, Tangents, zeros
+from backprop.engine.tangent import Tangents, zeros
 from backprop.engine.threads import playing
 from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
 from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
@@ -201,16 +201,16 @@ class _Traced:
 
     def _along(self) -> Value:
         """J v."""
-        return self._moved(self.f, self.seeds, (), self._call)
+        return self._moved(self.f, self.seeds)
 
     def _slope_along(self, y: Any, df: Value) -> Value:
-        """(∂²L/∂f²) df for targets y, which stay where they are."""
-        now = self.trace.now
-        return self._moved(self._slope(y), {now(self.f): df}, [now(y)], self._call_of_loss)
+        """(∂²L/∂f²) df for targets y, which stay where they are, as does all that f is made of."""
+        f = self.trace.now(self.f)
+        return self._moved(self._slope(y), {f: df}, still=[self.trace.now(y), *needed([f])])
 
-    def _moved(self, x: Any, seeds: Mapping[Op, Value], still: Iterable[Op], calls: Calls) -> Value:
+    def _moved(self, x: Any, seeds: Mapping[Op, Value], still: Iterable[Op] = ()) -> Value:
         op = self.trace.now(x)
-        moved = Tangents(self.trace, [op], seeds, still, calls).get(op)
+        moved = Tangents(self.trace, [op], seeds, still, self._call).get(op)
         return zeros(self.trace, op) if moved is None else moved
 
     def _pulled_back(self, u: Value) -> Gradients:
@@ -221,22 +221,18 @@ class _Traced:
     def _call(self, op: Op, moving: list[Value | None]) -> Value | None:
         """How a pass of a layer or loss of one's own moves."""
         kind, *where = op.function
-        if kind in ("total", "slope"):
-            return self._call_of_loss(op, moving)
+        if kind == "total" or (kind == "slope" and moving[1] is None):
+            return None
         inputs: list[Any] = [zeros(self.trace, x) if dx is None else dx for x, dx in zip(op.ops, moving, strict=True)]
-        if kind != "gradient":
+        if kind == "slope":
+            f, y, share = op.ops[0].inputs
+            inputs = [f, moving[1], y, share]
+        elif kind != "gradient":
             inputs.insert(0, op.inputs[0])
         if kind == "forward":  # it is to be called for each v, even where h stays what it is
             inputs.append(self.trace.input("v φ", self.problem.net.phi.shape, self.problem.dtype))
         carried = partial(getattr(self.carrier, kind), *where)
         return self.trace.add("function", carried, inputs, op.shape, op.dtype, {})
-
-    def _call_of_loss(self, op: Op, moving: list[Value | None]) -> Value | None:
-        if op.function[0] != "slope" or moving[1] is None:
-            return None
-        f, y, share = op.ops[0].inputs
-        carried = self.carrier.slope  # type: ignore[union-attr]
-        return self.trace.add("function", carried, (f, moving[1], y, share), op.shape, op.dtype, {})
 
 
 class Carrier:

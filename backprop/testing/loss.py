@@ -111,12 +111,11 @@ def _loss_pending(of: _Losses) -> Iterator[Fault]:
     }
     for name, disturb in between.items():
         loss = of.fresh()
-        expected = copied(_value_and_gradient(loss, f, y))
+        loss.forward(f, y)
+        expected = copied({"∂L/∂f": loss.backward()})
         loss.forward(f, y)
         disturb(loss)
-        yield from differences(
-            {"∂L/∂f": loss.backward()}, {"∂L/∂f": expected["∂L/∂f"]}, f"the same after {name}", advice
-        )
+        yield from differences({"∂L/∂f": loss.backward()}, expected, f"the same after {name}", advice)
 
 
 def _loss_gradients(of: _Losses) -> Iterator[Fault]:
@@ -141,10 +140,9 @@ def _loss_sums(of: _Losses) -> Iterator[Fault]:
         wanted, advice = f"the mean or sum of per_example, {case}", "Let Loss do it: define ell alone."
         yield from differences({"L": loss.forward(f, y, w)}, {"L": L}, wanted, advice, ROUNDING)
     parts = [of.fresh().per_example(f[:, part], y[..., part]) for part in (slice(3), slice(3, None))]
+    wanted = "the same ℓ for a batch and for its two parts"
     advice = "Let ell know nothing of the batch: Loss divides by the number of examples."
-    yield from differences(
-        {"ℓ": np.concatenate(parts)}, {"ℓ": ell}, "the same ℓ for a batch and for its two parts", advice, ROUNDING
-    )
+    yield from differences({"ℓ": np.concatenate(parts)}, {"ℓ": ell}, wanted, advice, ROUNDING)
 
 
 def _loss_repeats(of: _Losses) -> Iterator[Fault]:
