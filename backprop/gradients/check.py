@@ -78,10 +78,10 @@ def _check(problem: Problem, max_entries: int | None, seed: int) -> GradientRepo
         moved = problem.beside(checks.generator(problem.who, seed))
         with np.errstate(all="ignore"):
             there = math.isfinite(moved.fresh().value().real)  # not if the data lies at the border of a layer's domain
-        beside = measure(moved, max_entries, seed)[0] if there else None
-        if beside is not None and not beside.passed:
+        beside = measure(moved, max_entries, seed)[0] if there else report
+        if there and not beside.passed:
             return diagnosis.explained(beside, moved)
-        if beside is not None and not report.passed and not report.mistakes and not diagnosis.blames(problem):
+        if there and not report.passed and not report.mistakes and not diagnosis.blames(problem):
             return dataclasses.replace(report, tensors=tuple(_forgiven(t, report.tolerance) for t in report.tensors))
     return report if report.passed else diagnosis.explained(report, problem)
 

@@ -75,16 +75,14 @@ class Explanation:
 
     def _written(self, above: str, form: str, margin: str) -> str:
         """Both passes, step by step, each in the form given."""
-        parts = []
+        lengths = [len(item.equation) for step in self.forward + self.backward for item in step.items]
+        width, parts = max(length for length in lengths if length <= HEAD), []
         for heading, steps in (("Forward pass", self.forward), ("Backward pass", self.backward)):
             parts.append(above.format(heading=heading, line="=" * len(heading)))
-            parts += [form.format(title=step.title, items=self._items(step, margin)) for step in steps]
+            for step in steps:
+                items = "\n".join(_show(item, margin, width) for item in step.items)
+                parts.append(form.format(title=step.title, items=items))
         return "\n\n".join(parts)
-
-    def _items(self, step: Step, margin: str) -> str:
-        equations = (item.equation for s in self.forward + self.backward for item in s.items)
-        width = max(len(equation) for equation in equations if len(equation) <= HEAD)
-        return "\n".join(_show(item, margin, width) for item in step.items)
 
     def _repr_markdown_(self) -> str:
         return self.markdown
