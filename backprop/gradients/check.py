@@ -120,9 +120,11 @@ def check_function(
     if not callable(f) or not (pair or callable(gradient)):
         raise TypeError(checks.message(who, "functions f and gradient, or gradient=True", f"{f!r} and {gradient!r}"))
 
+    values: Any = (lambda at: _pair(who, f(at))[0]) if pair else f
+    slopes: Any = (lambda at: _pair(who, f(at))[1]) if pair else gradient
+
     def value(at: Array) -> complex:
-        result = f(at.copy())
-        return _number(who, _pair(who, result)[0] if pair else result)
+        return _number(who, values(at.copy()))
 
     L = value(x).real
     if not math.isfinite(L) or np.iscomplexobj(value(x)):
@@ -131,11 +133,8 @@ def check_function(
         expected, advice = "the same f(x) twice", "Fix its random numbers."
         raise RuntimeError(checks.message(who, expected, "two different numbers", advice))
 
-    def slope(at: Array) -> Any:
-        return _pair(who, f(at.copy()))[1] if pair else gradient(at.copy())  # type: ignore[operator]
-
-    slope(x * (1 - numeric.BESIDE))  # what is remembered from another x must not matter
-    g = _gradient(who, slope(x), x)
+    slopes(x * (1 - numeric.BESIDE))  # what is remembered from another x must not matter
+    g = _gradient(who, slopes(x.copy()), x)
 
     def point(dtype: type) -> Point:
         moved = x.astype(dtype)

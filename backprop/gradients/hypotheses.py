@@ -5,7 +5,6 @@ With a = what backward gives and n = the truth, a hypothesis explains a tensor i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,23 +21,12 @@ SLOPES: dict[str, Formula] = {"f (1 − f)": lambda f: f * (1 - f), "1 − f²":
 LEFT_OVER = 1e-6  # share of a difference that a hypothesis may leave unexplained
 
 
-@dataclass(frozen=True)
 class Case:
-    """One wrong tensor: what backward gives (whole, and at the checked entries) and the truth at those entries."""
+    """One wrong tensor: what backward gives (whole, and a at the checked entries) and the truth n at those entries."""
 
-    tensor: Tensor
-    whole: Array
-    noise: float
-
-    @property
-    def a(self) -> Array:
-        """What backward gives, at the checked entries."""
-        return self.tensor.analytic
-
-    @property
-    def n(self) -> Array:
-        """The truth, at the checked entries."""
-        return self.tensor.numeric
+    def __init__(self, tensor: Tensor, whole: Array, noise: float) -> None:
+        self.tensor, self.whole, self.noise = tensor, whole, noise
+        self.a, self.n = tensor.analytic, tensor.numeric
 
     def at(self, array: Array) -> Array:
         """The checked entries of an array of the tensor's shape."""
@@ -137,7 +125,7 @@ def _input_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
     n = np.full(case.tensor.shape, np.nan)
     n.reshape(-1)[case.tensor.at] = case.n
     yield "has the indicator inverted: it passes where it should block.", c.T - n
-    loose = dataclasses.replace(case, noise=1e-7)  # slopes are measured by differences here
+    loose = Case(case.tensor, case.whole, noise=1e-7)  # slopes are measured by differences here
     for text, candidate in _slopes_elsewhere(known, h, f, c):
         if loose.is_(candidate):
             yield text, case.whole

@@ -97,9 +97,8 @@ def _copies(of: _Layers) -> Iterator[Fault]:
     """copy() shares nothing with the layer it is taken of."""
     twin = of.layer.copy()
     for kind in ("parameters", "buffers"):
-        mine, its = getattr(of.layer, kind), getattr(twin, kind)
-        for name in mine:
-            if np.shares_memory(mine[name], its[name]):
+        for name, array in getattr(of.layer, kind).items():
+            if np.shares_memory(array, getattr(twin, kind)[name]):
                 yield f"a copy() with {kind} of its own", f"one that shares {name!r}", "Let copy.deepcopy copy it."
     if twin is of.layer:
         yield "a copy()", "the layer itself", "Leave __deepcopy__ out."
