@@ -170,19 +170,25 @@ def _factor(case: Case, numbers: Mapping[str, int], problem: Problem) -> Iterato
 
 
 def _two_terms(case: Case, x: Array, sizes: Mapping[str, int]) -> Iterator[str]:
-    """A = r n + s x, where x may be penalized in some entries only: those whose ratio is not the one of the others."""
-    r, terms = None, np.stack([case.n, case.at(x)], axis=1)
-    if np.isfinite(case.a).all() and len(case.n) > 3:
-        r, s = np.linalg.lstsq(terms, case.a)[0]
-        if not (min(abs(r), abs(s)) > LEFT_OVER and case.leaves_nothing(case.a - terms @ [r, s])):
-            r = None
-    if r is None and (r := _usual_ratio(case)) is not None:
-        penalized = np.where(np.abs(case.a - r * case.n) > LEFT_OVER * np.abs(case.a - case.n), case.at(x), 0.0)
-        if case.multiple(penalized, of=case.a - r * case.n) is None:
-            r = None
-    if r is not None:
-        text = factor_text(float(r), sizes).removesuffix(".")
+    """A wrong factor on all but the term of a penalty."""
+    if (r := _without_penalty(case, case.at(x))) is not None:
+        text = factor_text(r, sizes).removesuffix(".")
         yield f"{text}; but the term proportional to x (an L2 penalty) is right: a wrong factor on one term only."
+
+
+def _without_penalty(case: Case, x: Array) -> float | None:
+    """R of a = r n + s x, where x may be penalized in some entries only: those whose ratio is not the one of the others."""
+    if np.isfinite(case.a).all() and len(case.n) > 3:
+        terms = np.stack([case.n, x], axis=1)
+        r, s = map(float, np.linalg.lstsq(terms, case.a)[0])
+        if min(abs(r), abs(s)) > LEFT_OVER and case.leaves_nothing(case.a - terms @ [r, s]):
+            return r
+    usual = _usual_ratio(case)
+    if usual is None:
+        return None
+    rest = case.a - usual * case.n
+    penalized = np.where(np.abs(rest) > LEFT_OVER * np.abs(case.a - case.n), x, 0.0)
+    return None if case.multiple(penalized, of=rest) is None else usual
 
 
 def _usual_ratio(case: Case) -> float | None:
