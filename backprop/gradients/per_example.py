@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ class Apart:
             raise ValueError(checks.message(who, expected, layer.label, advice))
         self.who, self.net, self.loss, self.data = who, taken_for_ours(net), loss, data
         self.arena = np.empty(0, np.uint8)
-        self.parts: dict[str, Any] = {}  # layers of one's own, by path
+        self.part = cache(self._made)  # each part of one's own, by path, is made once
 
     def bind(self, X: Array, y: Array) -> tuple[Bound, dict[str, int]]:
         """The passes over rows X (n, D) and columns y, in memory that the next ones use again.
@@ -165,19 +166,16 @@ class Apart:
         arrays |= kept_arrays(plan, self.net, self.loss)
         if self.arena.nbytes < plan.nbytes + ALIGNMENT:
             self.arena = np.empty(plan.nbytes + ALIGNMENT, np.uint8)
-        return Bound(plan, arrays, part=self._part, arena=self.arena), forms
+        return Bound(plan, arrays, part=self.part, arena=self.arena), forms
 
-    def _part(self, path: str) -> Any:
+    def _made(self, path: str) -> Any:
         """What is played for a part of one's own. Passes of the library's that have no gradients do not mix examples."""
-        if path not in self.parts:
-            part = part_at(self.net, self.loss, path)
-            if isinstance(part, Layer):
-                if is_library(part) and not part.parameters and not draws(part):
-                    part = boundary.beside(part)
-                else:
-                    part = OneByOne(part, self.who, [] if self.data else list(part.parameters))
-            self.parts[path] = part
-        return self.parts[path]
+        part = part_at(self.net, self.loss, path)
+        if not isinstance(part, Layer):
+            return part
+        if is_library(part) and not part.parameters and not draws(part):
+            return boundary.beside(part)
+        return OneByOne(part, self.who, [] if self.data else list(part.parameters))
 
     def _plan(self, X: Array, y: Array) -> Any:
         """The plan, kept with others of the same structure, and how many factors each gradient has."""
