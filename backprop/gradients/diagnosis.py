@@ -23,7 +23,7 @@ from backprop.gradients import hypotheses
 from backprop.gradients.comparison import DIFFERENCES, EXACT, measure
 from backprop.gradients.experiments import analytic, ignores_the_last_forward, loss_remembers, parts, traces
 from backprop.gradients.hypotheses import LEFT_OVER, Case, Known, factor_text, near, term_text
-from backprop.gradients.numeric import index_of, random_direction
+from backprop.gradients.numeric import index_of
 from backprop.gradients.problem import Problem
 from backprop.gradients.report import GradientReport
 
@@ -81,9 +81,8 @@ def _mistakes(
 
 
 def _layer_mistakes(report: GradientReport, alone: Problem) -> Iterator[str]:
-    f = alone.fresh().forward()
-    known = Known(alone.net[0], alone.h, f, random_direction(f.shape, 0), dict(alone.net.parameters))
-    numbers = {"examples": alone.n, "outputs": len(f), "inputs": len(alone.h)}
+    known = Known(alone)
+    numbers = {"examples": alone.n, "outputs": len(known.f), "inputs": len(known.h)}
 
     def texts(case: Case) -> Iterator[str]:
         yield from _at_a_glance(case)

@@ -6,14 +6,14 @@ With a = what backward gives and n = the truth, a hypothesis explains a tensor i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from backprop.checks import Array
-from backprop.gradients.problem import run
+from backprop.gradients.numeric import random_direction
+from backprop.gradients.problem import Problem, run
 from backprop.gradients.report import Tensor
-from backprop.layers import Composite, Layer, boundary
+from backprop.layers import Composite, boundary
 
 # Slopes that are written with the output, by what they are called.
 Formula = Callable[[Array], Array]
@@ -81,15 +81,13 @@ def _digits(r: float) -> str:
     return f"{r:.6g}" if abs(r - 1) > 1e-5 else f"1 {'+' if r > 1 else '−'} {abs(r - 1):.2g}"
 
 
-@dataclass(frozen=True)
 class Known:
-    """What is known of a layer: its inputs h (D, N), outputs f (K, N), c = ∂L/∂f (K, N), and parameters."""
+    """What is known of a layer alone: its inputs h (D, N), outputs f (K, N), c = ∂L/∂f (K, N), and parameters."""
 
-    layer: Layer
-    h: Array
-    f: Array
-    c: Array
-    parameters: dict[str, Array]
+    def __init__(self, alone: Problem) -> None:
+        self.layer, self.h, self.parameters = alone.net[0], alone.h, alone.net.parameters
+        self.f = alone.fresh().forward()
+        self.c = random_direction(self.f.shape, 0)  # as `Projection` has it
 
     def slope(self, h: Array) -> Array:
         """∂f/∂h of an elementwise layer, entry by entry, from forward alone."""
@@ -126,13 +124,14 @@ def _input_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
     n.reshape(-1)[case.tensor.at] = case.n
     yield "has the indicator inverted: it passes where it should block.", c.T - n
     loose = Case(case.tensor, case.whole, noise=1e-7)  # slopes are measured by differences here
-    for text, candidate in _slopes_elsewhere(known, h, f, c):
+    for text, candidate in _slopes_elsewhere(known):
         if loose.is_(candidate):
             yield text, case.whole
 
 
-def _slopes_elsewhere(known: Known, h: Array, f: Array, c: Array) -> Iterator[tuple[str, Array]]:
+def _slopes_elsewhere(known: Known) -> Iterator[tuple[str, Array]]:
     """The right formula for the slope at the wrong place."""
+    h, f, c = known.h, known.f, known.c
     text = "takes the slope of the activation at its output instead of at its input: a'[h] for a'[f] where h = a[f]."
     yield text, (known.slope(f) * c).T
     slope = known.slope(h)
