@@ -17,16 +17,12 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.gradients import diagnosis, experiments, numeric
-from backprop.gradients.comparison import METHODS, examine
+from backprop.gradients.comparison import MOST_ENTRIES, Comparison, measure
 from backprop.gradients.numeric import Point
 from backprop.gradients.problem import Problem, Projection
 from backprop.gradients.report import GradientReport, Tensor
 from backprop.layers import Identity, Layer
-from backprop.layers.nesting import reseed
 from backprop.losses import Loss
-
-MOST_ENTRIES = 5000  # checked one by one if `max_entries` is not given …
-WORK = 2e9  # … and fewer where that would take more multiplications than this, a few seconds
 
 
 def check_gradients(
@@ -65,22 +61,16 @@ def check_gradients(
         loss, X = None, loss
     if net is None or loss is not None:
         checks.instance(who, "loss", loss, Loss)
-    problem = Problem(
-        who,
-        Identity() if net is None else net,
-        Projection() if loss is None else loss,
-        X,
-        y,
-        sample_weight,
-        dtype=np.float64,
-    )
-    return check_problem(problem, max_entries, seed, "f" if net is None else "X")
+    layer = Identity() if net is None else net
+    problem = Problem(who, layer, loss or Projection(), X, y, sample_weight, dtype=np.float64)
+    problem.inputs = "f" if net is None else "X"
+    return _check(problem, max_entries, seed)
 
 
-def check_problem(problem: Problem, max_entries: int | None, seed: int, inputs: str) -> GradientReport:
-    """The check and, if it fails, its explanation; `inputs` is what X is called in the report."""
+def _check(problem: Problem, max_entries: int | None, seed: int) -> GradientReport:
+    """The check and, if it fails, its explanation."""
     try:
-        report, doubtful = _measure(problem, max_entries, seed, inputs)
+        report, doubtful = measure(problem, max_entries, seed)
     except ValueError:
         experiments.every_layer_fits(problem)  # raises in the name of the layer to blame, not of the one that noticed
         raise
@@ -88,12 +78,12 @@ def check_problem(problem: Problem, max_entries: int | None, seed: int, inputs: 
         moved = problem.beside(checks.generator(problem.who, seed))
         with np.errstate(all="ignore"):
             there = math.isfinite(moved.fresh().value().real)  # not if the data lies at the border of a layer's domain
-        beside = _measure(moved, max_entries, seed, inputs)[0] if there else None
-        if beside is not None and not beside.passed:
-            return diagnosis.explained(beside, moved, measure)
-        if beside is not None and not report.passed and not report.mistakes and not diagnosis.blames(problem, measure):
+        beside = measure(moved, max_entries, seed)[0] if there else report
+        if there and not beside.passed:
+            return diagnosis.explained(beside, moved)
+        if there and not report.passed and not report.mistakes and not diagnosis.blames(problem):
             return dataclasses.replace(report, tensors=tuple(_forgiven(t, report.tolerance) for t in report.tensors))
-    return report if report.passed else diagnosis.explained(report, problem, measure)
+    return report if report.passed else diagnosis.explained(report, problem)
 
 
 def _forgiven(tensor: Tensor, tolerance: float) -> Tensor:
@@ -101,39 +91,6 @@ def _forgiven(tensor: Tensor, tolerance: float) -> Tensor:
     several = ~(tensor.errors <= tolerance)
     errors, kinks = np.where(several, 0.0, tensor.errors), tensor.kinks | several
     return dataclasses.replace(tensor, errors=errors, kinks=kinks, direction=min(tensor.direction, tolerance))
-
-
-def measure(problem: Problem, max_entries: int | None = None, seed: int = 0, inputs: str = "X") -> GradientReport:
-    """The check itself."""
-    return _measure(problem, max_entries, seed, inputs)[0]
-
-
-def _measure(problem: Problem, max_entries: int | None, seed: int, inputs: str) -> tuple[GradientReport, bool]:
-    """The report, and whether a look beside this point is needed to be sure."""
-    L = experiments.repeatable(problem)
-    analytic, mistakes = experiments.analytic(problem, inputs)
-    if max_entries is None:
-        max_entries = max(500, min(MOST_ENTRIES, int(WORK / (problem.net.size * problem.n + 1))))
-    generator = checks.generator(problem.who, seed)
-    most = checks.integer(problem.who, "max_entries", max_entries)
-    places = {name: experiments.place(problem.net, name) for name in problem.net.parameters}
-
-    def point(dtype: type) -> Point:
-        fresh = problem.fresh()
-        net = fresh.net
-        h: Array = problem.h.astype(dtype)
-        net.bind(np.empty(net.size, dtype))
-
-        def evaluate() -> complex:
-            reseed(net, 0)
-            return fresh.loss.forward(net.forward(h.copy()), problem.y, problem.w)
-
-        return Point({**net.parameters, inputs: h.T}, evaluate)
-
-    with np.errstate(all="ignore"):
-        natural = experiments.natural_sizes(problem, inputs)
-    method, tensors, doubtful = examine(analytic, point, L, most, generator, places, natural)
-    return GradientReport(method, METHODS[method], tensors, tuple(mistakes)), doubtful
 
 
 def check_function(
@@ -163,31 +120,29 @@ def check_function(
     if not callable(f) or not (pair or callable(gradient)):
         raise TypeError(checks.message(who, "functions f and gradient, or gradient=True", f"{f!r} and {gradient!r}"))
 
+    values: Any = (lambda at: _pair(who, f(at))[0]) if pair else f
+    slopes: Any = (lambda at: _pair(who, f(at))[1]) if pair else gradient
+
     def value(at: Array) -> complex:
-        result = f(at.copy())
-        return _number(who, _pair(who, result)[0] if pair else result)
+        return _number(who, values(at.copy()))
 
     L = value(x).real
     if not math.isfinite(L) or np.iscomplexobj(value(x)):
         raise ValueError(checks.message(who, "a finite real number f(x)", repr(value(x))))
     if value(x) != L:
-        raise RuntimeError(
-            checks.message(who, "the same f(x) twice", "two different numbers", "Fix its random numbers.")
-        )
+        expected, advice = "the same f(x) twice", "Fix its random numbers."
+        raise RuntimeError(checks.message(who, expected, "two different numbers", advice))
 
-    def slope(at: Array) -> Any:
-        return _pair(who, f(at.copy()))[1] if pair else gradient(at.copy())  # type: ignore[operator]
-
-    slope(x * (1 - numeric.BESIDE))  # what is remembered from another x must not matter
-    g = _gradient(who, slope(x), x)
+    slopes(x * (1 - numeric.BESIDE))  # what is remembered from another x must not matter
+    g = _gradient(who, slopes(x.copy()), x)
 
     def point(dtype: type) -> Point:
         moved = x.astype(dtype)
         return Point({"x": moved}, lambda: value(moved))
 
     most = checks.integer(who, "max_entries", MOST_ENTRIES if max_entries is None else max_entries)
-    method, tensors, _ = examine({"x": g}, point, L, most, checks.generator(who, seed), {}, {})
-    report = GradientReport(method, METHODS[method], tensors)
+    with np.errstate(all="ignore"):
+        report = Comparison({"x": g}, point, L, checks.generator(who, seed), {}).report(most, {})
     return report if report.passed else diagnosis.explained_function(report, x, g, dict(sizes or {}))
 
 

@@ -8,90 +8,116 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
+from backprop import checks
 from backprop.checks import Array
-from backprop.gradients import numeric
-from backprop.gradients.numeric import Point
-from backprop.gradients.report import Tensor
+from backprop.gradients import experiments, numeric
+from backprop.gradients.numeric import Point, index_of, largest
+from backprop.gradients.problem import Problem
+from backprop.gradients.report import GradientReport, Tensor
+from backprop.layers import Gradients
+from backprop.layers.nesting import reseed
 
-METHODS = {"complex step": 1e-10, "Richardson differences": 1e-7}  # name -> tolerance
+EXACT, DIFFERENCES = "complex step", "Richardson differences"
+TOLERANCE = {EXACT: 1e-10, DIFFERENCES: 1e-7}
 DIRECTIONS = 3  # for each tensor that is not checked whole
 UNSURE = 1e-3  # a difference known worse than this share of its tensor's largest entry proves nothing
+MOST_ENTRIES = 5000  # checked one by one if `max_entries` is not given …
+WORK = 2e9  # … and fewer where that would take more multiplications than this, a few seconds
 
 MakePoint = Callable[[type], Point]
 
 
-def examine(
-    analytic: dict[str, Array],
-    make_point: MakePoint,
-    here: float,
-    most: int,
-    generator: np.random.Generator,
-    places: Mapping[str, str],
-    natural: Mapping[str, float],
-) -> tuple[str, tuple[Tensor, ...], bool]:
-    """Compare gradients with derivatives; returns the method, the checked entries of each tensor, and if doubts remain.
+def measure(problem: Problem, max_entries: int | None = None, seed: int = 0) -> tuple[GradientReport, bool]:
+    """The check itself: the report, and whether a look beside this point is needed to be sure."""
+    L = experiments.repeatable(problem)
+    analytic, mistakes = experiments.analytic(problem)
+    if max_entries is None:
+        max_entries = max(500, min(MOST_ENTRIES, int(WORK / (problem.net.size * problem.n + 1))))
+    generator = checks.generator(problem.who, seed)
+    most = checks.integer(problem.who, "max_entries", max_entries)
 
-    A wrong gradient may hide at a kink of L, or where all of it is rounding: then the check is made beside the point, too.
+    def point(dtype: type) -> Point:
+        fresh = problem.fresh()
+        net = fresh.net
+        h: Array = problem.h.astype(dtype)
+        net.bind(np.empty(net.size, dtype))
+
+        def evaluate() -> complex:
+            reseed(net, 0)
+            return fresh.loss.forward(net.forward(h.copy()), problem.y, problem.w)
+
+        return Point({**net.parameters, problem.inputs: h.T}, evaluate)
+
+    with np.errstate(all="ignore"):
+        comparison = Comparison(analytic, point, L, generator, experiments.natural_sizes(problem))
+        places = {name: experiments.place(problem.net, name) for name in problem.net.parameters}
+        return comparison.report(most, places, tuple(mistakes)), comparison.doubtful
+
+
+class Comparison:
+    """Gradients, and the derivatives of single entries and along directions, by one method and then, if need be, another.
 
     `natural` is how large L and each gradient are before terms of the loss cancel: their rounding errors are relative to that.
     """
-    real, complex_ = make_point(float), make_point(complex)
-    directions = numeric.random_directions(real.tensors, generator)
-    moves = [{name: direction} for name, direction in directions.items()]  # one by one: small slopes count, too
-    with np.errstate(all="ignore"):
-        rounding = numeric.ROUNDING * max(abs(here), natural.get("L", 0.0))
-        noise = max(rounding, numeric.noise_of(real.line(directions)))
-        with numeric.moved_beside((real, complex_), generator):
-            near = real.evaluate().real
-            exact = noise <= 100 * rounding and all(  # what is not computed in float64 does not take complex128 either
-                numeric.takes_complex(complex_.line(move), real.line(move), near, rounding) for move in moves
-            )
-        if not exact:  # the noise of one tensor may hide in the smooth change of L by the others
-            noise = max(noise, *(numeric.noise_of(real.line(move)) for move in moves))
-        kinky = numeric.one_sided(real.line(directions), here, noise=noise)[2]
-        chosen = _choose({name: a.size for name, a in analytic.items()}, most, generator)
-        checking = _Checking(analytic, real, complex_ if exact else None, here, kinky, places, natural, noise)
-        tensors = [checking.tensor(name, at, generator) for name, at in chosen.items()]
-        if exact and not checking.confirmed(tensors):
-            checking.complex = None
-            tensors = [checking.tensor(name, at, generator) for name, at in chosen.items()]
-    doubtful = kinky or checking.excused
-    return ("Richardson differences" if checking.complex is None else "complex step"), tuple(tensors), doubtful
-
-
-class _Checking:
-    """Derivatives of single entries and along directions, by one method, and their errors."""
 
     def __init__(
-        self,
-        analytic: dict[str, Array],
-        real: Point,
-        complex_: Point | None,
-        here: float,
-        kinky: bool,
-        places: Mapping[str, str],
-        natural: Mapping[str, float],
-        noise: float,
+        self, analytic: Gradients, make_point: MakePoint, here: float, generator: Generator, natural: dict[str, float]
     ) -> None:
-        self.analytic, self.real, self.complex, self.here, self.kinky = analytic, real, complex_, here, kinky
-        self.places, self.natural, self.noise = places, natural, noise
+        self.analytic, self.here, self.natural, self.generator = analytic, here, natural, generator
+        self.real, self.complex = make_point(float), make_point(complex)
         self.excused = False  # whether an error was taken for rounding
-        self.scale = max(float(np.max(np.abs(a), initial=0, where=np.isfinite(a))) for a in analytic.values())
+        self.scale = max(map(largest, analytic.values()))
+        tensors = self.real.tensors.items()
+        moves = [(name, ..., numeric.sizes(x) * numeric.random_direction(x.shape, generator)) for name, x in tensors]
+        together = self.real.along(*moves)
+        rounding = numeric.ROUNDING * max(abs(here), natural.get("L", 0.0))
+        self.noise = max(rounding, numeric.noise_of(together))
+        real, complex_ = numeric.beside(make_point, generator)
+        near = real.evaluate().real
+        exact = self.noise <= 100 * rounding and all(  # what is not in float64 does not take complex128 either
+            # one by one: small slopes count, too
+            numeric.takes_complex(complex_.along(move), real.along(move), near, rounding)
+            for move in moves
+        )
+        if not exact:  # the noise of one tensor may hide in the smooth change of L by the others
+            self.noise = max(self.noise, *(numeric.noise_of(self.real.along(move)) for move in moves))
+        self.method = EXACT if exact else DIFFERENCES
+        self.kinky = numeric.one_sided(together, here, noise=self.noise)[2]
 
     @property
     def tolerance(self) -> float:
-        return METHODS["Richardson differences" if self.complex is None else "complex step"]
+        """The largest error that passes."""
+        return TOLERANCE[self.method]
 
-    def tensor(self, name: str, at: Array, generator: np.random.Generator) -> Tensor:
+    @property
+    def doubtful(self) -> bool:
+        """A wrong gradient may hide at a kink of L, or where all of it is rounding: the check is made beside, too."""
+        return self.kinky or self.excused
+
+    def report(self, most: int, places: Mapping[str, str], mistakes: tuple[str, ...] = ()) -> GradientReport:
+        """All entries compared, or `most` of them."""
+        chosen = _choose({name: a.size for name, a in self.analytic.items()}, most, self.generator)
+
+        def tensors() -> list[Tensor]:
+            return [self.tensor(name, at, places.get(name, "")) for name, at in chosen.items()]
+
+        found = tensors()
+        if self.method == EXACT and not self.confirmed(found):
+            self.method = DIFFERENCES
+            found = tensors()
+        return GradientReport(self.method, self.tolerance, tuple(found), mistakes)
+
+    def tensor(self, name: str, at: Array, place: str) -> Tensor:
         """The entries `at` of a tensor, and directions through the others."""
         a, direction = self.analytic[name], 0.0
         n, unsure = self.derivatives(name, at)
         if len(at) < a.size:
-            largest = self._largest(a.reshape(-1)[at], n)
-            direction, wrong = self._directions(name, largest, generator)
+            direction, wrong = self._directions(name, self._largest(a.reshape(-1)[at], n))
             if wrong is not None and wrong not in at:
                 at = np.append(at, wrong)
                 n, unsure = self.derivatives(name, at)
@@ -99,39 +125,53 @@ class _Checking:
         errors = self._errors(name, found, n, unsure)
         kinks = np.zeros(len(at), bool)
         for k in np.flatnonzero(np.full(len(at), self.kinky) | ~(errors <= self.tolerance)):
-            kinks[k], right = self._kink(name, at[k], found[k])
+            index = index_of(at[k], a.shape)
+            kinks[k], right = self._kink(name, index, found[k], size=self._size(name, index), slack=2)
             errors[k] = 0.0 if kinks[k] and right else errors[k]
-        return Tensor(name, self.places.get(name, ""), a.shape, at, found, n, errors, kinks, direction)
+        return Tensor(name, place, a.shape, at, found, n, errors, kinks, direction)
 
     def derivatives(self, name: str, at: Array) -> tuple[Array, Array]:
         """(derivatives, how far they may be off) by single entries."""
-        n, unsure = np.empty(len(at)), np.zeros(len(at))
-        for k, place in enumerate(at):
-            n[k], unsure[k] = self._derivative(name, numeric.index_of(place, self.analytic[name].shape))
+        known = [self.derivative(name, index_of(place, self.analytic[name].shape)) for place in at]
+        n, unsure = np.array(known).reshape(-1, 2).T
         return n, unsure
 
-    def _derivative(self, name: str, index: tuple[int, ...]) -> tuple[float, float]:
-        if self.complex is not None:
-            return numeric.complex_step(self.complex.entry(name, index)), 0.0
-        size = numeric.size_of(self.real.tensors[name][index])
-        return numeric.richardson(self.real.entry(name, index), size, self.noise)
+    def derivative(self, name: str, at: Any, direction: Any = 1.0) -> tuple[float, float]:
+        """(∂L/∂t, how far it may be off) as `at` of a tensor moves by t · direction."""
+        if self.method == EXACT:
+            return numeric.complex_step(self.complex.along((name, at, direction))), 0.0
+        return self.difference(name, at, direction)
+
+    def difference(self, name: str, at: Any, direction: Any = 1.0) -> tuple[float, float]:
+        """The same from differences, whatever the method."""
+        return numeric.richardson(self.real.along((name, at, direction)), self._size(name, at), self.noise)
+
+    def _size(self, name: str, at: Any) -> float:
+        """The unit in which an entry or a tensor is moved: 1, or its size where that is larger."""
+        return max(1.0, largest(self.real.tensors[name][at]))
+
+    def _kink(
+        self, name: str, at: Any, slope: float, direction: Any = 1.0, *, size: float = 1.0, slack: int = 1
+    ) -> tuple[bool, bool]:
+        """(whether L has a kink here, whether the slope is one of a subgradient there)."""
+        left, right, kink = numeric.one_sided(self.real.along((name, at, direction)), self.here, size, self.noise)
+        return kink, numeric.between(slope, left, right, slack * numeric.JUMP * max(abs(left), abs(right)))
 
     def _largest(self, found: Array, n: Array) -> float:
         """What errors of a tensor are measured by: its largest entry.
 
         A tensor whose gradient is 0 but for rounding, such as a bias in front of BatchNorm, is measured against the others.
         """
-        finite = [float(np.max(np.abs(v), initial=0, where=np.isfinite(v))) for v in (found, n)]
-        return max(*finite, 1e-3 * self.scale, 1e-300)
+        return max(largest(found), largest(n), 1e-3 * self.scale, 1e-300)
 
     def _errors(self, name: str, found: Array, n: Array, unsure: Array) -> Array:
         """Differences relative to the largest entry; what may be rounding, or the method's own error, is within the tolerance.
 
         A derivative that is hardly known is an error itself: it proves nothing.
         """
-        largest, difference = self._largest(found, n), np.abs(found - n)
-        hardly_known = (unsure > UNSURE * largest) & ((found != 0) | (n != 0))  # both 0: L does not depend on it
-        errors = np.where(hardly_known, np.maximum(difference, unsure), difference) / largest
+        unit, difference = self._largest(found, n), np.abs(found - n)
+        hardly_known = (unsure > UNSURE * unit) & ((found != 0) | (n != 0))  # both 0: L does not depend on it
+        errors = np.where(hardly_known, np.maximum(difference, unsure), difference) / unit
         excusable = ~hardly_known & (difference <= 2 * unsure + self._rounding(name))
         self.excused |= bool((excusable & (difference > 2 * unsure) & (errors > self.tolerance)).any())
         errors = np.where(excusable, np.minimum(errors, self.tolerance), errors)
@@ -141,38 +181,28 @@ class _Checking:
         """Differences as small as this say nothing."""
         return 8 * numeric.ROUNDING * self.natural.get(name, 0.0)
 
-    def _directions(self, name: str, largest: float, generator: np.random.Generator) -> tuple[float, int | None]:
+    def _directions(self, name: str, unit: float) -> tuple[float, int | None]:
         """(largest error along random directions, an entry that is wrong if one is)."""
         a, worst = self.analytic[name], 0.0
         if not np.isfinite(a).all():
             return math.inf, int(np.flatnonzero(~np.isfinite(a))[0])
         for _ in range(DIRECTIONS):
-            signs = numeric.random_direction((a.size,), generator)
-            off = self._off(name, signs, slice(None)) / largest
-            if off > self.tolerance and not self._across_a_kink(name, signs):
+            signs = numeric.random_direction((a.size,), self.generator)
+            off = self._off(name, signs, slice(None)) / unit
+            direction = signs.reshape(a.shape)
+            if off > self.tolerance and not all(self._kink(name, ..., float(np.sum(a * direction)), direction)):
                 return off, self._halved(name, signs)
             worst = max(worst, off if off <= self.tolerance else 0.0)
         return worst, None
 
-    def _across_a_kink(self, name: str, signs: Array) -> bool:
-        """Whether L has a kink along a direction, and `backward` gives a slope between the two sides."""
-        moves = {name: signs.reshape(self.analytic[name].shape)}
-        left, right, kink = numeric.one_sided(self.real.line(moves), self.here, noise=self.noise)
-        expected = float(np.sum(self.analytic[name] * moves[name]))
-        return kink and numeric.between(expected, left, right, numeric.JUMP * max(abs(left), abs(right)))
-
     def _off(self, name: str, signs: Array, part: slice) -> float:
-        """|difference| of the derivatives along the given part of a direction."""
-        direction = np.zeros(signs.size)
-        direction[part] = signs[part]
+        """|difference| of the derivatives along the given part of a direction, beyond what may be rounding."""
         a = self.analytic[name]
-        moves = {name: direction.reshape(a.shape)}
-        expected = float(np.sum(a * moves[name]))
-        if self.complex is not None:
-            off = abs(numeric.complex_step(self.complex.line(moves)) - expected)
-            return max(off - self._rounding(name) * math.sqrt(a.size), 0.0)
-        found, unsure = numeric.richardson(self.real.line(moves), numeric.size_of(self.real.tensors[name]), self.noise)
-        return max(abs(found - expected) - 2 * unsure, 0.0)
+        direction = np.zeros(a.shape)
+        direction.reshape(-1)[part] = signs[part]
+        found, unsure = self.derivative(name, ..., direction)
+        excused = self._rounding(name) * math.sqrt(a.size) if self.method == EXACT else 2 * unsure
+        return max(abs(found - float(np.sum(a * direction))) - excused, 0.0)
 
     def _halved(self, name: str, signs: Array) -> int:
         """Halve a wrong direction until one entry is left: the half with the larger error has a wrong one."""
@@ -184,31 +214,20 @@ class _Checking:
             start, end = (start, middle) if first >= second else (middle, end)
         return start
 
-    def _kink(self, name: str, at: int, found: float) -> tuple[bool, bool]:
-        """(whether L has a kink at this entry, whether `found` is a subgradient there)."""
-        index = numeric.index_of(at, self.analytic[name].shape)
-        size = numeric.size_of(self.real.tensors[name][index])
-        left, right, kink = numeric.one_sided(self.real.entry(name, index), self.here, size, self.noise)
-        slack = 2 * numeric.JUMP * max(abs(left), abs(right))
-        return kink, kink and numeric.between(found, left, right, slack)
-
     def confirmed(self, tensors: list[Tensor]) -> bool:
         """Whether differences agree with the complex step where `backward` does not: else forward is not analytic there."""
         for tensor in tensors:
             wrong = ~(tensor.errors <= self.tolerance) & np.isfinite(tensor.numeric)
             if wrong.any():
                 k = int(np.flatnonzero(wrong)[np.argmax(tensor.errors[wrong])])
-                index = numeric.index_of(tensor.at[k], tensor.shape)
-                size = numeric.size_of(self.real.tensors[tensor.name][index])
-                near, unsure = numeric.richardson(self.real.entry(tensor.name, index), size, self.noise)
-                if abs(near - tensor.numeric[k]) > 10 * unsure + numeric.GOOD * self._largest(
-                    tensor.analytic, tensor.numeric
-                ):
+                near, unsure = self.difference(tensor.name, index_of(tensor.at[k], tensor.shape))
+                slack = 10 * unsure + numeric.GOOD * self._largest(tensor.analytic, tensor.numeric)
+                if abs(near - tensor.numeric[k]) > slack:
                     return False
         return True
 
 
-def _choose(sizes: dict[str, int], most: int, generator: np.random.Generator) -> dict[str, Array]:
+def _choose(sizes: dict[str, int], most: int, generator: Generator) -> dict[str, Array]:
     """Entries to check: all, or an even share of each tensor drawn at random."""
     left, chosen = most, {}
     if sum(sizes.values()) <= most:

@@ -24,7 +24,6 @@ from backprop.gradients.tangents import Products
 from backprop.layers import Layer
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, LeastSquares, Loss, Poisson
 from backprop.losses.base import slope, total
-from backprop.sequential import Sequential
 
 # Negative log-likelihoods whose ∂²ℓ/∂f² does not depend on y, so that its expectation is itself.
 CANONICAL = (LeastSquares, CrossEntropy, BinaryCrossEntropy, Poisson)
@@ -59,7 +58,6 @@ class Curvature:
     def _prepare(self, problem: Problem) -> None:
         if not problem.net.size:
             raise ValueError(checks.message(problem.who, "a network with parameters", "none"))
-        _strip(problem.net)
         if not np.array_equal(problem.forward(), problem.forward(), equal_nan=True):
             advice = "Draw from a generator that `reseed(*key)` sets."
             raise RuntimeError(checks.message(problem.who, "the same outputs twice", "two different ones", advice))
@@ -77,13 +75,15 @@ class Curvature:
         if not np.array_equal(phi, self._problem.net.phi):
             self._problem.net.phi[...] = phi
             self._f = None
-            self._products.moved()
+            self._products.at_phi.clear()
         return self
 
     def value(self) -> float:
         """L."""
-        f, problem = self._outputs(), self._problem
-        return float(total(problem.loss, f, problem.y, problem.shares(f)))
+        problem = self._problem
+        if self._f is None:
+            self._f = problem.forward()
+        return float(total(problem.loss, self._f, problem.y, problem.shares(self._f)))
 
     def gradient(self) -> Array:
         """∂L/∂φ (P,)."""
@@ -93,11 +93,11 @@ class Curvature:
 
     def hessian_product(self, v: Any) -> Array:
         """H v (P,). Raises TypeError or ValueError for a v that is not P finite real numbers."""
-        return self._products.hessian(self._vector("hessian_product", "v", v))
+        return self._products.product("hessian", self._vector("hessian_product", "v", v))
 
     def gauss_newton_product(self, v: Any) -> Array:
         """G v (P,). Positive semidefinite where ℓ is convex in f, which all losses here but GaussianNLL are."""
-        return self._products.gauss_newton(self._vector("gauss_newton_product", "v", v))
+        return self._products.product("gauss_newton", self._vector("gauss_newton_product", "v", v))
 
     def fisher_product(self, v: Any, *, empirical: bool = False) -> Array:
         """F v (P,), positive semidefinite. `empirical` takes the targets at hand in place of those the model expects.
@@ -107,20 +107,15 @@ class Curvature:
         """
         v = self._vector("fisher_product", "v", v)
         if checks.boolean("fisher_product", "empirical", empirical):
-            return self._products.empirical_fisher(v)
+            return self._products.product("empirical_fisher", v)
         loss = self._problem.loss
         if type(loss) is GaussianNLL:
-            return self._products.gaussian_fisher(v)
+            return self._products.product("gaussian_fisher", v)
         if type(loss) in CANONICAL:
-            return self._products.gauss_newton(v)
+            return self._products.product("gauss_newton", v)
         names = ", ".join(kind.__name__ for kind in (*CANONICAL, GaussianNLL))
         advice = "Pass empirical=True, or use gauss_newton_product."
         raise ValueError(checks.message("fisher_product", f"a likelihood, one of {names}", loss.label, advice))
-
-    def _outputs(self) -> Array:
-        if self._f is None:
-            self._f = self._problem.forward()
-        return self._f
 
     def _vector(self, method: str, name: str, v: Any) -> Array:
         """A finite real vector (P,)."""
@@ -258,12 +253,3 @@ def _lanczos(who: str, curvature: Curvature, k: int, start: Array) -> Array:
         got = f"{len(error.eigenvalues)} after {10 * P} iterations"
         raise RuntimeError(checks.message(who, f"{k} eigenvalues to converge", got, "Ask for fewer.")) from None
     return np.sort(found)[::-1]
-
-
-def _strip(net: Sequential) -> None:
-    """Make a copy keep all activations."""
-    layers: list[Layer] = [net]
-    for layer in layers:  # grows while it runs
-        layers.extend(layer.children.values())
-        if isinstance(layer, Sequential):
-            layer.checkpoint = None

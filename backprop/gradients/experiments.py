@@ -13,13 +13,14 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.gradients.problem import Problem, Projection
+from backprop.gradients.numeric import largest, random_direction
+from backprop.gradients.problem import Problem, run
 from backprop.layers import Gradients, Layer, boundary
-from backprop.layers.nesting import reseed
 from backprop.sequential import Sequential
 
 LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often
-TWICE = "a second backward after the same forward gives another answer: backward changes state that it needs"
+STATE = "state changed between forward and backward"
+TWICE = f"{STATE}: a second backward after the same forward gives another answer: backward changes state that it needs."
 
 
 def repeatable(problem: Problem) -> float:
@@ -42,8 +43,7 @@ def repeatable(problem: Problem) -> float:
 def _writer(problem: Problem) -> str:
     for name, layer, h in parts(problem):
         given = h.copy()
-        reseed(layer, 0)
-        boundary.forward(layer, given)
+        run(layer, given)
         if not np.array_equal(given, h):
             return f": {name}"
     return ""
@@ -52,13 +52,10 @@ def _writer(problem: Problem) -> str:
 def _unsteady(problem: Problem, before: Array, after: Array) -> tuple[str, str]:
     for name, changed in problem.net.views(after).items():
         if not np.array_equal(changed, problem.net.views(before)[name]):
-            advice = "Forward must not change parameters: state changed between forward and backward."
+            advice = f"Forward must not change parameters: {STATE}."
             return f"a forward pass that changes parameter {name} ({place(problem.net, name)})", advice
     for name, layer, h in parts(problem):
-        reseed(layer, 0)
-        first = boundary.forward(layer, h.copy())
-        reseed(layer, 0)
-        if not np.array_equal(first, boundary.forward(layer, h.copy())):
+        if not np.array_equal(run(layer, h.copy()), run(layer, h.copy())):
             advice = (
                 "If it is random, draw from a generator kept as an attribute; else forward must not change its state."
             )
@@ -66,36 +63,32 @@ def _unsteady(problem: Problem, before: Array, after: Array) -> tuple[str, str]:
     return "two different ones", "Draw from a generator kept as an attribute."
 
 
-def analytic(problem: Problem, inputs: str) -> tuple[dict[str, Array], list[str]]:
-    """What `backward` returns, by name, and what it says about state that changes; inputs in rows, under the given name."""
+def analytic(problem: Problem) -> tuple[Gradients, list[str]]:
+    """What `backward` returns, by name, with ∂L/∂X in rows, and what it says about state that changes."""
     fresh, mistakes = problem.fresh(), []
     try:
         _run_a_decoy(fresh)
-        first, second, writes = _gradients_twice(fresh, inputs)
+        first, second, writes = _gradients_twice(fresh)
     except Exception:
-        first, second, writes = _gradients_twice(problem.fresh(), inputs)  # raises again unless the decoy was the cause
+        first, second, writes = _gradients_twice(problem.fresh())  # raises again unless the decoy was the cause
         mistakes.append("stale cache: after a forward pass over fewer examples, the next passes fail.")
     if any(not np.array_equal(first[name], second[name], equal_nan=True) for name in first):
-        mistakes.append(f"state changed between forward and backward: {TWICE}.")
+        mistakes.append(TWICE)
     if writes:
-        mistakes.append("state changed between forward and backward: backward writes over a parameter.")
+        mistakes.append(f"{STATE}: backward writes over a parameter.")
     return first, mistakes
 
 
-def _gradients_twice(fresh: Problem, inputs: str) -> tuple[dict[str, Array], dict[str, Array], bool]:
+def _gradients_twice(fresh: Problem) -> tuple[Gradients, Gradients, bool]:
     """What two backward passes after one forward return, and whether they changed φ; an `infer` must not matter."""
     fresh.value()
     boundary.infer(fresh.net, fresh.decoy())
     phi = fresh.net.phi.copy()
-    answers = []
-    for _ in range(2):
-        dL_dh, gradients = boundary.backward(fresh.net, fresh.loss.backward())
-        if np.shape(dL_dh) != fresh.h.shape:
-            expected = f"∂L/∂h with the shape of h, {fresh.h.shape}"
-            raise ValueError(checks.message(f"{fresh.net[0].label}.backward", expected, f"shape {np.shape(dL_dh)}"))
-        found = _named((dL_dh, gradients), inputs)
-        answers.append({name: np.array(gradient, dtype=np.float64) for name, gradient in found.items()})
-    return answers[0], answers[1], not np.array_equal(phi, fresh.net.phi)
+    first, second = (fresh.backward(fresh.loss.backward()) for _ in range(2))
+    if first[fresh.inputs].T.shape != fresh.h.shape:
+        expected, got = f"∂L/∂h with the shape of h, {fresh.h.shape}", f"shape {first[fresh.inputs].T.shape}"
+        raise ValueError(checks.message(f"{fresh.net[0].label}.backward", expected, got))
+    return first, second, not np.array_equal(phi, fresh.net.phi)
 
 
 def _run_a_decoy(fresh: Problem) -> None:
@@ -103,12 +96,11 @@ def _run_a_decoy(fresh: Problem) -> None:
     if fresh.n > 1:
         fewer = fresh.without_the_last()
         fewer.loss.forward(fewer.forward(), fewer.y, fewer.w)
-    reseed(fresh.net, 0)
     w = None if fresh.w is None else fresh.w[::-1]
-    fresh.loss.forward(boundary.forward(fresh.net, fresh.decoy()), fresh.y[..., ::-1], w)
+    fresh.loss.forward(run(fresh.net, fresh.decoy()), fresh.y[..., ::-1], w)
 
 
-def natural_sizes(problem: Problem, inputs: str) -> dict[str, float]:
+def natural_sizes(problem: Problem) -> dict[str, float]:
     """How large L and its gradients would be if nothing cancelled on the way: rounding errors are relative to that.
 
     Terms cancel in the loss, as where a classifier is certain: there it is replaced by a random projection of the outputs, of the
@@ -118,73 +110,47 @@ def natural_sizes(problem: Problem, inputs: str) -> dict[str, float]:
     fresh, generator = problem.fresh(), np.random.default_rng(0)
     f = fresh.forward()
     size = max(1.0, float(np.max(np.abs(f)))) / (problem.n if problem.loss.reduction == "mean" else 1)
-    found = _named(boundary.backward(fresh.net, size * Projection().weights(f.shape)), inputs) | {
-        "L": np.array(size * problem.n)
-    }
-    natural = {name: _largest(g) for name, g in found.items()}
-    here = _named(fresh.gradient()[1:], inputs)
+    projected = fresh.backward(size * random_direction(f.shape, 0))
+    natural = {"L": size * problem.n} | {name: largest(g) for name, g in projected.items()}
+    here = fresh.gradients()
     for _ in range(SHAKES):
         for moved, from_ in ((fresh.net.phi, problem.net.phi), (fresh.h, problem.h)):
             np.multiply(from_, 1 + LAST_PLACE * generator.uniform(-1, 1, from_.shape), out=moved)
-        for name, g in _named(fresh.gradient()[1:], inputs).items():
-            natural[name] = max(natural[name], _largest(g - here[name]) / LAST_PLACE)
+        for name, g in fresh.gradients().items():
+            natural[name] = max(natural[name], largest(g - here[name]) / LAST_PLACE)
     return natural
 
 
-def _named(backward: tuple[Array, Gradients], inputs: str) -> Gradients:
-    dL_dh, gradients = backward
-    return {**gradients, inputs: np.asarray(dL_dh).T}
-
-
-def _largest(g: Array) -> float:
-    return float(np.max(np.abs(g), initial=0, where=np.isfinite(g)))
-
-
 def traces(alone: Problem) -> Iterator[str]:
-    """What disturbs the gradients of one layer, in words."""
-    yield from _other_passes(alone)
-    yield from _overwritten(alone)
-
-
-def _other_passes(alone: Problem) -> Iterator[str]:
-    """Passes that must not matter and do."""
+    """What disturbs the gradients of one layer, in words: passes that must not matter, arrays that a pass only reads."""
 
     def answer(before: bool = False, between: bool = False, backwards: int = 1) -> Array:
-        net = alone.net.copy()
+        fresh = alone.fresh()
         if before:
-            reseed(net, 0)
-            boundary.forward(net, alone.decoy())
-        reseed(net, 0)
-        c = alone.loss.weights(boundary.forward(net, alone.h.copy()).shape)  # type: ignore[attr-defined]
+            run(fresh.net, alone.decoy())
+        fresh.value()
         if between:
-            boundary.infer(net, alone.decoy())
-        for _ in range(backwards):
-            dL_dh, gradients = boundary.backward(net, c.copy())
-        return np.concatenate([np.ravel(array) for array in (dL_dh, *gradients.values())])
+            boundary.infer(fresh.net, alone.decoy())
+        found = [fresh.backward(fresh.loss.backward()) for _ in range(backwards)][-1]
+        return np.concatenate([np.ravel(array) for array in found.values()])
 
     plain = answer()
     if not np.array_equal(answer(before=True), plain, equal_nan=True):
         yield "stale cache: what backward gives depends on an earlier forward pass, not only on the last one."
     if not np.array_equal(answer(between=True), plain, equal_nan=True):
-        yield "state changed between forward and backward: infer writes over what backward needs."
+        yield f"{STATE}: infer writes over what backward needs."
     if not np.array_equal(answer(backwards=2), plain, equal_nan=True):
-        yield f"state changed between forward and backward: {TWICE}."
-
-
-def _overwritten(alone: Problem) -> Iterator[str]:
-    """Arrays that a pass only reads, and writes to."""
-    net, h = alone.net.copy(), alone.h.copy()
-    phi = net.phi.copy()
-    reseed(net, 0)
-    c = alone.loss.weights(boundary.forward(net, h).shape)  # type: ignore[attr-defined]
-    if not np.array_equal(h, alone.h):
-        yield "state changed between forward and backward: forward writes over its input, which the layer before it may need."
-    given = c.copy()
-    boundary.backward(net, given)
-    if not np.array_equal(given, c):
+        yield TWICE
+    fresh = alone.fresh()
+    fresh.value()
+    if not np.array_equal(fresh.h, alone.h):
+        yield f"{STATE}: forward writes over its input, which the layer before it may need."
+    given = fresh.loss.backward()
+    boundary.backward(fresh.net, given)
+    if not np.array_equal(given, fresh.loss.backward()):
         yield "backward writes over the ∂L/∂f that it is given, which other branches may need."
-    if not np.array_equal(phi, net.phi):
-        yield "state changed between forward and backward: a pass writes over a parameter."
+    if not np.array_equal(alone.net.phi, fresh.net.phi):
+        yield f"{STATE}: a pass writes over a parameter."
 
 
 def loss_remembers(alone: Problem) -> bool:
@@ -202,37 +168,22 @@ def loss_remembers(alone: Problem) -> bool:
 
 def ignores_the_last_forward(alone: Problem) -> bool:
     """Whether backward gives the same whatever the last forward pass was."""
-    answers = []
-    for h in (alone.h, alone.decoy()):
-        net = alone.net.copy()
-        reseed(net, 0)
-        c = alone.loss.weights(boundary.forward(net, h.copy()).shape)  # type: ignore[attr-defined]
-        answers.append(boundary.backward(net, c)[0])
-    return bool(np.array_equal(answers[0], answers[1]))
+    here, there = alone.fresh(), alone.fresh()
+    there.h = alone.decoy()
+    return bool(np.array_equal(here.gradients()["X"], there.gradients()["X"]))
 
 
 def parts(problem: Problem) -> Iterator[tuple[str, Layer, Array]]:
     """(name in errors, a copy of the layer, its inputs h) for each layer, the innermost first."""
-    yield from _inside(problem.net.copy(), problem.h, "")
-
-
-def _inside(net: Layer, h: Array, path: str) -> Iterator[tuple[str, Layer, Array]]:
-    reseed(net, 0)
-    for key, layer in net.children.items():
-        pristine = layer.copy()
-        name = f"layer {path}{key}, {layer.label}"
-        if layer.children:
-            yield from _inside(layer.copy(), h, f"{path}{key}.")
+    for path, layer, h in problem.visits():
         if type(layer) is not Sequential:
-            yield name, pristine, h.copy()
-        if isinstance(net, Sequential):
-            h = boundary.forward(layer, h.copy())
+            yield f"layer {path}, {layer.label}", layer.copy(), h
 
 
 def every_layer_fits(problem: Problem) -> None:
     """Raise the ValueError of the first layer whose own backward returns something that does not fit."""
     for _, layer, h in parts(problem):
-        _gradients_twice(problem.of_layer(layer, h), "X")
+        _gradients_twice(problem.of_layer(layer, h))
 
 
 def place(net: Layer, name: str) -> str:

@@ -10,7 +10,6 @@ An equation with the numbers of one array is an `Item`, the items of one layer a
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.gradients.problem import Problem
 from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.sequential import Sequential
@@ -66,29 +66,23 @@ class Explanation:
     @property
     def text(self) -> str:
         """Both passes as plain text: equation, shape, numbers."""
-        return "\n\n".join(
-            f"{heading}\n{'=' * len(heading)}\n\n"
-            + "\n\n".join(f"{step.title}\n{self._items(step, '    ')}" for step in steps)
-            for heading, steps in self._passes()
-        )
+        return self._written("{heading}\n{line}", "{title}\n{items}", "    ")
 
     @property
     def markdown(self) -> str:
         """Both passes as Markdown: a heading for each step, equations, shapes and numbers in a code block."""
-        return "\n\n".join(
-            f"## {heading}\n\n"
-            + "\n\n".join(f"### {step.title}\n\n```text\n{self._items(step, '')}\n```" for step in steps)
-            for heading, steps in self._passes()
-        )
+        return self._written("## {heading}", "### {title}\n\n```text\n{items}\n```", "")
 
-    def _passes(self) -> Iterator[tuple[str, tuple[Step, ...]]]:
-        yield "Forward pass", self.forward
-        yield "Backward pass", self.backward
-
-    def _items(self, step: Step, margin: str) -> str:
-        equations = (item.equation for s in self.forward + self.backward for item in s.items)
-        width = max(len(equation) for equation in equations if len(equation) <= HEAD)
-        return "\n".join(_show(item, margin, width) for item in step.items)
+    def _written(self, above: str, form: str, margin: str) -> str:
+        """Both passes, step by step, each in the form given."""
+        lengths = [len(item.equation) for step in self.forward + self.backward for item in step.items]
+        width, parts = max(length for length in lengths if length <= HEAD), []
+        for heading, steps in (("Forward pass", self.forward), ("Backward pass", self.backward)):
+            parts.append(above.format(heading=heading, line="=" * len(heading)))
+            for step in steps:
+                items = "\n".join(_show(item, margin, width) for item in step.items)
+                parts.append(form.format(title=step.title, items=items))
+        return "\n\n".join(parts)
 
     def _repr_markdown_(self) -> str:
         return self.markdown
@@ -115,20 +109,12 @@ def explain(net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Arra
         ∂L/∂Ω_0 = ∂L/∂f_0 xᵀ     (1, 1)    [[0.]]
     """
     checks.instance("explain", "net", net, Sequential)
-    checks.instance("explain", "loss", loss, Loss)
-    X = checks.rows("explain", X, net.in_features)
-    checks.finite("explain", "X", X)
-    w = None if sample_weight is None else checks.weights("explain", sample_weight, len(X))
-    net, loss = net.copy(), copy.deepcopy(loss)
-    net.bind(np.empty(net.size))
-    layers = list(_named(net))
-    x = X.T.astype(np.float64)
-    forward, f = _forward(layers, x)
-    y = loss.from_rows("explain", y, *f.shape)
-    end = layers[-1].f
-    of_loss, slope = _loss(loss, end, f, y, w)
-    backward = _backward(layers, loss.backward())
-    return Explanation((_step("the examples", {"x": x}), *forward, of_loss), (slope, *backward))
+    problem = Problem("explain", net, loss, X, y, sample_weight, dtype=np.float64).fresh()
+    layers = list(_named(problem.net))
+    forward, f = _forward(layers, problem.h)
+    of_loss, slope = _loss(problem, layers[-1].f, f)
+    backward = _backward(layers, problem.loss.backward())
+    return Explanation((_step("the examples", {"x": problem.h}), *forward, of_loss), (slope, *backward))
 
 
 @dataclass(frozen=True)
@@ -194,9 +180,9 @@ def _forward(layers: list[_Named], h: Array) -> tuple[list[Step], Array]:
     return steps, h
 
 
-def _loss(loss: Loss, end: str, f: Array, y: Array, w: Array | None) -> tuple[Step, Step]:
+def _loss(problem: Problem, end: str, f: Array) -> tuple[Step, Step]:
     """ℓ and L, then ∂ℓ/∂f and ∂L/∂f; the outputs f are called `end`."""
-    title = f"loss: {loss!r}"
+    loss, y, w = problem.loss, problem.y, problem.w
     L = loss.forward(f, y, w)
     weight, total = ("", "N") if w is None else ("wₙ ", "Σₙ wₙ")
     divide = "" if loss.reduction == "sum" else f" / {total}"
@@ -207,9 +193,9 @@ def _loss(loss: Loss, end: str, f: Array, y: Array, w: Array | None) -> tuple[St
         f"∂ℓ/∂{end}": _rename(second, {"f": end}),
         f"∂L/∂{end}": f"∂L/∂{end} = {weight}∂ℓ/∂{end}{divide}",
     }
-    weights = {} if w is None else {"w": w}
-    values = {"y": y, **weights, "ℓ": loss.per_example(f, y), "L": np.asarray(L)}
+    values = {"y": y} | ({} if w is None else {"w": w}) | {"ℓ": loss.per_example(f, y), "L": np.asarray(L)}
     slopes = {f"∂ℓ/∂{end}": loss.dell_df(), f"∂L/∂{end}": loss.backward()}
+    title = f"loss: {loss!r}"
     return _step(title, values, equations), _step(title, slopes, equations)
 
 
@@ -245,7 +231,5 @@ def _digits(value: Array) -> str:
     """Four decimals; five digits and an exponent where that would show nothing, as for gradients of 1e−7."""
     plain = value.dtype.kind != "f" or 0.01 <= np.max(np.abs(value)) < 1e4 or not value.any()
     rounded = np.round(value, 4) if plain else value
-    # + 0 turns −0 into 0
-    return np.array2string(
-        rounded + 0, precision=4, suppress_small=plain, threshold=0, edgeitems=EDGE, max_line_width=200
-    )
+    with np.printoptions(precision=4, suppress=plain, threshold=0, edgeitems=EDGE, linewidth=200):
+        return np.array2string(rounded + 0)  # + 0 turns −0 into 0

@@ -5,37 +5,28 @@ With a = what backward gives and n = the truth, a hypothesis explains a tensor i
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from backprop.checks import Array
+from backprop.gradients.numeric import random_direction
+from backprop.gradients.problem import Problem, run
 from backprop.gradients.report import Tensor
-from backprop.layers import Composite, Layer, boundary
-from backprop.layers.nesting import reseed
+from backprop.layers import Composite, boundary
 
+# Slopes that are written with the output, by what they are called.
+Formula = Callable[[Array], Array]
+SLOPES: dict[str, Formula] = {"f (1 − f)": lambda f: f * (1 - f), "1 − f²": lambda f: 1 - f * f, "f": lambda f: f}
 LEFT_OVER = 1e-6  # share of a difference that a hypothesis may leave unexplained
 
 
-@dataclass(frozen=True)
 class Case:
-    """One wrong tensor: what backward gives (whole, and at the checked entries) and the truth at those entries."""
+    """One wrong tensor: what backward gives (whole, and a at the checked entries) and the truth n at those entries."""
 
-    tensor: Tensor
-    whole: Array
-    noise: float
-
-    @property
-    def a(self) -> Array:
-        """What backward gives, at the checked entries."""
-        return self.tensor.analytic
-
-    @property
-    def n(self) -> Array:
-        """The truth, at the checked entries."""
-        return self.tensor.numeric
+    def __init__(self, tensor: Tensor, whole: Array, noise: float) -> None:
+        self.tensor, self.whole, self.noise = tensor, whole, noise
+        self.a, self.n = tensor.analytic, tensor.numeric
 
     def at(self, array: Array) -> Array:
         """The checked entries of an array of the tensor's shape."""
@@ -90,40 +81,34 @@ def _digits(r: float) -> str:
     return f"{r:.6g}" if abs(r - 1) > 1e-5 else f"1 {'+' if r > 1 else '−'} {abs(r - 1):.2g}"
 
 
-@dataclass(frozen=True)
 class Known:
-    """What is known of a layer: its inputs h (D, N), outputs f (K, N), c = ∂L/∂f (K, N), and parameters."""
+    """What is known of a layer alone: its inputs h (D, N), outputs f (K, N), c = ∂L/∂f (K, N), and parameters."""
 
-    layer: Layer
-    h: Array
-    f: Array
-    c: Array
-    parameters: dict[str, Array]
-
-    @property
-    def elementwise(self) -> bool:
-        """Whether the layer may be one that treats each entry by itself."""
-        return self.h.shape == self.f.shape and not self.parameters
+    def __init__(self, alone: Problem) -> None:
+        self.layer, self.h, self.parameters = alone.net[0], alone.h, alone.net.parameters
+        self.f = alone.fresh().forward()
+        self.c = random_direction(self.f.shape, 0)  # as `Projection` has it
 
     def slope(self, h: Array) -> Array:
         """∂f/∂h of an elementwise layer, entry by entry, from forward alone."""
-        step = 1e-6
-        twin = self.layer.copy()
-        reseed(twin, 0)
-        plus = boundary.forward(twin, h + step)
-        reseed(twin, 0)
-        return (plus - boundary.forward(twin, h - step)) / (2 * step)
+        step, twin = 1e-6, self.layer.copy()
+        return (run(twin, h + step) - run(twin, h - step)) / (2 * step)
 
 
-def candidates(case: Case, known: Known) -> list[str]:
-    """Whole gradients that a known mistake gives."""
-    of = _input_candidates if case.tensor.name == "X" else _parameter_candidates
-    return transposed(case) + [text for text, candidate in of(case, known) if case.is_(candidate)]
+def known_mistakes(case: Case, known: Known) -> Iterator[str]:
+    """Whole gradients that a known mistake gives, then terms whose multiple a − n is."""
+    yield from transposed(case)
+    candidates = _input_candidates if case.tensor.name == "X" else _parameter_candidates
+    yield from (text for text, candidate in candidates(case, known) if case.is_(candidate))
+    for name, term, belongs in _known_terms(case, known):
+        if np.shape(term) == case.tensor.shape:
+            yield from term_text(case, name, case.at(term), belongs=belongs)
 
 
 def transposed(case: Case) -> list[str]:
     """Whether backward gives the transpose of a square gradient, in words."""
-    square = len(case.tensor.shape) == 2 and case.tensor.shape[0] == case.tensor.shape[1]
+    shape = case.tensor.shape
+    square = len(shape) == 2 and shape[0] == shape[1]
     return ["is transposed."] if square and case.leaves_nothing(case.at(case.whole.T) - case.n) else []
 
 
@@ -132,57 +117,41 @@ def _input_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
     for name, theta in known.parameters.items():
         if theta.ndim == 2 and theta.shape[1] == len(c):
             yield f"multiplies by {name.removeprefix('0.')} itself: it must be transposed, Ωᵀ ∂L/∂f.", (theta @ c).T
-    if not known.elementwise:
+    if h.shape != f.shape or known.parameters:  # not one that treats each entry by itself
         return
     yield "is ∂L/∂f itself: the slope of the activation is forgotten.", c.T
     n = np.full(case.tensor.shape, np.nan)
     n.reshape(-1)[case.tensor.at] = case.n
     yield "has the indicator inverted: it passes where it should block.", c.T - n
-    loose = dataclasses.replace(case, noise=1e-7)  # slopes are measured by differences here
-    for text, candidate in _slopes_elsewhere(known, h, f, c):
+    loose = Case(case.tensor, case.whole, noise=1e-7)  # slopes are measured by differences here
+    for text, candidate in _slopes_elsewhere(known):
         if loose.is_(candidate):
             yield text, case.whole
 
 
-def _slopes_elsewhere(known: Known, h: Array, f: Array, c: Array) -> Iterator[tuple[str, Array]]:
+def _slopes_elsewhere(known: Known) -> Iterator[tuple[str, Array]]:
     """The right formula for the slope at the wrong place."""
-    yield (
-        "takes the slope of the activation at its output instead of at its input: a'[h] for a'[f] where h = a[f].",
-        (known.slope(f) * c).T,
-    )
+    h, f, c = known.h, known.f, known.c
+    text = "takes the slope of the activation at its output instead of at its input: a'[h] for a'[f] where h = a[f]."
+    yield text, (known.slope(f) * c).T
     slope = known.slope(h)
-    for text, at_f, at_h in (("f (1 − f)", f * (1 - f), h * (1 - h)), ("1 − f²", 1 - f * f, 1 - h * h), ("f", f, h)):
-        if np.allclose(at_f, slope, rtol=1e-5, atol=1e-7):
-            yield f"evaluates the slope {text} of the activation at h instead of f.", (at_h * c).T
+    for formula, of in SLOPES.items():
+        if np.allclose(of(f), slope, rtol=1e-5, atol=1e-7):
+            yield f"evaluates the slope {formula} of the activation at h instead of f.", (of(h) * c).T
 
 
 def _parameter_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:
-    h, f, c = known.h, known.f, known.c
-    shape = case.tensor.shape
-    if len(shape) == 2:
-        if shape == (len(c), len(f)):
-            yield "multiplies by the layer's output f where its input h belongs.", c @ f.T
-        if shape == (len(c), len(h)):
-            yield "uses the first example alone.", np.outer(c[:, 0], h[:, 0])
-            yield "uses the last example alone.", np.outer(c[:, -1], h[:, -1])
+    h, f, c, shape = known.h, known.f, known.c, case.tensor.shape
+    ends = {"first": 0, "last": -1}.items()
+    if shape == (len(c), len(f)):
+        yield "multiplies by the layer's output f where its input h belongs.", c @ f.T
+    if shape == (len(c), len(h)):
+        yield from ((f"uses the {which} example alone.", np.outer(c[:, n], h[:, n])) for which, n in ends)
     if len(shape) == 1:
-        K = shape[0]
-        yield "is summed over the wrong axis: over features instead of examples.", np.resize(c.sum(axis=0), K)
-        yield (
-            "is summed over the wrong axis: over features and examples, where each feature has its own.",
-            np.full(K, c.sum()),
-        )
-        yield "uses the first example alone.", np.resize(c[:, 0], K)
-        yield "uses the last example alone.", np.resize(c[:, -1], K)
-
-
-def wrong_terms(case: Case, known: Known) -> list[str]:
-    """Terms whose multiple a − n is."""
-    texts: list[str] = []
-    for name, term, belongs in _known_terms(case, known):
-        if np.shape(term) == case.tensor.shape:
-            texts += term_text(case, name, case.at(term), belongs=belongs)
-    return texts
+        wrong = "is summed over the wrong axis: over features"
+        yield f"{wrong} instead of examples.", np.resize(c.sum(axis=0), shape)
+        yield f"{wrong} and examples, where each feature has its own.", np.full(shape, c.sum())
+        yield from ((f"uses the {which} example alone.", np.resize(c[:, n], shape)) for which, n in ends)
 
 
 def term_text(case: Case, name: str, term: Array, *, belongs: bool = False) -> list[str]:
@@ -190,13 +159,13 @@ def term_text(case: Case, name: str, term: Array, *, belongs: bool = False) -> l
     s = case.multiple(term)
     if s is None:
         return []
-    if belongs and near(-s, 1):
+    if not belongs:
+        return [f"has a wrong factor on one term: {s:.6g} times {name} is too much."]
+    if near(-s, 1):
         return [f"lacks a term: {name} is missing."]
-    if belongs and near(s, 1):
+    if near(s, 1):
         return [f"has one term twice: {name}."]
-    if belongs:
-        return [f"has a wrong factor on one term: {name} counts {1 + s:.6g} times."]
-    return [f"has a wrong factor on one term: {s:.6g} times {name} is too much."]
+    return [f"has a wrong factor on one term: {name} counts {1 + s:.6g} times."]
 
 
 def _known_terms(case: Case, known: Known) -> Iterator[tuple[str, Array, bool]]:
@@ -218,8 +187,7 @@ def _branches(known: Known) -> Iterator[tuple[str, Array]]:
     if not isinstance(known.layer, Composite):
         return
     twin = known.layer.copy()
-    reseed(twin, 0)
-    boundary.forward(twin, known.h.copy())
+    run(twin, known.h.copy())
     if known.h.shape == known.f.shape:
         yield "the branch that passes h on (the shortcut)", known.c
     start = 0

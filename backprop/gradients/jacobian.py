@@ -14,12 +14,11 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.engine.threads import playing
 from backprop.gradients.per_example import Apart, factors, is_library
-from backprop.gradients.problem import Problem, independent
+from backprop.gradients.problem import Problem, Projection
 from backprop.layers import Layer, boundary
 from backprop.layers.nesting import frozen as frozen_layer
 from backprop.layers.nesting import inside, views
 from backprop.losses import Loss
-from backprop.sequential import Sequential
 
 
 def input_gradient(net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = None) -> Array:
@@ -44,9 +43,8 @@ def input_gradient(net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = 
     who = "input_gradient"
     checks.instance(who, "net", net, Layer)
     problem = Problem(who, frozen_layer(net), loss, X, y, sample_weight)
-    _check_frozen(who, problem.net, problem.h)
-    _, dL_dh, _ = problem.gradient()
-    return np.ascontiguousarray(dL_dh.T)
+    _check_frozen(problem)
+    return np.ascontiguousarray(problem.gradients()["X"])
 
 
 def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
@@ -70,12 +68,10 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
     who = "jacobian"
     checks.instance(who, "net", net, Layer)
     checks.choice(who, "wrt", wrt, ["inputs", "phi"])
-    frozen = independent(frozen_layer(net))
-    X = np.asarray(checks.rows(who, X, net.in_features))
-    checks.finite(who, "X", X, dtype=frozen.phi.dtype)
-    h = np.array(X.T, dtype=frozen.phi.dtype)
-    _check_frozen(who, frozen, h)
-    n, K = len(X), len(frozen.infer(h[:, :1]))
+    problem = Problem(who, frozen_layer(net), Projection(), X, None)
+    _check_frozen(problem)
+    frozen, h, n = problem.net, problem.h, problem.n
+    K = len(frozen.infer(h[:, :1]))
     J = np.empty((n, K, len(h) if wrt == "inputs" else frozen.size), h.dtype)
     dL_df = np.zeros((n, K), h.dtype).T
     bound, forms = Apart(who, frozen, None, data=wrt == "inputs").bind(h.T, dL_df)
@@ -96,8 +92,9 @@ def jacobian(net: Layer, X: Any, wrt: str = "inputs") -> Array:
     return J
 
 
-def _check_frozen(who: str, net: Sequential, h: Array) -> None:
+def _check_frozen(problem: Problem) -> None:
     """Refuse a frozen network that does not compute the prediction: only a layer of one's own can be wrong about itself."""
+    net, h = problem.net, problem.h
     if all(map(is_library, inside(net))):
         return
     run, tolerance = boundary.beside(net), np.sqrt(np.finfo(net.phi.dtype).eps)
@@ -105,4 +102,4 @@ def _check_frozen(who: str, net: Sequential, h: Array) -> None:
     if not np.allclose(run.infer(h), f, tolerance, tolerance, equal_nan=True):
         expected = "layers whose `frozen` computes what their `infer` does"
         advice = "Give a layer whose forward pass is random, or another in training, a method `frozen`."
-        raise ValueError(checks.message(who, expected, f"other outputs from {net.label}", advice))
+        raise ValueError(checks.message(problem.who, expected, f"other outputs from {net.label}", advice))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.gradients.per_example import apart
+from backprop.gradients.per_example import blocks
 from backprop.gradients.problem import Problem
 from backprop.layers import Layer
 from backprop.layers.nesting import views
@@ -60,13 +60,13 @@ def gradient_noise_scale(net: Layer, loss: Loss, X: Any, y: Any) -> NoiseScale:
 
 def noise_scale(who: str, net: Layer, loss: Loss, X: Any, y: Any) -> NoiseScale:
     """`gradient_noise_scale`, with errors in the name of `who`."""
-    problem = Problem(who, net, loss, X, y, shared=True)
+    problem = Problem(who, net, loss, X, y, lent=True)
     N = problem.n
     if N < 2:
         raise ValueError(checks.message(who, "at least 2 examples", f"{N}", "One example has no spread."))
     squares, total = np.zeros(N, problem.dtype), np.zeros(problem.net.size, problem.dtype)
     sums = views(problem.net, total)
-    for block, factors in apart(problem).blocks(problem):
+    for block, factors in blocks(problem):
         for name, factor in factors.items():
             squares[block] += factor.squares()
             sums[name] += factor.total().reshape(sums[name].shape)

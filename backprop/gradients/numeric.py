@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,32 +40,18 @@ class Point:
     tensors: dict[str, Array]
     evaluate: Callable[[], complex]
 
-    def entry(self, name: str, index: tuple[int, ...]) -> Along:
-        """L as a function of one entry's displacement."""
-        tensor = self.tensors[name]
+    def along(self, *moves: tuple[str, Any, Any]) -> Along:
+        """L as a function of t, `tensor[at]` moving by t · direction for each (name, at, direction)."""
 
         def along(t: complex) -> complex:
-            before = tensor[index]
-            tensor[index] = before + t
+            before = [self.tensors[name][at].copy() for name, at, _ in moves]
+            for name, at, direction in moves:
+                self.tensors[name][at] += t * direction
             try:
                 return self.evaluate()
             finally:
-                tensor[index] = before
-
-        return along
-
-    def line(self, directions: Mapping[str, Array]) -> Along:
-        """L as a function of a displacement of whole tensors."""
-
-        def along(t: complex) -> complex:
-            before = {name: self.tensors[name].copy() for name in directions}
-            for name, direction in directions.items():
-                self.tensors[name][...] += t * direction
-            try:
-                return self.evaluate()
-            finally:
-                for name, tensor in before.items():
-                    self.tensors[name][...] = tensor
+                for (name, at, _), values in zip(moves, before, strict=True):
+                    self.tensors[name][at] = values
 
         return along
 
@@ -157,18 +142,14 @@ def _quick(along: Along, delta: float = 1e-3) -> float:
     return (4 * narrow - wide) / 3
 
 
-@contextmanager
-def moved_beside(points: tuple[Point, ...], generator: np.random.Generator) -> Iterator[None]:
-    """Points of the same tensors, moved by the same small noise, away from where several kinks may meet."""
-    before = {name: tensor.copy() for name, tensor in points[0].tensors.items()}
-    for name, tensor in before.items():
+def beside(make_point: Callable[[type], Point], generator: np.random.Generator) -> tuple[Point, Point]:
+    """A real and a complex point, moved by the same small noise, away from where several kinks may meet."""
+    real, complex_ = make_point(float), make_point(complex)
+    for name, tensor in real.tensors.items():
         noise = BESIDE * generator.uniform(-1, 1, tensor.shape) * sizes(tensor)
-        for point in points:
-            point.tensors[name] += noise
-    yield
-    for name, tensor in before.items():
-        for point in points:
-            point.tensors[name][...] = tensor
+        tensor += noise
+        complex_.tensors[name] += noise
+    return real, complex_
 
 
 def noise_of(along: Along) -> float:
@@ -187,13 +168,9 @@ def noise_of(along: Along) -> float:
     return noise if np.isfinite(noise) else 0.0
 
 
-def random_directions(tensors: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:
-    """A direction for each tensor, each entry of its own size, but at most 1."""
-    return {name: sizes(tensor) * random_direction(np.shape(tensor), generator) for name, tensor in tensors.items()}
-
-
-def random_direction(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+def random_direction(shape: tuple[int, ...], seed: int | np.random.Generator) -> Array:
     """Between ½ and 1½ of either sign: no error hides behind a small component, and no two errors cancel."""
+    generator = np.random.default_rng(seed)
     return generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)
 
 
@@ -202,9 +179,9 @@ def sizes(tensor: Array) -> Array:
     return np.where(tensor == 0, 1.0, np.minimum(np.abs(tensor), 1.0))
 
 
-def size_of(value: Any) -> float:
-    """The unit in which a number or a tensor is moved: 1, or its size where that is larger."""
-    return max(1.0, float(np.max(np.abs(value), initial=0.0)))
+def largest(array: Any) -> float:
+    """The largest number there is, whatever its sign, of those that are finite; 0 if there are none."""
+    return float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
 
 
 def index_of(at: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -213,4 +190,4 @@ def index_of(at: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     >>> index_of(4, (2, 3)), index_of(0, ())
     ((1, 1), ())
     """
-    return tuple(int(i) for i in np.unravel_index(at, shape)) if shape else ()
+    return tuple(map(int, np.unravel_index(at, shape)))

@@ -14,7 +14,10 @@ Source: Goodfellow (2015), "Efficient per-example gradient computations", arXiv:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,9 +62,9 @@ def per_example_gradients(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
     >>> G.shape, [array.shape for array in net.views(G).values()]
     ((2, 3), [(2, 1), (2, 1, 2)])
     """
-    problem = Problem("per_example_gradients", net, loss, X, y, shared=True)
+    problem = Problem("per_example_gradients", net, loss, X, y, lent=True)
     G = np.empty((problem.n, problem.net.size), problem.dtype)
-    for block, factors in apart(problem).blocks(problem):
+    for block, factors in blocks(problem):
         for name, rows in views(problem.net, G[block]).items():
             factors[name].write(rows)
     return G
@@ -83,26 +86,27 @@ def per_example_gradient_norms(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
     >>> per_example_gradient_norms(net, bp.LeastSquares(), np.array([[3.0, 4.0], [0.0, 0.0]]), np.zeros(2)).round(2)
     array([71.39,  0.  ], dtype=float32)
     """
-    problem = Problem("per_example_gradient_norms", net, loss, X, y, shared=True)
+    problem = Problem("per_example_gradient_norms", net, loss, X, y, lent=True)
     squares = np.zeros(problem.n, problem.dtype)
-    for block, factors in apart(problem).blocks(problem):
+    for block, factors in blocks(problem):
         for factor in factors.values():
             squares[block] += factor.squares()
     return np.sqrt(squares, out=squares)
 
 
+@dataclass(frozen=True, eq=False)
 class Factors:
-    """The gradient of one parameter before the examples are added up: the factors of a product, A (D_out, N) and B (N, D_in); the
-    terms of a sum, A (D, N); or, of a layer of one's own, the gradients themselves, A (N, *shape).
+    """The gradient of one parameter before the examples are added up: the factors of a product, A (D_out, N) and B (N, D_in), or
+    the terms of a sum, A (D, N).
     """
 
-    def __init__(self, A: Array, B: Array | None = None, *, formed: bool = False) -> None:
-        self.A, self.B, self.formed = A, B, formed
+    A: Array
+    B: Array | None = None
 
     def write(self, rows: Array) -> None:
         """Write the gradient of each example to rows (N, *shape)."""
         if self.B is None:
-            rows[...] = self.A if self.formed else self.A.T.reshape(rows.shape)
+            rows[...] = self.A.T.reshape(rows.shape)
             return
         # Examples side by side in memory: the inner loop then runs along h_n and along G_n, 3 times faster.
         dL_df, h = np.ascontiguousarray(self.A.T, rows.dtype), np.ascontiguousarray(self.B, rows.dtype)
@@ -114,17 +118,25 @@ class Factors:
 
     def squares(self) -> Array:
         """The squared norm of each example's gradient (N,)."""
-        if self.formed:
-            flat = self.A.reshape(len(self.A), -1)
-            return np.einsum("nd,nd->n", flat, flat)
         of_A = np.einsum("dn,dn->n", self.A, self.A)
         return of_A if self.B is None else of_A * np.einsum("nd,nd->n", self.B, self.B)
 
     def total(self) -> Array:
         """The sum over examples."""
-        if self.formed:
-            return self.A.sum(axis=0)
         return self.A.sum(axis=1) if self.B is None else self.A @ self.B
+
+
+def blocks(problem: Problem) -> Iterator[tuple[slice, dict[str, Factors]]]:
+    """Stretches of examples whose activations stay in cache, and the factors of their gradients by name."""
+    passes, size = Apart(problem.who, problem.net, problem.loss), rows_per_block(problem.net)
+    for start in range(0, problem.n, size):
+        block = slice(start, min(start + size, problem.n))
+        bound, forms = passes.bind(problem.h[:, block].T, problem.y[..., block])
+        bound.generators.key = (start,)  # the first block has the mask of Problem.forward
+        with playing(problem.net.size, block.stop - start):
+            for call in bound.calls:
+                call()
+        yield block, factors(bound, forms)
 
 
 class Apart:
@@ -142,19 +154,7 @@ class Apart:
             raise ValueError(checks.message(who, expected, layer.label, advice))
         self.who, self.net, self.loss, self.data = who, taken_for_ours(net), loss, data
         self.arena = np.empty(0, np.uint8)
-        self.parts: dict[str, Any] = {}  # layers of one's own, by path
-
-    def blocks(self, problem: Problem) -> Iterator[tuple[slice, dict[str, Factors]]]:
-        """Stretches of examples whose activations stay in cache, and the factors of their gradients by name."""
-        size = rows_per_block(self.net)
-        for start in range(0, problem.n, size):
-            block = slice(start, min(start + size, problem.n))
-            bound, forms = self.bind(problem.h[:, block].T, problem.y[..., block])
-            bound.generators.key = (start,)  # the first block has the mask of Problem.forward
-            with playing(self.net.size, block.stop - start):
-                for call in bound.calls:
-                    call()
-            yield block, factors(bound, forms)
+        self.part = cache(self._made)  # each part of one's own, by path, is made once
 
     def bind(self, X: Array, y: Array) -> tuple[Bound, dict[str, int]]:
         """The passes over rows X (n, D) and columns y, in memory that the next ones use again.
@@ -163,22 +163,19 @@ class Apart:
         """
         plan, forms = self._plan(X, y)
         arrays = {"X": X, "y": y, "share": np.ones((), X.dtype)} | self.net.parameters | self.net.buffers
-        arrays |= {name: getattr(part_at(self.net, self.loss, path), key) for path, key, name in kept_arrays(plan)}
+        arrays |= kept_arrays(plan, self.net, self.loss)
         if self.arena.nbytes < plan.nbytes + ALIGNMENT:
             self.arena = np.empty(plan.nbytes + ALIGNMENT, np.uint8)
-        return Bound(plan, arrays, part=self._part, arena=self.arena), forms
+        return Bound(plan, arrays, part=self.part, arena=self.arena), forms
 
-    def _part(self, path: str) -> Any:
+    def _made(self, path: str) -> Any:
         """What is played for a part of one's own. Passes of the library's that have no gradients do not mix examples."""
-        if path not in self.parts:
-            part = part_at(self.net, self.loss, path)
-            if isinstance(part, Layer):
-                if is_library(part) and not part.parameters and not draws(part):
-                    part = boundary.beside(part)
-                else:
-                    part = OneByOne(part, self.who, [] if self.data else list(part.parameters))
-            self.parts[path] = part
-        return self.parts[path]
+        part = part_at(self.net, self.loss, path)
+        if not isinstance(part, Layer):
+            return part
+        if is_library(part) and not part.parameters and not draws(part):
+            return boundary.beside(part)
+        return OneByOne(part, self.who, [] if self.data else list(part.parameters))
 
     def _plan(self, X: Array, y: Array) -> Any:
         """The plan, kept with others of the same structure, and how many factors each gradient has."""
@@ -202,23 +199,18 @@ class Apart:
 
 
 def factors(bound: Bound, forms: dict[str, int]) -> dict[str, Factors]:
-    """What the last play found, by parameter."""
-    results = iter(bound.results)
-    return {
-        name: Factors(next(results), formed=True) if count == 0 else Factors(*(next(results) for _ in range(count)))
-        for name, count in forms.items()
-    }
+    """What the last play found, by parameter. A layer of one's own gives the gradients themselves, (N, *shape)."""
+    results, found = iter(bound.results), {}
+    for name, count in forms.items():
+        A, *rest = itertools.islice(results, count or 1)
+        found[name] = Factors(A if count else A.reshape(len(A), -1).T, *rest)
+    return found
 
 
 def _read_after(turn: int, roots: list[Op]) -> list[Op]:
     """What was computed before the turn and is read after it."""
     read = {base(x) for op in needed(roots) if op.number >= turn for x in op.ops}
     return sorted((op for op in read if op.number < turn and op.kind != "input"), key=lambda op: op.number)
-
-
-def apart(problem: Problem) -> Apart:
-    """The passes of a problem, example by example."""
-    return Apart(problem.who, problem.net, problem.loss)
 
 
 def is_ours(part: object) -> bool:
@@ -253,10 +245,10 @@ def _inherited(kind: type) -> type:
     return kind if known - HARMLESS or not vars(ours).get("traced") else ours
 
 
-def kept_arrays(plan: Plan) -> list[tuple[str, str, str]]:
-    """Arrays that layers keep as attributes: path, attribute, and the name they have in a plan."""
-    names = [name.rpartition(":") for name in plan.inputs if ":" in name]
-    return [(path, key, f"{path}:{key}") for path, _, key in names]
+def kept_arrays(plan: Plan, net: Layer, loss: Loss | None) -> dict[str, Array]:
+    """Arrays that layers keep as attributes, by the name they have in a plan, "path:attribute"."""
+    names = [(name, *name.rpartition(":")) for name in plan.inputs if ":" in name]
+    return {name: getattr(part_at(net, loss, path), attribute) for name, path, _, attribute in names}
 
 
 class OneByOne:

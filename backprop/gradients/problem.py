@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.gradients.numeric import sizes
-from backprop.layers import Identity, Layer, boundary
+from backprop.gradients.numeric import random_direction, sizes
+from backprop.layers import Gradients, Identity, Layer, boundary
 from backprop.layers.nesting import reseed
 from backprop.losses import Loss
 from backprop.losses.base import share
-from backprop.sequential import FlatGradients, Sequential
+from backprop.sequential import Sequential
 
 
 class Problem:
     """L of a network and its examples: h (D, N), y and w in columns, nothing of the caller's changed.
 
     The pass is that of training: BatchNorm takes the statistics of these examples, and Dropout one mask, the same in each
-    call. `dtype` None keeps the type of the network. `shared` spares the copy, for a caller that plays passes of `problem.net`
+    call. `dtype` None keeps the type of the network. `lent` spares the copy, for a caller that plays passes of `problem.net`
     and never runs it. Raises TypeError or ValueError for what does not fit, in the name of `who`.
     """
 
+    inputs = "X"  # the name of ∂L/∂X among the gradients
+
     def __init__(
-        self,
-        who: str,
-        net: Layer,
-        loss: Loss,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        dtype: Any = None,
-        shared: bool = False,
+        self, who: str, net: Layer, loss: Loss, X: Any, y: Any, w: Any = None, *, dtype: Any = None, lent: bool = False
     ) -> None:
         checks.instance(who, "net", net, Layer)
         checks.instance(who, "loss", loss, Loss)
-        self.who, self.net = who, net if shared and isinstance(net, Sequential) else independent(net, dtype)
+        self.who, self.net = who, net if lent and isinstance(net, Sequential) else independent(net, dtype)
         self.loss = copy.copy(loss)
         self.dtype = self.net.phi.dtype
         X = np.asarray(checks.rows(who, X, net.in_features))
@@ -50,7 +44,7 @@ class Problem:
         checks.finite(who, "y", self.y.T, dtype=self.dtype)
         if self.y.dtype.kind == "f":
             self.y = self.y.astype(self.dtype, copy=False)
-        self.w = None if sample_weight is None else checks.weights(who, sample_weight, self.h.shape[1])
+        self.w = None if w is None else checks.weights(who, w, self.n)
 
     @property
     def n(self) -> int:
@@ -82,13 +76,14 @@ class Problem:
         """The same for one layer alone with inputs h, under L = Σ c ⊙ f."""
         alone = copy.copy(self)
         alone.net, alone.h, alone.loss, alone.w = independent(layer, self.dtype), h, Projection(), None
+        alone.inputs = "X"
         alone.y = np.zeros(alone.fresh().forward().shape)
         return alone
 
     def of_loss(self) -> Problem:
         """The same for the loss alone: its inputs are the outputs of the network."""
         alone = copy.copy(self)
-        alone.net, alone.h = independent(Identity(), self.dtype), self.fresh().forward()
+        alone.net, alone.h, alone.inputs = independent(Identity(), self.dtype), self.fresh().forward(), "f"
         return alone
 
     def without_the_last(self) -> Problem:
@@ -99,20 +94,57 @@ class Problem:
         fewer.w = None if self.w is None or not self.w[:-1].any() else self.w[:-1]
         return fewer
 
+    def visits(self, into: Callable[[Layer], bool] = lambda layer: True) -> list[tuple[str, Layer, Array]]:
+        """(path, a copy of the layer, its inputs h) for each layer in a forward pass, the innermost first.
+
+        `into` says which layers are looked into.
+        """
+        found: list[tuple[str, Layer, Array]] = []
+
+        def watch(layer: Layer, untouched: Layer, path: str) -> None:
+            run = layer.forward
+
+            def forward(h: Array) -> Array:
+                before = np.array(h, dtype=float)
+                f = run(h)
+                found.append((path, untouched, before.reshape(len(before), -1)))
+                return f
+
+            if path:
+                vars(layer)["forward"] = forward
+            if into(layer):
+                for key, child in layer.children.items():
+                    watch(child, untouched.children[key], f"{path}.{key}".lstrip("."))
+
+        fresh = self.fresh()
+        watch(fresh.net, self.net.copy(), "")
+        fresh.forward()
+        return found
+
     def forward(self) -> Array:
         """Outputs f (K, N)."""
-        reseed(self.net, 0)
-        return boundary.forward(self.net, self.h)
+        return run(self.net, self.h)
 
     def value(self) -> float:
         """L; complex where φ or h is."""
         return self.loss.forward(self.forward(), self.y, self.w)
 
-    def gradient(self) -> tuple[float, Array, FlatGradients]:
-        """L, ∂L/∂h (D, N), and the gradients of all parameters with `dL_dphi` (P,)."""
-        L = self.value()
-        dL_dh, gradients = boundary.backward(self.net, self.loss.backward())
-        return L, dL_dh, self.net._handed_out(gradients)  # type: ignore[return-value]
+    def backward(self, dL_df: Array) -> Gradients:
+        """∂L/∂φ by name, and ∂L/∂X (N, D), of the last pass."""
+        dL_dh, gradients = boundary.backward(self.net, dL_df)
+        named = {**gradients, self.inputs: np.asarray(dL_dh).T}
+        return {name: np.array(g, dtype=self.dtype) for name, g in named.items()}
+
+    def gradients(self) -> Gradients:
+        """The same of L, after a pass."""
+        self.value()
+        return self.backward(self.loss.backward())
+
+
+def run(layer: Layer, h: Array) -> Array:
+    """F of a forward pass whose randomness starts anew."""
+    reseed(layer, 0)
+    return boundary.forward(layer, h)
 
 
 def independent(net: Layer, dtype: Any = None) -> Sequential:
@@ -129,14 +161,8 @@ class Projection(Loss):
     Targets play no part.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__("sum")
-        self.seed = seed
-
-    def weights(self, shape: tuple[int, ...]) -> Array:
-        """C for outputs of this shape; the same at each call."""
-        generator = np.random.default_rng(self.seed)
-        return generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)
 
     def from_rows(self, who: str, y: object, K: int, N: int) -> Array:
         """Zeros in the place of targets."""
@@ -148,7 +174,7 @@ class Projection(Loss):
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ_k c f."""
-        self._c = self.weights(f.shape)
+        self._c = random_direction(f.shape, 0)
         return (self._c * f).sum(axis=0)
 
     def dell_df(self) -> Array:

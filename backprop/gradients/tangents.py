@@ -14,7 +14,7 @@ complex variables to estimate derivatives of real functions", SIAM Review 40.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -29,9 +29,9 @@ from backprop.engine.tangent import Tangents, zeros
 from backprop.engine.threads import playing
 from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
 from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
-from backprop.gradients.numeric import BESIDE, sizes, takes_complex
+from backprop.gradients.numeric import BESIDE, random_direction, sizes, takes_complex
 from backprop.gradients.per_example import is_ours, kept_arrays, taken_for_ours
-from backprop.gradients.problem import Problem
+from backprop.gradients.problem import Problem, run
 from backprop.layers import Layer, boundary
 from backprop.layers.boundary import is_traced
 from backprop.layers.nesting import inside, reseed, views
@@ -43,8 +43,9 @@ from backprop.sequential import Sequential
 # float32, ε² leaves the range in which a processor is quick.
 EPSILON = {np.dtype(np.float32): 2.0**-50, np.dtype(np.float64): 2.0**-100}
 
-Moved = Callable[[complex], list[complex]]
-Gradients = dict[str, Any]  # of the trace, by parameter: a Value, or terms (Op, factor) that are added up
+Moved = Callable[[complex], list[Array]]
+Term = tuple[Op, Any]  # an operation and a factor
+Gradients = dict[str, list[Term]]  # of the trace, by parameter: terms that are added up
 
 
 class Products:
@@ -58,35 +59,13 @@ class Products:
         self.problem, self.v = copy.copy(problem), np.zeros_like(problem.net.phi)
         self.problem.net = taken_for_ours(problem.net)
         self.bound: dict[str, tuple[Bound, Array]] = {}
-        self.at_phi: set[str] = set()  # kinds for which all that does not depend on v is computed
+        self.at_phi: set[str] = set()  # kinds for which all that does not depend on v is computed; empty at another φ
         self.carrier: Carrier | None = None
         if not all(map(is_traced, (problem.loss, *inside(self.problem.net)))):
             self.carrier = Carrier(self.problem)
 
-    def moved(self) -> None:
-        """The network has another φ."""
-        self.at_phi.clear()
-
-    def hessian(self, v: Array) -> Array:
-        """H v."""
-        return self._play("hessian", v)
-
-    def gauss_newton(self, v: Array) -> Array:
-        """Jᵀ (∂²L/∂f²) J v."""
-        return self._play("gauss_newton", v)
-
-    def gaussian_fisher(self, v: Array) -> Array:
-        """G v, its ∂²L/∂f² the mean over targets one standard deviation to either side of the mean.
-
-        ∂²ℓ/∂f² is of second degree in y, so two points average to its expectation.
-        """
-        return self._play("gaussian_fisher", v)
-
-    def empirical_fisher(self, v: Array) -> Array:
-        """Σ_n s_n g_n g_nᵀ v; from g_nᵀ v = ∂ℓ_n/∂f_n J v no g_n need be formed."""
-        return self._play("empirical_fisher", v)
-
-    def _play(self, kind: str, v: Array) -> Array:
+    def product(self, kind: str, v: Array) -> Array:
+        """The product of a kind, a method of `_Traced`, with v."""
         if kind not in self.bound:
             self.bound[kind] = self._bind(kind)
         bound, product = self.bound[kind]
@@ -108,14 +87,15 @@ class Products:
             return plan, plan.settings, self.carrier is not None
 
         plan = remembered((kind, shape), net, problem.loss, None, planned)
-        product, part = np.zeros_like(net.phi), partial(part_at, net, problem.loss)
+        product = np.zeros_like(net.phi)
         arrays = net.parameters | {name: buffer.copy() for name, buffer in net.buffers.items()}
         arrays |= {"X": np.ascontiguousarray(problem.h.T), "y": problem.y}
         arrays["share"] = np.asarray(problem.shares(problem.h)).astype(problem.dtype)
+        arrays["v φ"] = self.v
         for prefix, vector in (("v", self.v), ("product", product)):
             arrays |= {f"{prefix} {name}": view for name, view in views(net, vector).items()}
-        arrays |= {name: getattr(part(path), key) for path, key, name in kept_arrays(plan)}
-        bound = Bound(plan, arrays, part=part)
+        arrays |= kept_arrays(plan, net, problem.loss)
+        bound = Bound(plan, arrays, part=partial(part_at, net, problem.loss))
         bound.generators.key = (0,)  # as Problem.forward starts them
         return bound, product
 
@@ -156,155 +136,147 @@ class _Traced:
             raise trace.refused
         lands = []
         for name, parameter in self.problem.net.parameters.items():
-            for i, (op, factor) in enumerate(self._terms(gradients.get(name))):
+            for i, (op, factor) in enumerate(gradients.get(name, [])):
                 lands.append(Land(f"product {name}", parameter.shape, op, float(factor), float(i > 0)))
-        moving = _moving_ops(trace)
+        moving: set[Op] = set()  # what depends on v
+        for op in trace.ops:
+            if (op.kind == "input" and op.function.startswith("v ")) or any(x in moving for x in op.ops):
+                moving.add(op)
         for number, op in enumerate(sorted(trace.ops, key=lambda op: (op in moving, op.number))):
             op.number = number
-        still = set(trace.ops) - moving
         steps = needed(land.value for land in lands)
-        results = {base(x) for op in steps if op in moving for x in op.ops if x in still and base(x).kind != "input"}
+        results = {
+            base(x) for op in steps if op in moving for x in op.ops if x not in moving and base(x).kind != "input"
+        }
         plan = make(None, lands, {}, results=sorted(results, key=lambda op: op.number))
         values = [step.value if isinstance(step, Land) else step for step in plan.steps]
+        still = set(trace.ops) - moving
         plan.turn = next((i for i, op in enumerate(values) if op not in still), len(values))
         plan.generators, plan.settings = trace.places, trace.settings
         return plan
 
-    def _terms(self, gradient: Any) -> list[tuple[Op, float]]:
-        if gradient is None:
-            return []
-        return gradient if isinstance(gradient, list) else [(self.trace.now(gradient), 1.0)]
-
     def hessian(self) -> Gradients:
         """H v."""
-        total_of(self.its, self.f, self.y, self.share)
-        _, gradients = boundary.backward(self.own, slope_of(self.its))
+        _, gradients = boundary.backward(self.own, self._slope(self.y))
         ops = {name: self.trace.now(gradient) for name, gradient in gradients.items()}
         tangents = Tangents(self.trace, ops.values(), self.seeds, calls=self._call)
         return {name: self._added_up(tangents, op) for name, op in ops.items()}
 
-    @staticmethod
-    def _added_up(tangents: Tangents, op: Op) -> Any:
+    def _added_up(self, tangents: Tangents, op: Op) -> list[Term]:
         """How a gradient moves; as terms where each of them, a product of matrices, may land by itself."""
         terms = tangents.terms.get(op, {})
-        plain = all(isinstance(factor, int | float) and x.shape == op.shape for x, factor in terms.items())
-        return sorted(terms.items(), key=lambda term: term[0].number) if plain and terms else tangents.get(op)
+        if all(isinstance(factor, int | float) and x.shape == op.shape for x, factor in terms.items()):
+            return sorted(terms.items(), key=lambda term: term[0].number)
+        return [(self.trace.now(tangents.get(op)), 1.0)]
 
     def gauss_newton(self) -> Gradients:
-        """G v."""
+        """Jᵀ (∂²L/∂f²) J v."""
         return self._pulled_back(self._slope_along(self.y, self._along()))
 
     def gaussian_fisher(self) -> Gradients:
-        """F v of GaussianNLL."""
+        """G v, its ∂²L/∂f² the mean over targets one standard deviation to either side of the mean.
+
+        ∂²ℓ/∂f² is of second degree in y, so two points average to its expectation.
+        """
         K, df = self.f.shape[0] // 2, self._along()
         mean, deviation = self.f[:K], np.exp(self.f[K:] / 2)
         sides = [self._slope_along(mean + side * deviation, df) for side in (-1, 1)]
         return self._pulled_back((sides[0] + sides[1]) / 2)
 
     def empirical_fisher(self) -> Gradients:
-        """F v for the targets at hand."""
-        df = self._along()
-        total_of(self.its, self.f, self.y, self.share)
-        dL_df, dell_df = slope_of(self.its), self._dell_df()
+        """Σ_n s_n g_n g_nᵀ v; from g_nᵀ v = ∂ℓ_n/∂f_n J v no g_n need be formed."""
+        df, dL_df, f = self._along(), self._slope(self.y), self.f
+        if isinstance(self.its, OpaqueLoss):
+            dell_df: Any = self.trace.add("function", self.carrier.dell_df, (f, self.y), f.shape, f.dtype, {})  # type: ignore[union-attr]
+        else:
+            dell_df = self.its.dell_df()
         if self.share.ndim:
             dell_df = np.where(self.share > 0, dell_df, 0)
         return self._pulled_back(dL_df * (dell_df * df).sum(axis=0))
 
-    def _dell_df(self) -> Any:
-        if not isinstance(self.its, OpaqueLoss):
-            return self.its.dell_df()
-        f, loss = self.f, partial(_dell_df, self.problem.loss)
-        return self.trace.add("function", loss, (f, self.y), f.shape, f.dtype, {})
+    def _slope(self, y: Any) -> Any:
+        """∂L/∂f for targets y."""
+        total_of(self.its, self.f, y, self.share)
+        return slope_of(self.its)
 
     def _along(self) -> Value:
         """J v."""
-        op = self.trace.now(self.f)
-        moved = Tangents(self.trace, [op], self.seeds, calls=self._call).get(op)
-        return zeros(self.trace, op) if moved is None else moved
+        return self._moved(self.f, self.seeds)
 
     def _slope_along(self, y: Any, df: Value) -> Value:
-        """(∂²L/∂f²) df for targets y, which stay where they are."""
-        total_of(self.its, self.f, y, self.share)
-        now = self.trace.now
-        op = now(slope_of(self.its))
-        moved = Tangents(self.trace, [op], {now(self.f): df}, [now(y)], self._call_of_loss).get(op)
+        """(∂²L/∂f²) df for targets y, which stay where they are, as does all that f is made of."""
+        f = self.trace.now(self.f)
+        return self._moved(self._slope(y), {f: df}, still=[self.trace.now(y), *needed([f])])
+
+    def _moved(self, x: Any, seeds: Mapping[Op, Value], still: Iterable[Op] = ()) -> Value:
+        op = self.trace.now(x)
+        moved = Tangents(self.trace, [op], seeds, still, self._call).get(op)
         return zeros(self.trace, op) if moved is None else moved
 
     def _pulled_back(self, u: Value) -> Gradients:
         """Jᵀ u by parameter."""
-        return boundary.backward(self.own, u)[1]  # type: ignore[arg-type]
+        _, gradients = boundary.backward(self.own, u)  # type: ignore[arg-type]
+        return {name: [(self.trace.now(gradient), 1.0)] for name, gradient in gradients.items()}
 
     def _call(self, op: Op, moving: list[Value | None]) -> Value | None:
         """How a pass of a layer or loss of one's own moves."""
         kind, *where = op.function
-        if kind in ("total", "slope"):
-            return self._call_of_loss(op, moving)
-        trace, carried = self.trace, self.carrier.layer(where[0])  # type: ignore[union-attr]
-        some = [zeros(trace, x) if dx is None else dx for x, dx in zip(op.ops, moving, strict=True)]
-        match kind:
-            case "forward":
-                layer = part_at(self.problem.net, None, where[0])
-                v = [trace.input(f"v {where[0]}{name}", p.shape, p.dtype) for name, p in layer.parameters.items()]
-                return trace.add("function", carried.forward, (op.inputs[0], *some, *v), op.shape, op.dtype, {})
-            case "backward":
-                return trace.add("function", carried.backward, (op.inputs[0], *some), op.shape, op.dtype, {})
-        return trace.add("function", partial(carried.gradient, where[1]), some, op.shape, op.dtype, {})
-
-    def _call_of_loss(self, op: Op, moving: list[Value | None]) -> Value | None:
-        if op.function[0] != "slope" or moving[1] is None:
+        if kind == "total" or (kind == "slope" and moving[1] is None):
             return None
-        f, y, share = op.ops[0].inputs
-        carried = self.carrier.slope  # type: ignore[union-attr]
-        return self.trace.add("function", carried, (f, moving[1], y, share), op.shape, op.dtype, {})
-
-
-def _moving_ops(trace: Trace) -> set[Op]:
-    """The operations that depend on v."""
-    moving: set[Op] = set()
-    for op in trace.ops:
-        if (op.kind == "input" and op.function.startswith("v ")) or any(x in moving for x in op.ops):
-            moving.add(op)
-    return moving
-
-
-def _dell_df(loss: Loss, f: Array, y: Array) -> Array:
-    """∂ℓ/∂f of a loss of one's own."""
-    loss = copy.copy(loss)
-    loss.ell(np.array(f), y)
-    return loss.dell_df()
+        inputs: list[Any] = [zeros(self.trace, x) if dx is None else dx for x, dx in zip(op.ops, moving, strict=True)]
+        if kind == "slope":
+            f, y, share = op.ops[0].inputs
+            inputs = [f, moving[1], y, share]
+        elif kind != "gradient":
+            inputs.insert(0, op.inputs[0])
+        if kind == "forward":  # it is to be called for each v, even where h stays what it is
+            inputs.append(self.trace.input("v φ", self.problem.net.phi.shape, self.problem.dtype))
+        carried = partial(getattr(self.carrier, kind), *where)
+        return self.trace.add("function", carried, inputs, op.shape, op.dtype, {})
 
 
 class Carrier:
     """The layers and the loss of one's own, in complex passes: φ + iεv, h + iεh' give f + iεf'.
 
-    With `all_own` those that are traced, too. Raises ValueError for one whose tangents are wrong.
+    With `all_own` those that are traced, too. Its methods are called in the order of a pass: what comes before is therefore an
+    argument of what comes after. Raises ValueError for a layer or loss whose tangents are wrong.
     """
 
     def __init__(self, problem: Problem, *, all_own: bool = False) -> None:
         self.problem, self.all_own, self.epsilon, self.exponent = problem, all_own, EPSILON[problem.dtype], 0
-        self.net, self.layers = problem.net.copy(), dict[str, Carried]()
+        self.net, self.gradients = problem.net.copy(), dict[str, Mapping[str, Array]]()
         self.net.bind(np.empty(self.net.size, np.result_type(problem.dtype, np.complex64)))
-        for layer, h in _own_layers(problem, all_own):
+        for _, layer, h in problem.visits(into=self._has_rules):
             # Beside h, too: where several entries stand at a kink, as many zeros do, no difference confirms anything.
-            places = (h, h + BESIDE * _random(h.shape, 5) * sizes(h))
-            if not any(_confirmed(_moving_layer(layer, at)) for at in places):
+            places = (h, h + BESIDE * random_direction(h.shape, 5) * sizes(h))
+            if not self._has_rules(layer) and not any(_confirmed(_moving_layer(layer, at)) for at in places):
                 raise _loses_tangents(layer.label, layer, "forward and backward")
-        own_loss = not is_ours(problem.loss) if all_own else not is_traced(problem.loss)
-        if own_loss and not _confirmed(_moving_loss(problem, problem.fresh().forward())):
+        if not self._has_rules(problem.loss) and not _confirmed(_moving_loss(problem)):
             raise _loses_tangents(problem.who, problem.loss, "ell and dell_df")
+
+    def _has_rules(self, part: Layer | Loss) -> bool:
+        return is_traced(part) and (is_ours(part) or not self.all_own)
 
     def start(self, v: Array) -> None:
         """Prepare a product with a finite v, in units of 2^exponent that do no harm whatever its size."""
         self.exponent = max(int(np.frexp(np.abs(v).max())[1]) - 1, -1000)
-        self.net.phi.real = self.problem.net.phi
+        self.net.phi.real, self.net.phi.imag = self.problem.net.phi, self.put(0.0, v).imag
         reseed(self.problem.net, 0)
         reseed(self.net, 0)
 
-    def layer(self, path: str) -> Carried:
-        """The layer at this path."""
-        if path not in self.layers:
-            self.layers[path] = Carried(self, part_at(self.net, None, path))
-        return self.layers[path]
+    def forward(self, path: str, h: Array, dh: Array, _: Array) -> Array:
+        """How the f of the layer at this path moves."""
+        return self.tangent(boundary.forward(part_at(self.net, None, path), self.put(h, dh)))
+
+    def backward(self, path: str, dL_df: Array, tangent: Array, _: Array) -> Array:
+        """How its ∂L/∂h moves."""
+        layer = part_at(self.net, None, path)
+        dL_dh, self.gradients[path] = boundary.backward(layer, self.put(dL_df, tangent))
+        return self.tangent(dL_dh)
+
+    def gradient(self, path: str, name: str, _: Array) -> Array:
+        """How the gradient of a parameter moves."""
+        return self.tangent(self.gradients[path][name])
 
     def slope(self, f: Array, df: Array, y: Array, share: Array) -> Array:
         """How the slope of the loss moves with f."""
@@ -312,7 +284,13 @@ class Carrier:
         total(loss, self.put(f, df), y, share if share.ndim else share.item())
         return self.tangent(slope(loss))
 
-    def put(self, value: Array, tangent: Array) -> Array:
+    def dell_df(self, f: Array, y: Array) -> Array:
+        """∂ℓ/∂f, which does not move."""
+        loss = copy.copy(self.problem.loss)
+        loss.ell(np.array(f), y)
+        return loss.dell_df()
+
+    def put(self, value: Any, tangent: Array) -> Array:
         """Value + iε tangent."""
         return value + 1j * (self.epsilon * np.ldexp(tangent, -self.exponent))
 
@@ -321,101 +299,53 @@ class Carrier:
         return np.ldexp(np.imag(array) * (1 / self.epsilon), self.exponent)
 
 
-class Carried:
-    """A layer of one's own as functions of values and tangents, called in their order."""
-
-    def __init__(self, carrier: Carrier, layer: Layer) -> None:
-        self.carrier, self.layer, self.gradients = carrier, layer, dict[str, Array]()
-
-    def forward(self, h: Array, dh: Array, *v: Array) -> Array:
-        """How f moves."""
-        for parameter, along in zip(self.layer.parameters.values(), v, strict=True):
-            parameter.imag = self.carrier.put(0.0, along).imag  # type: ignore[arg-type]
-        return self.carrier.tangent(boundary.forward(self.layer, self.carrier.put(h, dh)))
-
-    def backward(self, dL_df: Array, tangent: Array, _: Array) -> Array:
-        """How ∂L/∂h moves; after `forward`, whose result is therefore an argument."""
-        dL_dh, self.gradients = boundary.backward(self.layer, self.carrier.put(dL_df, tangent))
-        return self.carrier.tangent(dL_dh)
-
-    def gradient(self, name: str, _: Array) -> Array:
-        """How the gradient of a parameter moves."""
-        return self.carrier.tangent(self.gradients[name])
-
-
-def _own_layers(problem: Problem, all_own: bool) -> list[tuple[Layer, Array]]:
-    """Layers of one's own, the outermost of them, with their inputs in a pass."""
-    found: list[tuple[Layer, Array]] = []
-    run = boundary.beside(problem.net)
-    waiting = [run]
-    for layer in waiting:  # grows while it runs
-        if is_traced(layer) and (is_ours(layer) or not all_own):
-            waiting.extend(layer.children.values())
-        else:
-            vars(layer)["forward"] = partial(_noting, layer, found)
-    reseed(run, 0)
-    boundary.forward(run, problem.h)
-    return found
-
-
-def _noting(layer: Layer, found: list[tuple[Layer, Array]], h: Array) -> Array:
-    del vars(layer)["forward"]
-    found.append((layer.copy(), np.array(h, float)))
-    return boundary.forward(layer, h)
-
-
 def _confirmed(moved: Moved) -> bool:
     """Whether differences confirm each tangent. A large step may reach over a bend, a small one drown in rounding."""
 
+    @cache
+    def numbers(t: complex) -> list[complex]:
+        return [complex(np.sum(random_direction(np.shape(array), 4) * array)) for array in moved(t)]
+
     def agrees(i: int, unit: float) -> bool:
         def along(t: complex) -> complex:
-            return moved(t * unit)[i]
+            return numbers(t * unit)[i]
 
         return takes_complex(along, along, along(0.0).real)
 
-    return all(agrees(i, 1.0) or agrees(i, 1e-3) for i in range(len(moved(0.0))))
+    return all(agrees(i, 1.0) or agrees(i, 1e-3) for i in range(len(numbers(0.0))))
 
 
 def _moving_layer(layer: Layer, h: Array) -> Moved:
-    """What a layer returns, forward and backward, as a function of t, all of its inputs moving by t: a number for each array."""
+    """What a layer returns, forward and backward, as a function of t, all of its inputs moving by t."""
     phi = np.concatenate([np.zeros(0), *(parameter.ravel() for parameter in layer.parameters.values())])
 
-    @cache
-    def moved(t: complex) -> list[complex]:
+    def moved(t: complex) -> list[Array]:
         twin = Sequential(layer.copy(), dtype="float64")
         twin.bind(np.empty(twin.size, np.result_type(np.float64, type(t))))
         twin.phi[...] = phi + t * _direction(phi, 0)
-        reseed(twin, 0)
-        f = boundary.forward(twin, h + t * _direction(h, 1))
-        dL_df = _random(f.shape, 2) + t * _random(f.shape, 3)
-        dL_dh, gradients = boundary.backward(twin, dL_df)
-        return [complex(np.sum(_random(np.shape(a), 4) * a)) for a in (f, dL_dh, *gradients.values())]
+        f = run(twin, h + t * _direction(h, 1))
+        dL_dh, gradients = boundary.backward(twin, random_direction(f.shape, 2) + t * random_direction(f.shape, 3))
+        return [f, dL_dh, *gradients.values()]
 
     return moved
 
 
-def _moving_loss(problem: Problem, f: Array) -> Moved:
+def _moving_loss(problem: Problem) -> Moved:
     """The slope of a loss as a function of t, f moving by t."""
+    f = problem.fresh().forward()
 
-    @cache
-    def moved(t: complex) -> list[complex]:
+    def moved(t: complex) -> list[Array]:
         loss = copy.copy(problem.loss)
         total(loss, f + t * _direction(f, 0), problem.y, problem.shares(f))
-        return [complex(np.sum(_random(f.shape, 1) * slope(loss)))]
+        return [slope(loss)]
 
     return moved
-
-
-def _random(shape: tuple[int, ...], seed: int) -> Array:
-    """Numbers between ½ and 1½ of either sign: none so small that an error could hide behind it."""
-    generator = np.random.default_rng(seed)
-    return generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)
 
 
 def _direction(array: Array, seed: int) -> Array:
     """A direction to move an array in, of its own size."""
     size = float(np.sqrt(np.mean(np.square(array, dtype=float)))) if array.size else 0.0
-    return _random(array.shape, seed) * (size or 1.0)
+    return random_direction(array.shape, seed) * (size or 1.0)
 
 
 def _loses_tangents(who: str, part: Layer | Loss, methods: str) -> ValueError:

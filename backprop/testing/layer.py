@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.trace import CannotTrace
 from backprop.gradients import check_gradients
+from backprop.gradients.problem import run
 from backprop.initializers import Constant
 from backprop.layers import Identity, Layer, Linear, boundary
 from backprop.layers.boundary import is_traced
@@ -19,24 +19,8 @@ from backprop.layers.nesting import draws, frozen, reseed
 from backprop.losses import LeastSquares
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential
-from backprop.testing.promises import (
-    BATCHES,
-    ENTRIES,
-    FEW,
-    LAYOUTS,
-    ROUNDING,
-    TRAINED,
-    Fault,
-    Promises,
-    copied,
-    differences,
-    drawn,
-    keep,
-    laid_out,
-    sizes,
-    spread,
-    steps,
-)
+from backprop.testing import promises
+from backprop.testing.promises import FEW, ROUNDING, TRAINED, Change, Fault, copied, differences, spread
 from backprop.training import Trainer
 
 
@@ -59,7 +43,7 @@ def assert_layer(layer: Layer, h: Any) -> None:
     checks.layer("assert_layer", layer, Layer)
     array = checks.columns(layer, "forward", checks.numeric("assert_layer", "h", h))
     checks.finite("assert_layer", "h", array)
-    keep(layer.label, LAYER, _Layers(layer, array))
+    promises.keep(layer.label, LAYER, _Layers(layer, array))
 
 
 class _Layers:
@@ -76,7 +60,7 @@ class _Layers:
 
     def examples(self, n: int) -> Array:
         """Inputs (D, n)."""
-        return self.all[:, drawn(self.all.shape[1], n)]
+        return self.all[:, promises.drawn(self.all.shape[1], n)]
 
     def network(self, dtype: str = "float64", *, inside: bool = False, checkpoint: int | None = None) -> Sequential:
         """A copy of the layer in a network, alone or between two layers that do nothing.
@@ -88,7 +72,7 @@ class _Layers:
             around = [Linear(len(self.h), len(self.h), initializer=Constant(0.0)), Identity()]
             around[0].parameters["omega"][...] = np.eye(len(self.h))
         net = Sequential(*around[:1], self.layer.copy(), *around[1:], dtype=dtype, checkpoint=checkpoint)
-        mine = net.phi[-self.layer.size :] if self.layer.size else net.phi[:0]
+        mine = net.phi[net.size - self.layer.size :]
         mine += 0.1 * np.random.default_rng(0).uniform(-1, 1, mine.size) * np.maximum(np.abs(mine), 0.1)
         return net
 
@@ -99,8 +83,7 @@ class _Layers:
 
 def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array]:
     """f, ∂L/∂h and the gradients of a forward and a backward pass, by name, as a network runs them: nothing is copied."""
-    reseed(layer, 0)
-    f = boundary.forward(layer, h.copy(order="K"))
+    f = run(layer, h.copy(order="K"))
     dL_df = spread(f.shape, f.dtype) if dL_df is None else dL_df
     return {"f": f, **_gradients_of(layer, dL_df.copy(order="K"))}
 
@@ -114,9 +97,8 @@ def _copies(of: _Layers) -> Iterator[Fault]:
     """copy() shares nothing with the layer it is taken of."""
     twin = of.layer.copy()
     for kind in ("parameters", "buffers"):
-        mine, its = getattr(of.layer, kind), getattr(twin, kind)
-        for name in mine:
-            if np.shares_memory(mine[name], its[name]):
+        for name, array in getattr(of.layer, kind).items():
+            if np.shares_memory(array, getattr(twin, kind)[name]):
                 yield f"a copy() with {kind} of its own", f"one that shares {name!r}", "Let copy.deepcopy copy it."
     if twin is of.layer:
         yield "a copy()", "the layer itself", "Leave __deepcopy__ out."
@@ -134,7 +116,7 @@ def _repeats(of: _Layers) -> Iterator[Fault]:
 
 def _shapes(of: _Layers) -> Iterator[Fault]:
     """One column of f per example, ∂L/∂h like h, and widths as stated."""
-    for n in BATCHES:
+    for n in promises.BATCHES:
         found = _pass(of.alone(), of.examples(n))
         f, D = found["f"], len(of.h)
         if f.ndim != 2 or f.shape[1] != n:
@@ -178,20 +160,17 @@ def _arrays_kept(of: _Layers) -> Iterator[Fault]:
 def _pending_backward(of: _Layers) -> Iterator[Fault]:
     """Nothing that happens between forward and backward changes what backward gives."""
     keep = "Keep what backward needs in attributes that only forward sets, each time anew: self.h = h."
+    shared = "A twin shares what is neither an array nor a list."
     between: dict[str, tuple[Callable[[Layer], object], str]] = {
         "a first backward": (lambda layer: boundary.backward(layer, dL_df), "backward must not change what it needs."),
         "infer": (lambda layer: layer.infer(of.other), keep),
         "a pass of a copy": (lambda layer: _pass(layer.copy(), of.other), f"{keep} Nothing belongs to the class."),
-        "a pass of a twin": (
-            lambda layer: _pass(boundary.beside(layer), of.other),
-            f"{keep} A twin shares what is neither an array nor a list.",
-        ),
+        "a pass of a twin": (lambda layer: _pass(boundary.beside(layer), of.other), f"{keep} {shared}"),
     }
     for name, (disturb, advice) in between.items():
         layer = of.alone()
         expected = copied(_pass(layer, of.h))
-        reseed(layer, 0)
-        dL_df = spread(boundary.forward(layer, of.h).shape)
+        dL_df = spread(run(layer, of.h).shape)
         disturb(layer)
         found = _gradients_of(layer, dL_df)
         del expected["f"]
@@ -212,17 +191,15 @@ def _parameters(of: _Layers) -> Iterator[Fault]:
                 yield f"another f when {name!r} changes in φ", "the same f", advice
     fresh = of.network()
     fresh.phi[...] = net.phi
-    wanted, advice = (
-        "what a new layer with this φ gives",
-        "Keep nothing made from parameters: they change in each step.",
-    )
+    wanted = "what a new layer with this φ gives"
+    advice = "Keep nothing made from parameters: they change in each step."
     yield from differences(_pass(net[0], of.h), _pass(fresh[0], of.h), wanted, advice)
 
 
 def _gradients(of: _Layers) -> Iterator[Fault]:
     """What backward gives is the derivative of forward."""
-    for n in sizes(of.N):
-        report = check_gradients(of.network(), of.examples(n).T, max_entries=ENTRIES)
+    for n in promises.sizes(of.N):
+        report = check_gradients(of.network(), of.examples(n).T, max_entries=promises.ENTRIES)
         if not report.passed:
             yield "backward to be the derivative of forward", f"another gradient for a batch of {n}", f"\n{report}"
 
@@ -254,11 +231,10 @@ def _layouts(of: _Layers) -> Iterator[Fault]:
     """The order of h in memory does not matter."""
     expected = _pass(of.alone(), of.h)
     dL_df = spread(expected["f"].shape)
-    for layout in LAYOUTS:
+    for layout in promises.LAYOUTS:
         layer = of.alone()
-        reseed(layer, 0)
-        f = boundary.forward(layer, laid_out(of.h, layout))
-        found = {"f": f, **_gradients_of(layer, laid_out(dL_df, layout))}
+        f = run(layer, promises.laid_out(of.h, layout))
+        found = {"f": f, **_gradients_of(layer, promises.laid_out(dL_df, layout))}
         yield from differences(found, expected, f"the same from {layout} arrays", "Use shapes, not memory.", ROUNDING)
 
 
@@ -298,19 +274,12 @@ def _traced(of: _Layers) -> Iterator[Fault]:
     """Where the class says `traced`, its passes are the same list of calls in each step, and settings are read in each."""
     if not is_traced(of.layer):
         return
-    try:
-        for dtype in TRAINED:
-            for n in BATCHES:
-                yield from _steps(of, dtype, n)
-        for name in [name for name, value in vars(of.layer).items() if name[0] != "_" and type(value) is float]:
-            for wanted, got, _ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
-                yield f"{wanted}, with another {name} after the first", got, f"Read it in each pass, as self.{name}."
-    except CannotTrace as error:
-        yield (
-            "passes whose calls are always the same, as traced = True says",
-            str(error).rstrip("."),
-            "Or leave `traced` out.",
-        )
+    for dtype in TRAINED:
+        for n in promises.BATCHES:
+            yield from _steps(of, dtype, n)
+    for name in [name for name, value in vars(of.layer).items() if name[0] != "_" and type(value) is float]:
+        for wanted, got, _ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
+            yield f"{wanted}, with another {name} after the first", got, f"Read it in each pass, as self.{name}."
 
 
 def _change(net: Sequential, name: str) -> None:
@@ -326,20 +295,14 @@ def _trains(of: _Layers) -> Iterator[Fault]:
 
 
 def _steps(
-    of: _Layers,
-    dtype: str,
-    n: int,
-    shards: tuple[int, ...] = (1,),
-    *,
-    inside: bool = True,
-    between: Callable[[Sequential], None] | None = None,
+    of: _Layers, dtype: str, n: int, shards: Iterable[int] = (1,), *, inside: bool = True, between: Change | None = None
 ) -> Iterator[Fault]:
     net, h = of.network(dtype, inside=inside), of.examples(n).astype(dtype)
     if net.size:
-        yield from steps(net, LeastSquares(), h, spread(net.infer(h).shape, dtype), None, shards, between)
+        yield from promises.steps(net, LeastSquares(), h, spread(net.infer(h).shape, dtype), None, shards, between)
 
 
-LAYER: Promises = {
+LAYER: promises.Promises = {
     "copies": _copies,
     "shapes": _shapes,
     "what is handed in": _inputs_left_alone,

@@ -9,6 +9,8 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.trace import CannotTrace
+from backprop.gradients.numeric import index_of, largest, random_direction
 from backprop.layers.nesting import reseed
 from backprop.losses import Loss
 from backprop.optimizers import SGD
@@ -23,16 +25,20 @@ ROUNDING = 1e-12  # relative to the largest entry: sums of the same float64 numb
 TRAINED = {"float32": 1e-5, "float64": ROUNDING}  # dtype -> tolerance after two steps
 LAYOUTS = ("C-ordered", "F-ordered", "strided", "read-only")
 
+Change = Callable[[Sequential], None]
 Fault = tuple[str, str, str]  # what was expected, what came, and what to do
 Promises = Mapping[str, Callable[[Any], Iterator[Fault]]]
 
 
-def keep(label: str, promises: Promises, subject: Any) -> None:
-    """Ask each promise in turn; a fault or an error ends it."""
+def keep(label: str, promises: Promises, subject: Any, calls: str = "passes") -> None:
+    """Ask each promise in turn; a fault or an error ends it. `calls` is what `traced` promises something of."""
     __tracebackhide__ = True
     for name, check in promises.items():
         try:
             fault = next(check(subject), None)
+        except CannotTrace as error:
+            expected = f"{calls} whose calls are always the same, as traced = True says"
+            fault = expected, str(error).rstrip("."), "Or leave `traced` out."
         except Exception as error:
             got = f"{type(error).__name__}: {str(error).rstrip('.')}"
             raise AssertionError(checks.message(f"{label}, {name}", "no error", got)) from error
@@ -52,16 +58,14 @@ def differences(
         with np.errstate(all="ignore"):
             same = (actual == right) | (np.isnan(actual) & np.isnan(right))
             off = np.where(same, 0.0, np.abs(actual - right))
-            largest = max(1.0, float(np.max(np.abs(right), initial=0.0)))
-        if not np.max(off, initial=0.0) <= tolerance * largest:
-            where = tuple(map(int, np.unravel_index(np.argmax(off), off.shape)))
+        if not np.max(off, initial=0.0) <= tolerance * max(1.0, largest(right)):
+            where = index_of(np.argmax(off), off.shape)
             yield wanted, f"{name} that differs by {off[where]:.3g}" + (f" at {where}" if where else ""), advice
 
 
 def spread(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
     """Numbers between ½ and 1½ of either sign, always the same ones."""
-    generator = np.random.default_rng(1)
-    return (generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)).astype(dtype)
+    return random_direction(shape, 1).astype(dtype)
 
 
 def drawn(N: int, n: int) -> Array:
@@ -92,13 +96,7 @@ def laid_out(array: Array, layout: str) -> Array:
 
 
 def steps(
-    net: Sequential,
-    loss: Loss,
-    h: Array,
-    y: Array,
-    w: Array | None,
-    shards: Iterable[int],
-    between: Callable[[Sequential], None] | None = None,
+    net: Sequential, loss: Loss, h: Array, y: Array, w: Any, shards: Iterable[int], between: Change | None = None
 ) -> Iterator[Fault]:
     """φ and buffers after two steps of gradient descent, by hand and by the trainer; `between` changes the network after one."""
     by_hand = net.copy()
