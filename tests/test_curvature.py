@@ -738,3 +738,19 @@ class TestBadInput:
     def test_a_network_without_parameters(self):
         with pytest.raises(ValueError, match="a network with parameters, got none"):
             bp.Curvature(bp.Sequential(bp.Tanh()), bp.LeastSquares(), rows(), rows())
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("k", [2, 4, 9])
+def test_repeated_eigenvalues_are_found_as_often_as_they_occur(seed, k):
+    """Each of the K outputs of a linear layer has the same H: every eigenvalue occurs K times."""
+    rng = np.random.default_rng(seed)
+    D, K, n = (int(v) for v in rng.integers(4, 9, 3))
+    hidden = [bp.Linear(D, D), bp.Tanh()] if seed % 2 else []
+    net = bp.Sequential(*hidden, bp.Linear(D, K), seed=seed, dtype="float64")
+    X, Y = rng.normal(size=(4 * n, D)), rng.normal(size=(4 * n, K))
+    curvature = bp.Curvature(net, bp.LeastSquares(), X, Y)
+    H = np.array([curvature.hessian_product(v) for v in np.eye(net.size)])
+    dense = np.linalg.eigvalsh((H + H.T) / 2)[::-1]
+    found = bp.hessian_eigenvalues(net, bp.LeastSquares(), X, Y, k=k)
+    assert_allclose(found, dense[:k], atol=1e-7 * dense[0])

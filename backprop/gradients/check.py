@@ -16,8 +16,9 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.gradients import diagnosis, experiments, numeric
+from backprop.gradients import diagnosis, disturbances, experiments, numeric
 from backprop.gradients.comparison import MOST_ENTRIES, Comparison, measure
+from backprop.gradients.diagnosis import MOST_MISTAKES
 from backprop.gradients.numeric import Point
 from backprop.gradients.problem import Problem, Projection
 from backprop.gradients.report import GradientReport, Tensor
@@ -64,11 +65,15 @@ def check_gradients(
     layer = Identity() if net is None else net
     problem = Problem(who, layer, loss or Projection(), X, y, sample_weight, dtype=np.float64)
     problem.inputs = "f" if net is None else "X"
-    return _check(problem, max_entries, seed)
+    report = compared(problem, max_entries, seed)
+    if not report.passed:
+        return report
+    with np.errstate(all="ignore"):
+        return dataclasses.replace(report, mistakes=tuple(disturbances.disturbed(problem))[:MOST_MISTAKES])
 
 
-def _check(problem: Problem, max_entries: int | None, seed: int) -> GradientReport:
-    """The check and, if it fails, its explanation."""
+def compared(problem: Problem, max_entries: int | None = None, seed: int = 0) -> GradientReport:
+    """Gradients and derivatives for these very examples and, if they differ, why."""
     try:
         report, doubtful = measure(problem, max_entries, seed)
     except ValueError:

@@ -29,6 +29,7 @@ from backprop.losses.base import slope, total
 CANONICAL = (LeastSquares, CrossEntropy, BinaryCrossEntropy, Poisson)
 DENSE = 32  # up to this many parameters the Hessian is formed: it costs less than an iteration
 TOLERANCE = 1e-10  # relative, of an eigenvalue
+NEAR = 1e-8  # relative to the largest: closer eigenvalues are one, of which another copy changes nothing
 
 
 class Curvature:
@@ -239,17 +240,39 @@ def _largest(who: str, net: Layer, loss: Loss, X: Any, y: Any, k: int, sample_we
         return np.linalg.eigvalsh((H + H.T) / 2)[::-1][:k]
     if not along.any():
         return np.zeros(k)  # H is 0, from which no iteration can start
-    return _lanczos(who, curvature, k, start)
+    return _lanczos(who, curvature, k, generator)
 
 
-def _lanczos(who: str, curvature: Curvature, k: int, start: Array) -> Array:
+def _lanczos(who: str, curvature: Curvature, k: int, generator: np.random.Generator) -> Array:
+    """The k largest eigenvalues, repeated ones as often as they occur.
+
+    In the Krylov space of one vector there is one direction of each eigenvalue, so one run finds each once. Those found are moved
+    below all others; what is then the largest belongs to them, until it is smaller than all.
+    """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     P = curvature.size
-    H = LinearOperator((P, P), matvec=lambda v: curvature.hessian_product(v.ravel()), dtype=np.float64)
-    try:
-        found = eigsh(H, k, which="LA", v0=start, tol=TOLERANCE, return_eigenvectors=False)
-    except ArpackNoConvergence as error:
-        got = f"{len(error.eigenvalues)} after {10 * P} iterations"
-        raise RuntimeError(checks.message(who, f"{k} eigenvalues to converge", got, "Ask for fewer.")) from None
-    return np.sort(found)[::-1]
+    values, V = np.zeros(0), np.zeros((P, 0))
+
+    def product(v: Array) -> Array:
+        inside = V @ (V.T @ v.ravel())
+        along = curvature.hessian_product(v.ravel() - inside)
+        return along - V @ (V.T @ along) - 2 * np.abs(values).max(initial=0) * inside
+
+    def largest(wanted: int) -> tuple[Array, Array]:
+        H = LinearOperator((P, P), matvec=product, dtype=np.float64)
+        try:
+            return eigsh(H, wanted, which="LA", v0=generator.standard_normal(P), tol=TOLERANCE)
+        except ArpackNoConvergence as error:
+            got = f"{len(error.eigenvalues)} after {10 * P} iterations"
+            raise RuntimeError(
+                checks.message(who, f"{wanted} eigenvalues to converge", got, "Ask for fewer.")
+            ) from None
+
+    values, V = largest(k)
+    while k > 1:
+        found, vector = largest(1)
+        if found[0] <= np.sort(values)[-k] + NEAR * np.abs(values).max():
+            break
+        values, V = np.append(values, found), np.linalg.qr(np.c_[V, vector])[0]
+    return np.sort(values)[::-1][:k]

@@ -21,7 +21,8 @@ import numpy as np
 from backprop.checks import Array
 from backprop.gradients import hypotheses
 from backprop.gradients.comparison import DIFFERENCES, EXACT, measure
-from backprop.gradients.experiments import analytic, ignores_the_last_forward, loss_remembers, parts, traces
+from backprop.gradients.disturbances import traces
+from backprop.gradients.experiments import analytic, ignores_the_last_forward, parts
 from backprop.gradients.hypotheses import LEFT_OVER, Case, Known, factor_text, near, term_text
 from backprop.gradients.numeric import index_of
 from backprop.gradients.problem import Problem
@@ -51,8 +52,8 @@ def blames(problem: Problem) -> bool:
 def _blame(problem: Problem) -> Iterator[str]:
     of_loss = problem.of_loss()
     report = measure(of_loss, ENTRIES)[0]
-    if loss_remembers(of_loss):
-        yield f"{problem.loss!r}: stale cache: ∂L/∂f depends on an earlier forward pass, not only on the last one."
+    if texts := list(traces(of_loss)):
+        yield from (f"{problem.loss!r}: {text}" for text in texts)
     elif not report.passed:
         yield from (f"{problem.loss!r}: {text}" for text in _loss_mistakes(report, of_loss))
     guilty: set[str] = set()

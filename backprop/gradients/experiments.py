@@ -1,7 +1,7 @@
 """Passes of a layer or network that must not leave traces: what is seen of its state from outside.
 
 `analytic` takes the gradients after a pass with other inputs, and with an `infer` between forward and backward, so that a stale
-cache cannot hide; `traces` finds out which of these passes a layer alone is disturbed by.
+cache cannot hide.
 """
 
 from __future__ import annotations
@@ -119,51 +119,6 @@ def natural_sizes(problem: Problem) -> dict[str, float]:
         for name, g in fresh.gradients().items():
             natural[name] = max(natural[name], largest(g - here[name]) / LAST_PLACE)
     return natural
-
-
-def traces(alone: Problem) -> Iterator[str]:
-    """What disturbs the gradients of one layer, in words: passes that must not matter, arrays that a pass only reads."""
-
-    def answer(before: bool = False, between: bool = False, backwards: int = 1) -> Array:
-        fresh = alone.fresh()
-        if before:
-            run(fresh.net, alone.decoy())
-        fresh.value()
-        if between:
-            boundary.infer(fresh.net, alone.decoy())
-        found = [fresh.backward(fresh.loss.backward()) for _ in range(backwards)][-1]
-        return np.concatenate([np.ravel(array) for array in found.values()])
-
-    plain = answer()
-    if not np.array_equal(answer(before=True), plain, equal_nan=True):
-        yield "stale cache: what backward gives depends on an earlier forward pass, not only on the last one."
-    if not np.array_equal(answer(between=True), plain, equal_nan=True):
-        yield f"{STATE}: infer writes over what backward needs."
-    if not np.array_equal(answer(backwards=2), plain, equal_nan=True):
-        yield TWICE
-    fresh = alone.fresh()
-    fresh.value()
-    if not np.array_equal(fresh.h, alone.h):
-        yield f"{STATE}: forward writes over its input, which the layer before it may need."
-    given = fresh.loss.backward()
-    boundary.backward(fresh.net, given)
-    if not np.array_equal(given, fresh.loss.backward()):
-        yield "backward writes over the ∂L/∂f that it is given, which other branches may need."
-    if not np.array_equal(alone.net.phi, fresh.net.phi):
-        yield f"{STATE}: a pass writes over a parameter."
-
-
-def loss_remembers(alone: Problem) -> bool:
-    """Whether ∂L/∂f of a loss depends on an earlier forward pass."""
-    fresh, after_others = alone.fresh(), alone.fresh()
-    fresh.value()
-    dL_df = fresh.loss.backward()
-    try:
-        _run_a_decoy(after_others)
-        after_others.value()
-        return not np.array_equal(dL_df, after_others.loss.backward(), equal_nan=True)
-    except Exception:  # which a fresh loss did not raise
-        return True
 
 
 def ignores_the_last_forward(alone: Problem) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.gradients import check_gradients
-from backprop.gradients.problem import run
+from backprop.gradients.check import compared
+from backprop.gradients.disturbances import of_part
+from backprop.gradients.problem import Problem, Projection, run
 from backprop.initializers import Constant
 from backprop.layers import Identity, Layer, Linear, boundary
 from backprop.layers.boundary import is_traced
@@ -75,6 +76,10 @@ class _Layers:
         mine = net.phi[net.size - self.layer.size :]
         mine += 0.1 * np.random.default_rng(0).uniform(-1, 1, mine.size) * np.maximum(np.abs(mine), 0.1)
         return net
+
+    def problem(self, n: int) -> Problem:
+        """Gradients of n examples, to be asked about under L = Σ c ⊙ f."""
+        return Problem("check_gradients", self.network(), Projection(), self.examples(n).T, None, dtype=np.float64)
 
     def alone(self, dtype: str = "float64") -> Layer:
         """The layer of such a network."""
@@ -199,9 +204,16 @@ def _parameters(of: _Layers) -> Iterator[Fault]:
 def _gradients(of: _Layers) -> Iterator[Fault]:
     """What backward gives is the derivative of forward."""
     for n in promises.sizes(of.N):
-        report = check_gradients(of.network(), of.examples(n).T, max_entries=promises.ENTRIES)
+        report = compared(of.problem(n), promises.ENTRIES)
         if not report.passed:
             yield "backward to be the derivative of forward", f"another gradient for a batch of {n}", f"\n{report}"
+
+
+def _disturbances(of: _Layers) -> Iterator[Fault]:
+    """Nothing but φ, h and ∂L/∂f has a say in a gradient, in either type."""
+    with np.errstate(all="ignore"):
+        for text in of_part(of.problem(of.N)):
+            yield "a gradient of these φ, h and ∂L/∂f alone", f"one that {text.rstrip('.')}", ""
 
 
 def _inference(of: _Layers) -> Iterator[Fault]:
@@ -314,6 +326,7 @@ LAYER: promises.Promises = {
     "inference": _inference,
     "dtypes": _dtypes,
     "memory order": _layouts,
+    "disturbances": _disturbances,
     "examples": _examples_apart,
     "traced": _traced,
     "checkpoints": _checkpoints,

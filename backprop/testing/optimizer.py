@@ -12,6 +12,7 @@ from backprop.engine.planning import PIECE
 from backprop.layers import Linear
 from backprop.losses import LeastSquares
 from backprop.optimizers import Optimizer
+from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.testing.promises import TRAINED, Fault, Promises, differences, keep, spread
 from backprop.training import Trainer
@@ -75,4 +76,25 @@ def _trains(optimizer: Optimizer) -> Iterator[Fault]:
             yield from differences(found, expected, wanted, advice, TRAINED[dtype])
 
 
-OPTIMIZER: Promises = {"its rule": _rule, "training": _trains}
+def _remembers(optimizer: Optimizer) -> Iterator[Fault]:
+    """A step depends on φ, the gradient, the learning rate, t and the state, and on nothing else."""
+    net, start = Sequential(Linear(9, 10), dtype="float64"), spread((100,))
+    far, near = start.copy(), start.copy()
+    for phi, factor in ((far, 1.0), (near, 0.5)):
+        rule = _fresh(optimizer, net)
+        vars(rule)["schedule"] = ConstantRate(factor * rule.learning_rate)
+        rule.step(phi, phi.copy())
+    if np.array_equal(far, near):
+        yield "half the learning rate to move φ less", "the same step", "Multiply by alpha."
+    first, phi = _fresh(optimizer, net), start.copy()
+    for _ in range(10):
+        first.step(phi, phi.copy())
+    twin, again = _fresh(optimizer, net), phi.copy()
+    twin.t, twin.state = first.t, {name: array.copy() for name, array in first.state.items()}
+    first.step(phi, phi.copy())
+    twin.step(again, again.copy())
+    wanted = "an optimizer with the same t and state to make the same step"
+    yield from differences({"φ": again}, {"φ": phi}, wanted, "All that it remembers belongs in slots.")
+
+
+OPTIMIZER: Promises = {"its rule": _rule, "training": _trains, "memory": _remembers}
