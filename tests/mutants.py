@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -424,6 +425,239 @@ def data(seed=0):
     return rng.uniform(-1, 1, (N, D)), rng.integers(0, K, N)
 
 
+class TanhWithoutItsSquare(bp.Tanh):
+    def backward(self, dL_df):
+        return dL_df * (1 - self.f), {}
+
+
+class SwishWithoutItsTail(bp.SiLU):
+    """σ + h σ for σ + h σ (1 − σ)."""
+
+    def backward(self, dL_df):
+        s = 1 / (1 + np.exp(-self.h))
+        return dL_df * (s + self.h * s), {}
+
+
+class Disturbed(bp.Tanh):
+    """Right but where `odd` says so, of h and ∂L/∂f: then twice what it should be."""
+
+    def odd(self, dL_df):
+        return False
+
+    def backward(self, dL_df):
+        dL_dh = (1 - self.f**2) * dL_df
+        return 2 * dL_dh if self.odd(dL_df) else dL_dh, {}
+
+
+class WrongForOne(Disturbed):
+    def odd(self, dL_df):
+        return dL_df.shape[1] == 1
+
+
+class WrongForEven(Disturbed):
+    def odd(self, dL_df):
+        return dL_df.shape[1] % 2 == 0
+
+
+class WrongForMany(Disturbed):
+    def odd(self, dL_df):
+        return dL_df.shape[1] > 8
+
+
+class WrongForSquares(Disturbed):
+    """Takes examples for features where there are as many."""
+
+    def odd(self, dL_df):
+        return dL_df.shape[0] == dL_df.shape[1]
+
+
+class WrongInFortranOrder(Disturbed):
+    def odd(self, dL_df):
+        return dL_df.flags.f_contiguous and not dL_df.flags.c_contiguous
+
+
+class WrongForInputsInCOrder(Disturbed):
+    def odd(self, dL_df):
+        return self.h.flags.c_contiguous and not self.h.flags.f_contiguous
+
+
+class WrongInFloat32(Disturbed):
+    def odd(self, dL_df):
+        return dL_df.dtype == np.float32
+
+
+class ALittleInFloat32(bp.Tanh):
+    def backward(self, dL_df):
+        return dL_df * (1 - self.f**2) * (1.1 if dL_df.dtype == np.float32 else 1), {}
+
+
+class WrongFromTheTenthPassOn(Disturbed):
+    passes = 0
+
+    def odd(self, dL_df):
+        self.passes += 1
+        return self.passes > 10
+
+
+class RememberedById(bp.Tanh):
+    """A memo that takes an array for the one it was, whatever it holds by now."""
+
+    seen = None, None
+
+    def forward(self, h):
+        self.seen = None, None
+        return super().forward(h)
+
+    def backward(self, dL_df):
+        if self.seen[0] is not dL_df:
+            self.seen = dL_df, dL_df * (1 - self.f**2)
+        return self.seen[1].copy(), {}
+
+
+class AnswersOnce(bp.Tanh):
+    """Gives its first answer again until the next forward."""
+
+    def forward(self, h):
+        self.answer = None
+        return super().forward(h)
+
+    def backward(self, dL_df):
+        self.answer = dL_df * (1 - self.f**2) if self.answer is None else self.answer
+        return self.answer.copy(), {}
+
+
+class WritesIntoItsArgument(bp.Tanh):
+    def backward(self, dL_df):
+        dL_df *= 1 - self.f**2
+        return dL_df, {}
+
+
+class WritesIntoItsInput(bp.Layer):
+    """∂L/∂h of h², computed in the array of h when it is no longer needed here."""
+
+    keeps_width = True
+
+    def forward(self, h):
+        self.h, self.slope = h, 2 * h
+        return h * h
+
+    def backward(self, dL_df):
+        np.multiply(self.slope, dL_df, out=self.h)
+        return self.h.copy(), {}
+
+
+class SharedByAllObjects(bp.Tanh):
+    """Keeps its output on the class."""
+
+    kept: ClassVar[dict] = {}
+
+    def forward(self, h):
+        self.kept["f"] = np.tanh(h)
+        return self.kept["f"].copy()
+
+    def infer(self, h):
+        return np.tanh(h)
+
+    def backward(self, dL_df):
+        return (1 - self.kept["f"] ** 2) * dL_df, {}
+
+
+class MatrixOfTheFirstPass(Affine):
+    """Multiplies by the transpose of the matrix that it had in its first pass."""
+
+    transposed = None
+
+    def forward(self, h):
+        self.h = h
+        self.transposed = self.omega.T.copy() if self.transposed is None else self.transposed
+        return self.omega @ h + self.beta[:, None]
+
+    def backward(self, dL_df):
+        return self.transposed @ dL_df, {"beta": dL_df.sum(axis=1), "omega": dL_df @ self.h.T}
+
+
+class BufferOfTheLargestBatch(MatrixOfTheFirstPass):
+    """Adds up all columns of a buffer that is as wide as the widest batch so far."""
+
+    buffer = np.zeros((0, 0))
+
+    def forward(self, h):
+        if h.shape[1] > self.buffer.shape[1]:
+            self.buffer = np.zeros(h.shape)
+        self.h = h
+        return self.omega @ h + self.beta[:, None]
+
+    def backward(self, dL_df):
+        if len(self.buffer) == len(dL_df):
+            self.buffer[:, : dL_df.shape[1]] = dL_df
+        whole = self.buffer if len(self.buffer) == len(dL_df) else dL_df
+        return self.omega.T @ dL_df, {"beta": whole.sum(axis=1), "omega": dL_df @ self.h.T}
+
+
+class ScaledByTheFirstBatch(bp.Tanh):
+    """Divides by the number of examples of the first batch and multiplies by that of this one."""
+
+    n = None
+
+    def backward(self, dL_df):
+        self.n = dL_df.shape[1] if self.n is None else self.n
+        return dL_df * (1 - self.f**2) * (dL_df.shape[1] / self.n), {}
+
+
+class StepsOfTheCaller(bp.Tanh):
+    """Reads every entry of its argument by the order in which it lies in memory."""
+
+    def backward(self, dL_df):
+        flat = dL_df.ravel(order="K").reshape(dL_df.shape)
+        return flat * (1 - self.f**2), {}
+
+
+class OddLoss(bp.LeastSquares):
+    """Right but where `odd` says so."""
+
+    def odd(self):
+        return False
+
+    def dell_df(self):
+        return (3 if self.odd() else 2) * self.d
+
+
+class LossWrongForOne(OddLoss):
+    def odd(self):
+        return self.d.shape[1] == 1
+
+
+class LossWrongForMany(OddLoss):
+    def odd(self):
+        return self.d.shape[1] > 8
+
+
+class LossWrongInFloat32(OddLoss):
+    def odd(self):
+        return self.d.dtype == np.float32
+
+
+class LossSharedByAllObjects(bp.LeastSquares):
+    kept: ClassVar[dict] = {}
+
+    def ell(self, f, y):
+        self.kept["d"] = f - y
+        return (self.kept["d"] ** 2).sum(axis=0)
+
+    def dell_df(self):
+        return 2 * self.kept["d"]
+
+
+class LossWithAWornOutFactor(bp.LeastSquares):
+    """Halves its slope from the tenth time on."""
+
+    times = 0
+
+    def dell_df(self):
+        self.times += 1
+        return (2 if self.times < 10 else 1) * self.d
+
+
 def of_layer(make, examples=N):
     """The report of a network with a faulty layer."""
 
@@ -614,6 +848,34 @@ MUTANTS = {
         "1.01 times",
         "∂f/∂x",
     ),
+    "tanh's slope without its square": Mutant(of_layer(TanhWithoutItsSquare), "takes 1 − f for the slope"),
+    "swish's slope without its tail": Mutant(of_layer(SwishWithoutItsTail), "takes σ(h) + h σ(h) for the slope"),
+    # What is right for these examples, once, in float64, and wrong elsewhere.
+    "wrong for one example": Mutant(of_layer(WrongForOne), "wrong for 1"),
+    "wrong for even numbers of examples": Mutant(of_layer(WrongForEven), "wrong for 2 and 4"),
+    "wrong for many examples": Mutant(of_layer(WrongForMany), "wrong for 11"),
+    "wrong for as many examples as features": Mutant(of_layer(WrongForSquares), "wrong for 4"),
+    "wrong in Fortran's order": Mutant(of_layer(WrongInFortranOrder), "the order of memory"),
+    "wrong for inputs in C's order": Mutant(of_layer(WrongForInputsInCOrder), "the order of memory"),
+    "entries by their place in memory": Mutant(of_layer(StepsOfTheCaller), "the order of memory"),
+    "wrong in float32": Mutant(of_layer(WrongInFloat32), "wrong in float32"),
+    "a slope 10 % too steep in float32": Mutant(of_layer(ALittleInFloat32), "wrong in float32"),
+    "wrong from the tenth pass on": Mutant(of_layer(WrongFromTheTenthPassOn), "how many passes"),
+    "remembered by identity": Mutant(of_layer(RememberedById), "a second backward"),
+    "the first answer again": Mutant(of_layer(AnswersOnce), "a second backward"),
+    "∂L/∂f written over": Mutant(of_layer(WritesIntoItsArgument), "writes over the ∂L/∂f"),
+    "h written over on the way back": Mutant(of_layer(WritesIntoItsInput), "writes over the input"),
+    "a cache of the class": Mutant(of_layer(SharedByAllObjects), "another object of this class"),
+    "Ω of the first pass": Mutant(of_layer(MatrixOfTheFirstPass), "the parameters of an earlier pass"),
+    "a buffer of the largest batch": Mutant(of_layer(BufferOfTheLargestBatch), "another number of examples"),
+    "scaled by the first batch": Mutant(of_layer(ScaledByTheFirstBatch), "another number of examples"),
+    "a loss wrong for one example": Mutant(of_loss(LossWrongForOne), "wrong for 1", "LossWrongForOne"),
+    "a loss wrong for many examples": Mutant(of_loss(LossWrongForMany), "wrong for 11", "LossWrongForMany"),
+    "a loss wrong in float32": Mutant(of_loss(LossWrongInFloat32), "wrong in float32", "LossWrongInFloat32"),
+    "a loss with a cache of the class": Mutant(
+        of_loss(LossSharedByAllObjects), "another object of this class", "LossSharedByAllObjects"
+    ),
+    "a loss that wears out": Mutant(of_loss(LossWithAWornOutFactor), "how many passes", "LossWithAWornOutFactor"),
 }
 
 

@@ -32,7 +32,8 @@ from tables import LAYERS, LOSSES, LossRow, network
 from test_bad_input import ROWS, assert_refused
 
 import backprop as bp
-from backprop.gradients import numeric
+from backprop.gradients import disturbances, numeric
+from backprop.gradients.problem import Problem, Projection
 
 mpl.use("Agg")
 
@@ -999,3 +1000,26 @@ def test_a_kink_beside_a_layer_of_limited_domain(layer, small):
     # At 1e-12 the gradients of the other feature are nothing beside those of the first, which is what is said.
     said = "a factor 2 too much" if small > 1e-6 else "wrong in feature 0 alone"
     assert layer is Log or ("LogTwice()" in report.mistakes[0] and said in report.mistakes[0])
+
+
+class TestDisturbances:
+    """Parts of the library are not asked by `check_gradients`: they are asked here, every one of them."""
+
+    @pytest.mark.parametrize("name", LAYERS)
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    def test_no_layer_is_disturbed(self, name, n):
+        layer, h = LAYERS[name](4), np.random.default_rng(n).normal(size=(n, 4))
+        problem = Problem("test", layer, Projection(), h, None, dtype=np.float64)
+        with np.errstate(all="ignore"):
+            assert list(disturbances.of_part(problem)) == []
+
+    @pytest.mark.parametrize("name", LOSSES)
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    def test_no_loss_is_disturbed(self, name, n):
+        row, rng = LOSSES[name], np.random.default_rng(n)
+        y = row.target(rng, 3, n)
+        net = bp.Sequential(bp.Linear(2, 3 * row.outputs), seed=0, dtype="float64")
+        X = rng.normal(size=(n, 2))
+        problem = Problem("test", net, row.make(), X, y.T, dtype=np.float64).of_loss()
+        with np.errstate(all="ignore"):
+            assert list(disturbances.of_part(problem)) == []

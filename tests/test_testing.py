@@ -281,6 +281,17 @@ STATES = {
     "the last example forgotten": "wrong in example 6 alone",  # of the seven that are drawn
     "∂L/∂Ω accumulates": "the same gradients after a first backward",
     "a loss with old targets": "what a new loss gives",
+    "wrong for one example": "another gradient for a batch of 1",
+    "wrong for even numbers of examples": "another gradient for a batch of 2",
+    "wrong in Fortran's order": "the same from F-ordered arrays",
+    "entries by their place in memory": "the same from F-ordered arrays",
+    "∂L/∂f written over": "h and ∂L/∂f as they were handed in",
+    "h written over on the way back": "h and ∂L/∂f as they were handed in",
+    "a cache of the class": "the same gradients after a pass of a copy",
+    "Ω of the first pass": "what a new layer with this φ gives",
+    "a buffer of the largest batch": "float32 from float32 parameters",
+    "a loss wrong for many examples": "another gradient for a batch of 7",
+    "a loss with a cache of the class": "the same after per_example",
 }
 
 
@@ -1063,3 +1074,32 @@ except ImportError as error:
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "pip install hypothesis" in run.stdout
+
+
+class IgnoresTheRate(bp.Optimizer):
+    def update(self, alpha, phi, g, *state):
+        phi -= 0.01 * g
+
+
+class HidesItsVelocity(bp.Optimizer):
+    """Keeps it in a dict of its own, which no checkpoint knows of."""
+
+    def __init__(self, learning_rate):
+        super().__init__(learning_rate)
+        self.kept = {}
+
+    def update(self, alpha, phi, g, *state):
+        v = self.kept["v"] = 0.9 * self.kept.get("v", 0.0) + g
+        phi -= alpha * v
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (IgnoresTheRate, "half the learning rate to move φ less"),
+        (HidesItsVelocity, "keep state in slots|belongs in slots"),
+    ],
+)
+def test_rules_that_ignore_the_rate_or_hide_state_fail(rule, words):
+    text = fault_of(testing.assert_optimizer, rule(0.01))
+    assert any(word in text for word in words.split("|")), text

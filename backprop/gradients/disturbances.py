@@ -59,13 +59,15 @@ def of_part(alone: Problem) -> Iterator[str]:
 
 def traces(alone: Problem) -> Iterator[str]:
     """Which passes and arrays disturb the gradients: all at once, and where that does, one by one."""
-    plain = _answer(alone)
-    everything = [disturb for each in (BEFORE, BETWEEN) for disturb in each.values()]
-    if _same(_answer(alone, everything, everything[len(BEFORE) :], order="C"), plain) and _same(
-        _answer(alone, everything[::-1], order="F", twice=True), plain
-    ):
-        yield from _written(alone)
-        return
+    plain, before, between = _answer(alone), [*BEFORE.values()], [*BETWEEN.values()]
+    # What comes first matters to what is kept of the first pass.
+    once = _same(_answer(alone, before, between, order="C"), plain)
+    if not (once and _same(_answer(alone, before[::-1], order="F", twice=True), plain)):
+        yield from list(_one_by_one(alone, plain)) or [f"{STALE} the passes that came before."]
+    yield from _written(alone)
+
+
+def _one_by_one(alone: Problem, plain: Gradients | None) -> Iterator[str]:
     if not _same(_answer(alone, twice=True), plain):
         yield TWICE
     for text, disturb in BETWEEN.items():
@@ -76,7 +78,6 @@ def traces(alone: Problem) -> Iterator[str]:
             yield text
     if not all(_same(_answer(alone, order=order), plain) for order in ("C", "F")):
         yield "depends on the order of memory of h or ∂L/∂f: the same numbers in Fortran's order give another gradient."
-    yield from _written(alone)
 
 
 def _answer(
@@ -123,6 +124,7 @@ def _pass(fresh: Problem, h: Array) -> None:
     boundary.backward(fresh.net, random_direction(f.shape, 1))
     y = fresh.y[..., np.arange(h.shape[1]) % fresh.n][..., ::-1].copy()
     fresh.loss.forward(f, y)
+    fresh.loss.backward()
 
 
 def _with_other_inputs(fresh: Problem) -> None:
@@ -145,7 +147,7 @@ def _with_other_parameters(fresh: Problem) -> None:
 
 
 def _many(fresh: Problem) -> None:
-    for _ in range(6):
+    for _ in range(12):
         _pass(fresh, fresh.h)
 
 
@@ -160,14 +162,14 @@ def _of_another_object(fresh: Problem) -> None:
 
 STALE = "stale cache: what backward gives depends on"
 BEFORE: dict[str, Disturbance] = {
-    f"{STALE} an earlier forward pass, not only on the last one.": _with_other_inputs,
-    f"{STALE} an earlier pass over another number of examples.": _with_fewer_and_more,
     f"{STALE} the parameters of an earlier pass, not only on those of the last one.": _with_other_parameters,
     f"{STALE} how many passes came before.": _many,
+    f"{STALE} an earlier forward pass, not only on the last one.": _with_other_inputs,
+    f"{STALE} an earlier pass over another number of examples.": _with_fewer_and_more,
 }
 BETWEEN: dict[str, Disturbance] = {
-    f"{STATE}: infer writes over what backward needs.": _infer,
     f"{STATE}: a pass of another object of this class writes over what backward needs.": _of_another_object,
+    f"{STATE}: infer writes over what backward needs.": _infer,
 }
 
 
@@ -214,7 +216,8 @@ def _adds_up(alone: Problem) -> bool:
     c = random_direction(whole.fresh().forward().shape, 3)
     found = _of_columns(whole, c, slice(None))
     n, end = alone.n, whole.n
-    for cuts in ([0, n, 2 * n, end], [0, 1, min(3, end - 1), end]):
+    growing = [k * (k + 1) // 2 for k in range(end) if k * (k + 1) // 2 < end]  # parts of 1, 2, 3, … examples
+    for cuts in ([0, n, 2 * n, end], [*growing, end]):
         pieces = [_of_columns(whole, c, slice(a, b)) for a, b in pairwise(cuts) if a < b]
         there = [piece for piece in pieces if piece is not None]
         if found is None or len(there) < len(pieces):

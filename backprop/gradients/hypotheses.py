@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from backprop.checks import Array
+from backprop.functions import sigmoid
 from backprop.gradients.numeric import random_direction
 from backprop.gradients.problem import Problem, run
 from backprop.gradients.report import Tensor
@@ -18,6 +19,18 @@ from backprop.layers import Composite, boundary
 # Slopes that are written with the output, by what they are called.
 Formula = Callable[[Array], Array]
 SLOPES: dict[str, Formula] = {"f (1 − f)": lambda f: f * (1 - f), "1 − f²": lambda f: 1 - f * f, "f": lambda f: f}
+# Slopes that people write, and that are none: of tanh and σ, where a square or a factor is forgotten; of h σ(h).
+CLASSICS: dict[str, Callable[[Array, Array], Array]] = {
+    "1 − f": lambda h, f: 1 - f,
+    "f": lambda h, f: f,
+    "f²": lambda h, f: f * f,
+    "f (1 − f)": lambda h, f: f * (1 - f),
+    "1 − f²": lambda h, f: 1 - f * f,
+    "σ(h) + h σ(h)": lambda h, f: sigmoid(h) + f,
+    "σ(h)": lambda h, f: sigmoid(h),
+    "h": lambda h, f: h,
+    "−f": lambda h, f: -f,
+}
 LEFT_OVER = 1e-6  # share of a difference that a hypothesis may leave unexplained
 
 
@@ -138,6 +151,8 @@ def _slopes_elsewhere(known: Known) -> Iterator[tuple[str, Array]]:
     for formula, of in SLOPES.items():
         if np.allclose(of(f), slope, rtol=1e-5, atol=1e-7):
             yield f"evaluates the slope {formula} of the activation at h instead of f.", (of(h) * c).T
+    for formula, wrong in CLASSICS.items():
+        yield f"takes {formula} for the slope of the activation.", (wrong(h, f) * c).T
 
 
 def _parameter_candidates(case: Case, known: Known) -> Iterator[tuple[str, Array]]:

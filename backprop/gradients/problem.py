@@ -174,7 +174,7 @@ class Projection(Loss):
 
     def ell(self, f: Array, y: Array) -> Array:
         """Σ_k c f."""
-        self._c = random_direction(f.shape, 0)
+        self._c = random_direction(f.shape, 0).astype(f.real.dtype)
         return (self._c * f).sum(axis=0)
 
     def dell_df(self) -> Array:

@@ -12,7 +12,6 @@ from backprop.engine.planning import PIECE
 from backprop.layers import Linear
 from backprop.losses import LeastSquares
 from backprop.optimizers import Optimizer
-from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.testing.promises import TRAINED, Fault, Promises, differences, keep, spread
 from backprop.training import Trainer
@@ -82,7 +81,7 @@ def _remembers(optimizer: Optimizer) -> Iterator[Fault]:
     far, near = start.copy(), start.copy()
     for phi, factor in ((far, 1.0), (near, 0.5)):
         rule = _fresh(optimizer, net)
-        vars(rule)["schedule"] = ConstantRate(factor * rule.learning_rate)
+        rule.schedule = factor * rule.learning_rate
         rule.step(phi, phi.copy())
     if np.array_equal(far, near):
         yield "half the learning rate to move φ less", "the same step", "Multiply by alpha."
