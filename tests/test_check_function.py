@@ -382,3 +382,33 @@ def test_a_missing_term_is_not_taken_for_a_factor_of_zero():
     report = bp.check_function(lambda x: (x**2).sum() + np.exp(x).sum(), slopes, POINT)
     assert not report.passed
     assert "penalty" not in report.mistakes[0]
+
+
+class TestOutsideTheDomain:
+    @pytest.mark.parametrize("error", [ValueError, np.linalg.LinAlgError, KeyError, ZeroDivisionError])
+    def test_an_error_beside_the_point_is_no_answer(self, error):
+        def f(x):
+            if x.real.min() < 0.04:
+                raise error("not here")
+            return -np.log(x).sum()
+
+        assert bp.check_function(f, lambda x: -1 / x, np.array([0.05, 0.3])).passed
+        assert not bp.check_function(f, lambda x: -1.01 / x, np.array([0.05, 0.3])).passed
+
+    def test_of_math(self):
+        assert bp.check_function(lambda x: -math.log(x[0]), lambda x: -1 / x, np.array([0.05])).passed
+
+    def test_an_error_at_the_point_is_the_error(self):
+        with pytest.raises(ZeroDivisionError):
+            bp.check_function(lambda x: 1 / 0, lambda x: x, np.ones(2))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_function_of_tiny_numbers(factor):
+    def f(x):
+        return float(np.sin(np.abs(x * 1e12)).sum())
+
+    def gradient(x):
+        return factor * 1e12 * np.sign(x) * np.cos(np.abs(x * 1e12))
+
+    assert bp.check_function(f, gradient, np.array([1e-12, -2e-12])).passed == (factor == 1)

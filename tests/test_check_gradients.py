@@ -1023,3 +1023,41 @@ class TestDisturbances:
         problem = Problem("test", net, row.make(), X, y.T, dtype=np.float64).of_loss()
         with np.errstate(all="ignore"):
             assert list(disturbances.of_part(problem)) == []
+
+
+class InFloat32(bp.Layer):
+    """tanh, computed in float32 whatever comes in."""
+
+    keeps_width = True
+
+    def forward(self, h):
+        self.h = h.real.astype(np.float32)
+        return np.tanh(self.h).astype(h.dtype)
+
+    def backward(self, dL_df):
+        return (1 - np.tanh(self.h) ** 2) * dL_df, {}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_false_alarm_for_layers_that_compute_in_float32(seed):
+    rng = np.random.default_rng(seed)
+    D, width, n = rng.integers(1, 7, 3)
+    net = bp.Sequential(bp.Linear(D, width), InFloat32(), bp.Linear(width, 2), seed=seed)
+    report = bp.check_gradients(net, bp.LeastSquares(), rng.normal(size=(n, D)), rng.normal(size=(n, 2)))
+    assert report.passed, report
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
+def test_no_false_alarm_for_a_normalization_far_out(offset):
+    X = np.random.default_rng(0).normal(size=(6, 3)) + offset
+    net = bp.Sequential(bp.BatchNorm(3), bp.Linear(3, 1), seed=0)
+    assert bp.check_gradients(net, bp.LeastSquares(), X, np.zeros(6)).passed
+    assert bp.check_gradients(bp.BatchNorm(3), X).passed
+
+
+def test_kinks_that_cancel_hide_no_wrong_gradient():
+    """f = max(x, 0) − max(−x, 0) is x: at x = 0 its slope is 1, and backward says 0."""
+    net = bp.Sequential(bp.Linear(1, 2, bias=False), bp.ReLU(), bp.Linear(2, 1, bias=False), dtype="float64")
+    net[0].omega, net[2].omega = [[1.0], [-1.0]], [[1.0, -1.0]]
+    assert not bp.check_gradients(net, bp.LeastSquares(), np.zeros((1, 1)), np.ones(1)).passed
+    assert bp.check_gradients(net, bp.LeastSquares(), np.full((1, 1), 0.5), np.ones(1)).passed

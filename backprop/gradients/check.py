@@ -143,12 +143,20 @@ def check_function(
 
     def point(dtype: type) -> Point:
         moved = x.astype(dtype)
-        return Point({"x": moved}, lambda: value(moved))
+        return Point({"x": moved}, lambda: _or_nan(lambda: value(moved)))
 
     most = checks.integer(who, "max_entries", MOST_ENTRIES if max_entries is None else max_entries)
     with np.errstate(all="ignore"):
         report = Comparison({"x": g}, point, L, checks.generator(who, seed), {}).report(most, {})
     return report if report.passed else diagnosis.explained_function(report, x, g, dict(sizes or {}))
+
+
+def _or_nan(value: Callable[[], complex]) -> complex:
+    """NaN where f is not defined: beside x it need not be."""
+    try:
+        return value()
+    except Exception:
+        return math.nan
 
 
 def _floats(who: str, x: Any) -> Array:

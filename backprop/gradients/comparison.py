@@ -25,7 +25,9 @@ from backprop.layers.nesting import reseed
 EXACT, DIFFERENCES = "complex step", "Richardson differences"
 TOLERANCE = {EXACT: 1e-10, DIFFERENCES: 1e-7}
 DIRECTIONS = 3  # for each tensor that is not checked whole
-UNSURE = 1e-3  # a difference known worse than this share of its tensor's largest entry proves nothing
+UNSURE = 1e-3  # a difference known worse than this share of its tensor's largest entry proves nothing …
+TINY = 1e-6  # numbers for whose neighborhood a step of the size of 1 says nothing
+NOISY = 0.1  # … and of code that computes in float32, of which hardly anything is known better
 MOST_ENTRIES = 5000  # checked one by one if `max_entries` is not given …
 WORK = 2e9  # … and fewer where that would take more multiplications than this, a few seconds
 
@@ -84,10 +86,14 @@ class Comparison:
             numeric.takes_complex(complex_.along(move), real.along(move), near, rounding)
             for move in moves
         )
+        left, right, self.kinky = numeric.one_sided(together, here, noise=self.noise)
+        if exact and not self.kinky:  # kinks that cancel: forward and backward may choose the same wrong side
+            step = numeric.complex_step(self.complex.along(*moves))
+            slack = numeric.JUMP * max(abs(left), abs(right), abs(step)) + 4 * self.noise / numeric.ONE_SIDED[0]
+            exact = not math.isfinite(left + right) or numeric.between(step, left, right, slack)
         if not exact:  # the noise of one tensor may hide in the smooth change of L by the others
-            self.noise = max(self.noise, *(numeric.noise_of(self.real.along(move)) for move in moves))
+            self.noise = max(self.noise, *(numeric.noise_of(self.real.along(move), thorough=True) for move in moves))
         self.method = EXACT if exact else DIFFERENCES
-        self.kinky = numeric.one_sided(together, here, noise=self.noise)[2]
 
     @property
     def tolerance(self) -> float:
@@ -126,7 +132,7 @@ class Comparison:
         kinks = np.zeros(len(at), bool)
         for k in np.flatnonzero(np.full(len(at), self.kinky) | ~(errors <= self.tolerance)):
             index = index_of(at[k], a.shape)
-            kinks[k], right = self._kink(name, index, found[k], size=self._size(name, index), slack=2)
+            kinks[k], right = self._kink(name, index, found[k], slack=2)
             errors[k] = 0.0 if kinks[k] and right else errors[k]
         return Tensor(name, place, a.shape, at, found, n, errors, kinks, direction)
 
@@ -144,17 +150,24 @@ class Comparison:
 
     def difference(self, name: str, at: Any, direction: Any = 1.0) -> tuple[float, float]:
         """The same from differences, whatever the method."""
-        return numeric.richardson(self.real.along((name, at, direction)), self._size(name, at), self.noise)
+        along, found = self.real.along((name, at, direction)), (math.nan, math.inf)
+        for size in self._sizes(name, at):
+            if not found[1] <= numeric.SOME * abs(found[0]):
+                found = min(found, numeric.richardson(along, size, self.noise), key=lambda known: known[1])
+        return found
 
-    def _size(self, name: str, at: Any) -> float:
-        """The unit in which an entry or a tensor is moved: 1, or its size where that is larger."""
-        return max(1.0, largest(self.real.tensors[name][at]))
+    def _sizes(self, name: str, at: Any) -> tuple[float, ...]:
+        """Units in which an entry or a tensor is moved: 1, or its size where that is larger; then its size where it is tiny."""
+        size = largest(self.real.tensors[name][at])
+        return (max(1.0, size), size) if 0 < size < TINY else (max(1.0, size),)
 
-    def _kink(
-        self, name: str, at: Any, slope: float, direction: Any = 1.0, *, size: float = 1.0, slack: int = 1
-    ) -> tuple[bool, bool]:
+    def _kink(self, name: str, at: Any, slope: float, direction: Any = 1.0, *, slack: int = 1) -> tuple[bool, bool]:
         """(whether L has a kink here, whether the slope is one of a subgradient there)."""
-        left, right, kink = numeric.one_sided(self.real.along((name, at, direction)), self.here, size, self.noise)
+        along = self.real.along((name, at, direction))
+        for size in self._sizes(name, at):
+            left, right, kink = numeric.one_sided(along, self.here, size, self.noise)
+            if not kink:
+                break
         return kink, numeric.between(slope, left, right, slack * numeric.JUMP * max(abs(left), abs(right)))
 
     def _largest(self, found: Array, n: Array) -> float:
@@ -170,7 +183,9 @@ class Comparison:
         A derivative that is hardly known is an error itself: it proves nothing.
         """
         unit, difference = self._largest(found, n), np.abs(found - n)
-        hardly_known = (unsure > UNSURE * unit) & ((found != 0) | (n != 0))  # both 0: L does not depend on it
+        rounding = numeric.ROUNDING * max(abs(self.here), self.natural.get("L", 0.0))
+        enough = NOISY if self.noise > 1e4 * rounding else UNSURE
+        hardly_known = (unsure > enough * unit) & ((found != 0) | (n != 0))  # both 0: L does not depend on it
         errors = np.where(hardly_known, np.maximum(difference, unsure), difference) / unit
         excusable = ~hardly_known & (difference <= 2 * unsure + self._rounding(name))
         self.excused |= bool((excusable & (difference > 2 * unsure) & (errors > self.tolerance)).any())

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ GOOD = 1e-9  # relative accuracy at which no smaller δ is tried
 ONE_SIDED = (1e-6, 1e-8, 1e-10)  # δ of the one-sided slopes
 ROUNDING = 4 * float(np.finfo(float).eps)  # of a difference of two values, for each unit of L
 BESIDE = 1e-4  # how far from the point the code is tried with complex numbers, relative to the size of each tensor
+SOME = 1e-3  # relative accuracy of what is at least known to be a slope
 JUMP = 1e-5  # relative difference of the one-sided slopes from which on it is a kink
 
 Along = Callable[[complex], complex]  # L at x + t·direction, as a function of t
@@ -72,6 +74,8 @@ def richardson(along: Along, size: float = 1.0, noise: float = 0.0) -> tuple[flo
     for delta in np.multiply(STEPS if noise else STEPS[1:], size):
         halved = delta / np.array([1, 2, 4])
         plus, minus = (np.array([along(sign * step).real for step in halved]) for sign in (1, -1))
+        if np.array_equal(plus, minus) and best[1] <= SOME * abs(best[0]):
+            break  # not a slope of 0, but a step too small for code in float32
         with np.errstate(all="ignore"):
             D, bend = (plus - minus) / (2 * halved), (plus - 2 * here + minus) / halved
             once = (4 * D[1:] - D[:-1]) / 3
@@ -129,7 +133,7 @@ def takes_complex(along_complex: Along, along: Along, here: float, noise: float 
     if abs(exact - _quick(along)) <= QUICK * abs(exact):
         return True
     found, unsure = richardson(along, noise=noise)
-    if unsure <= JUMP * abs(exact):
+    if unsure <= max(JUMP * abs(exact), SOME * abs(found)):
         return abs(exact - found) <= 10 * unsure + GOOD * abs(exact)
     left, right, _ = one_sided(along, here)  # a kink may lie in between
     slack = JUMP * max(abs(left), abs(right), abs(exact)) + 4 * max(noise, ROUNDING * abs(here)) / ONE_SIDED[0]
@@ -152,20 +156,23 @@ def beside(make_point: Callable[[type], Point], generator: np.random.Generator) 
     return real, complex_
 
 
-def noise_of(along: Along) -> float:
+def noise_of(along: Along, *, thorough: bool = False) -> float:
     """How far L may be off, from its fourth differences at tiny steps: of a smooth L nothing but noise is left in them.
 
-    Far more than the last place of L where some of the code computes in float32.
+    Far more than the last place of L where some of the code computes in float32. That may show at larger steps only, `thorough`
+    looks there: noise stays as steps grow, what is left of a curve or a kink grows with them.
     Source: Moré and Wild (2011), "Estimating computational noise", SIAM Journal on Scientific Computing 33.
     """
-    noise = np.inf
-    for step in (1e-10, 1e-9, 1e-8, 1e-7, 1e-6):
+    found: list[float] = []
+    for step in (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5):
         values = [along(step * k).real for k in range(7)]
         if len(set(values)) > 1:  # else the steps are too small for the code to notice
-            noise = min(noise, 0.12 * float(np.sqrt(np.mean(np.diff(values, 4) ** 2))))  # 0.12 = 4! / √8!
-        if noise <= ROUNDING * max(map(abs, values)):
+            found.append(0.12 * float(np.sqrt(np.mean(np.diff(values, 4) ** 2))))  # 0.12 = 4! / √8!
+        if not thorough and found and (found[-1] <= ROUNDING * max(map(abs, values)) or step > 1e-7):
             break
-    return noise if np.isfinite(noise) else 0.0
+    stays = [less for less, more in pairwise(found) if thorough and more <= 5 * less]
+    known = [noise for noise in [min(found, default=0.0), *stays] if np.isfinite(noise)]
+    return max(known, default=0.0)
 
 
 def random_direction(shape: tuple[int, ...], seed: int | np.random.Generator) -> Array:
