@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,22 @@ class Door:
 
     def __str__(self) -> str:
         return f"{self.part.label}.{self.method}"
+
+
+@contextmanager
+def naming(part: object, method: str, **shapes: tuple[int, ...]) -> Iterator[None]:
+    """Have an error inside somebody's own code say where it was, and for which shapes."""
+    try:
+        yield
+    except Exception as error:
+        _note(error, part, method, shapes)
+        raise
+
+
+def _note(error: Exception, part: object, method: str, shapes: Mapping[str, Any]) -> None:
+    if not type(part).__module__.startswith("backprop."):
+        given = " and ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+        error.add_note(f"In {getattr(part, 'label', part)!s}.{method}, for {given}.")
 
 
 def message(who: object, expected: str, got: str, advice: str = "") -> str:

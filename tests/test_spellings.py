@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections import OrderedDict, deque
 
 import numpy as np
@@ -536,3 +537,54 @@ def test_an_array_of_the_class_counts():
             type(net[0]).r = np.full((3, 1), 2.0)
 
     assert_plain([own], between=doubled)
+
+
+class Stumbling:
+    """Parts of one's own with a mistake in them."""
+
+    class Loss(bp.LeastSquares):
+        def dell_df(self):
+            return self.d @ self.d
+
+    class Ell(bp.Loss):
+        def ell(self, f, y):
+            return f @ y
+
+        def dell_df(self):
+            return 0
+
+    class Rule(bp.Optimizer):
+        def update(self, alpha, phi, g, *state):
+            phi -= g[1:] * alpha
+
+    class Backward(bp.Tanh):
+        def backward(self, dL_df):
+            return dL_df @ self.f, {}
+
+
+STUMBLING = {
+    "dell_df": ({"loss": Stumbling.Loss()}, r"In Loss\(\)\.dell_df, for f of shape \(1, 5\)"),
+    "ell": ({"loss": Stumbling.Ell()}, r"In Ell\(\)\.ell, for f of shape \(1, 5\) and y of shape \(1, 5\)"),
+    "update": ({"rule": Stumbling.Rule(0.1)}, r"In Rule\(learning_rate=0\.1\)\.update, for phi of shape \(5,\)"),
+    "backward": ({"layer": Stumbling.Backward()}, r"In Backward\(\)\.backward, for an array of shape \(1, 5\)"),
+}
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("name", STUMBLING)
+def test_an_error_in_one_s_own_code_names_the_part_the_pass_and_the_shapes(name, by_hand):
+    parts, note = STUMBLING[name]
+    layer = copy.deepcopy(parts.get("layer", bp.Tanh()))
+    net = bp.Sequential(bp.Linear(2, 1), layer, bp.Linear(1, 1), seed=0, dtype="float64")
+    loss, rule = copy.deepcopy(parts.get("loss", bp.LeastSquares())), copy.deepcopy(parts.get("rule", bp.SGD(0.1)))
+    X, y = np.ones((5, 2)), np.arange(5.0)
+
+    def step():
+        if not by_hand:
+            return bp.Trainer(net, loss, rule).step(X, y)
+        loss.forward(net.forward(X.T), y)
+        return rule.step(net.phi, net.backward(loss.backward())[1].dL_dphi)
+
+    with pytest.raises(ValueError, match=r"matmul|broadcast") as caught:
+        step()
+    assert re.search(note, "\n".join(caught.value.__notes__))

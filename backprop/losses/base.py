@@ -157,7 +157,8 @@ def share(loss: Loss, f: Array, w: Array | None = None) -> Any:
 def total(loss: Loss, f: Array, y: Array, share: Any) -> Array:
     """L = Σ_n s_n ℓ_n, an array (), of outputs f (K, N), checked targets y and shares s."""
     vars(loss)["_share"], vars(loss)["_of"] = share, f.shape
-    ell = loss.ell(f, y)
+    with checks.naming(loss, "ell", f=f.shape, y=y.shape):
+        ell = loss.ell(f, y)
     if np.shape(ell) != f.shape[1:]:
         raise ValueError(checks.message(f"{loss!r}.ell", f"ℓ with shape {f.shape[1:]}", f"shape {np.shape(ell)}"))
     if np.ndim(share):
@@ -167,7 +168,9 @@ def total(loss: Loss, f: Array, y: Array, share: Any) -> Array:
 
 def slope(loss: Loss) -> Array:
     """∂L/∂f (K, N) of the last `total`."""
-    share, dell_df = vars(loss)["_share"], loss.dell_df()
+    share = vars(loss)["_share"]
+    with checks.naming(loss, "dell_df", f=vars(loss)["_of"]):
+        dell_df = loss.dell_df()
     if np.shape(dell_df) != vars(loss)["_of"]:
         expected = f"∂ℓ/∂f with the shape of f, {vars(loss)['_of']}"
         raise ValueError(checks.message(f"{loss!r}.backward", expected, f"shape {np.shape(dell_df)}"))

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.functions import all_finite, norm
+from backprop.functions import norm
 from backprop.optimizers.penalties import Parametrized, Penalty, number_or_patterns, over_phi, shrink
 from backprop.schedules import ConstantRate, Schedule, schedule
 
@@ -148,12 +149,15 @@ class Optimizer(ABC):
             self.clip(g)
             self.move(self.learning_rate, phi, g, *state)
         moved = {"phi": phi, **self.state}
-        if lost := [name for name, vector in moved.items() if not all_finite(vector)]:
-            for name, vector in before.items():
-                moved[name][...] = vector
-            expected, advice = f"a finite {lost[0]} after the step", "Scale the loss, clip gradients, or use float64."
-            raise FloatingPointError(checks.message(f"{type(self).__name__}.step", expected, "nan or inf", advice))
+        if lost := [name for name, vector in moved.items() if not checks.all_finite(vector)]:
+            raise self._lost(lost[0], moved, before)
         self.t += 1
+
+    def _lost(self, name: str, moved: Mapping[str, Array], before: Mapping[str, Array]) -> FloatingPointError:
+        for key, vector in before.items():
+            moved[key][...] = vector
+        expected, advice = f"a finite {name} after the step", "Scale the loss, clip gradients, or use float64."
+        return FloatingPointError(checks.message(f"{type(self).__name__}.step", expected, "nan or inf", advice))
 
     def prepare(self, phi: Array) -> list[Array]:
         """The state vectors in the order of `slots`, made on first use. Raises ValueError where they belong to another φ."""
@@ -187,7 +191,10 @@ class Optimizer(ABC):
         decay, l1 = self.penalty("weight_decay"), self.penalty("l1")
         if np.ndim(decay) or decay:
             self.apply_decay(alpha, decay, phi, g)
-        checks.nothing(f"{type(self).__name__}.update", self.update(alpha, phi, g, *state))
+        with checks.naming(self, "update", phi=phi.shape):
+            moved = self.update(alpha, phi, g, *state)
+        if moved is not None:
+            checks.nothing(f"{type(self).__name__}.update", moved)
         if np.ndim(l1) or l1:
             shrink(phi, l1 * self.rates(alpha, *state))
 
