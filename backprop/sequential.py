@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -163,6 +163,10 @@ class Sequential(Chain):
         # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
         vars(self).update(state)
         self._seat(self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
+
+    if TYPE_CHECKING:  # at run time it is that of `Chain`, whose gradients `_handed_out` makes views of one vector
+
+        def backward(self, dL_df: Array) -> tuple[Array, FlatGradients]: ...
 
     def _handed_out(self, gradients: Gradients) -> Gradients:
         """The gradients as views of one vector."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 
 import matplotlib as mpl
@@ -38,6 +39,7 @@ from backprop.gradients.problem import Problem, Projection
 mpl.use("Agg")
 
 EXACT, NEAR = "complex step", "Richardson differences"
+NETWORKS = int(os.environ.get("BACKPROP_NETWORKS", "300"))
 
 
 def rows_of(loss: LossRow, outputs: int):
@@ -230,20 +232,20 @@ class TestRandomNetworks:
         w = rng.uniform(0.1, 2, N) if rng.random() < 0.5 else None
         return net, loss, X, y, w
 
-    def test_a_thousand_by_the_complex_step(self):
+    def test_many_by_the_complex_step(self):
         kinks, inexact, alarms = 0, 0, []
-        for seed in range(1000):
+        for seed in range(NETWORKS):
             net, loss, *examples = self.draw(seed)
             report = bp.check_gradients(net, loss, *examples, max_entries=12, seed=seed)
             kinks, inexact = kinks + report.kinks, inexact + (report.method != EXACT)
             alarms += [] if report.passed else [f"{seed}: {loss!r}\n{net!r}\n{report}"]
         assert not alarms, "\n\n".join(alarms[:5])
-        assert inexact <= 10  # where several kinks meet
+        assert inexact <= NETWORKS / 100  # where several kinks meet
         assert kinks > 0  # or the rounded inputs test nothing
 
-    def test_sixty_by_differences(self):
+    def test_some_by_differences(self):
         alarms = []
-        for seed in range(60):
+        for seed in range(NETWORKS // 10):
             net, loss, *examples = self.draw(seed, RealOnly())
             report = bp.check_gradients(net, loss, *examples, max_entries=10, seed=seed)
             assert report.method == NEAR

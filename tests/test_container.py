@@ -272,10 +272,11 @@ BAD = {
 
 
 def seconds_to_refuse(path):
-    start = time.perf_counter()
+    """Of this process alone: other programs run, too."""
+    start = time.process_time()
     with pytest.raises(bp.FileFormatError):
         bp.Sequential.load(path)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 class TestBadInput:
@@ -289,7 +290,7 @@ class TestBadInput:
         for word in words:
             assert word in message
         assert len(message) < 1000
-        assert any(seconds_to_refuse(path) < 0.05 for _ in range(20))  # other programs run, too
+        assert any(seconds_to_refuse(path) < 0.05 for _ in range(20))
         tracemalloc.start()
         with pytest.raises(bp.FileFormatError):
             bp.Sequential.load(path)

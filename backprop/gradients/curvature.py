@@ -90,7 +90,7 @@ class Curvature:
         """∂L/∂φ (P,)."""
         self.value()
         _, gradients = self._problem.net.backward(slope(self._problem.loss))
-        return gradients.dL_dphi  # type: ignore[attr-defined]
+        return gradients.dL_dphi
 
     def hessian_product(self, v: Any) -> Array:
         """H v (P,). Raises TypeError or ValueError for a v that is not P finite real numbers."""

@@ -68,7 +68,7 @@ def _trains(optimizer: Optimizer) -> Iterator[Fault]:
             for _ in range(3):
                 trainer.step(X, y)
                 loss.forward(by_hand.forward(X.T), y.T)
-                own.step(by_hand.phi, by_hand.backward(loss.backward())[1].dL_dphi)  # type: ignore[attr-defined]
+                own.step(by_hand.phi, by_hand.backward(loss.backward())[1].dL_dphi)
             wanted = f"φ and state after three steps of the trainer ({dtype}, P = {net.size:,}) to be those by hand"
             advice = "Let update depend on its arguments and self.t alone, and keep state in slots."
             found, expected = {"φ": net.phi, **rule.state}, {"φ": by_hand.phi, **own.state}

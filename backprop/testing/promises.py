@@ -104,7 +104,7 @@ def steps(
     for t in range(2):
         reseed(by_hand, 0, t, 0)  # as the trainer does: seed, step, shard
         loss.forward(by_hand.forward(h), y, w)
-        dL_dphi = by_hand.backward(loss.backward())[1].dL_dphi  # type: ignore[attr-defined]
+        dL_dphi = by_hand.backward(loss.backward())[1].dL_dphi
         alpha = alpha or STEP / max(float(np.max(np.abs(dL_dphi))), 1e-6)
         by_hand.phi -= alpha * dL_dphi
         if between and t == 0:
