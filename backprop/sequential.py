@@ -166,7 +166,7 @@ class Sequential(Chain):
 
     if TYPE_CHECKING:  # at run time it is that of `Chain`, whose gradients `_handed_out` makes views of one vector
 
-        def backward(self, dL_df: Array) -> tuple[Array, FlatGradients]: ...
+        def backward(self, dL_df: Array) -> tuple[Array, FlatGradients]: ...  # noqa: D102
 
     def _handed_out(self, gradients: Gradients) -> Gradients:
         """The gradients as views of one vector."""

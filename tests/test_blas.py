@@ -350,3 +350,14 @@ class TestLoad:
         import scipy.linalg.blas
 
         assert load() is scipy.linalg.blas
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (300, 200, 100), (1, 4, 5), (3, 1, 5)])
+def test_a_blas_with_64_bit_integers_is_left_alone(shape, monkeypatch):
+    monkeypatch.setattr(blas, "_known_integers", lambda: False)
+    monkeypatch.setattr(blas, "_address", lambda name: pytest.fail("called by its address"))
+    m, n, k = shape
+    rng = np.random.default_rng(0)
+    A, B, C = rng.normal(size=(m, k)), rng.normal(size=(k, n)), rng.normal(size=(m, n))
+    expected = 2 * A @ B + 0.5 * C
+    assert_allclose(blas.product(A, B, C, 2.0, 0.5), expected, rtol=1e-12, atol=1e-12)

@@ -63,6 +63,8 @@ def prepare(A: Array, B: Array, C: Array) -> Call:
     usable = C.flags.f_contiguous and C.flags.aligned and C.flags.writeable
     if not usable or _order(A) is None or _order(B) is None:
         return partial(_by_numpy, A, B, C)
+    if not _known_integers():
+        return partial(_by_numpy, A, B, C)
     pieces = _pieces(C.shape[0], C.shape[1], A.shape[1])
     if len(pieces) > 1 and A.flags.f_contiguous and not A.flags.c_contiguous:
         calls = [_by_address(A[piece], B, C[piece]) for piece in pieces]
@@ -184,8 +186,16 @@ def _address(name: str) -> Any:
     get_name, get_pointer = api.PyCapsule_GetName, api.PyCapsule_GetPointer
     get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    signature = get_name(capsule)
-    if b"long" in signature or b"int64" in signature:  # a BLAS with 64-bit integers would read past our 32-bit ones
-        raise ImportError("this SciPy's BLAS takes 64-bit integers, which backprop does not know")
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)
-    return kind(get_pointer(capsule, signature))
+    return kind(get_pointer(capsule, get_name(capsule)))
+
+
+@cache
+def _known_integers() -> bool:
+    """Whether this SciPy's BLAS takes 32-bit integers: one with 64 bits would read past ours, so NumPy multiplies instead."""
+    from scipy.linalg import cython_blas
+
+    get_name = ctypes.pythonapi.PyCapsule_GetName
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    signature = get_name(cython_blas.__pyx_capi__["dgemm"])
+    return b"long" not in signature and b"int64" not in signature
