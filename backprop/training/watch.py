@@ -56,7 +56,9 @@ def progress_bar(total: int, unit: str) -> Any:
     """A bar in a terminal or a notebook."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, unit=unit, unit_scale=True, dynamic_ncols=True)
+    # Without the rate, whose place the losses need.
+    line = "{l_bar}{bar}| {n_fmt}/{total_fmt} {unit}s [{elapsed}<{remaining}{postfix}]"
+    return tqdm(total=total, unit=unit, unit_scale=True, dynamic_ncols=True, bar_format=line)
 
 
 @contextmanager
