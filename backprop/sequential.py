@@ -184,6 +184,8 @@ class Sequential(Chain):
         array([[1., 1., 1.]], dtype=float32)
         """
         X = checks.rows(vars(self)["_predict"], X, self.in_features)
+        if isinstance(out, np.ndarray) and isinstance(X, np.ndarray) and np.may_share_memory(X, out):
+            X = X.copy()  # what is written to `out` may be rows that are still to be read
         n, block = X.shape[0], vars(self)["_block"]
         if n <= block and out is None:
             return self._infer_rows(X, 0, n).T

@@ -1063,3 +1063,99 @@ def test_kinks_that_cancel_hide_no_wrong_gradient():
     net[0].omega, net[2].omega = [[1.0], [-1.0]], [[1.0, -1.0]]
     assert not bp.check_gradients(net, bp.LeastSquares(), np.zeros((1, 1)), np.ones(1)).passed
     assert bp.check_gradients(net, bp.LeastSquares(), np.full((1, 1), 0.5), np.ones(1)).passed
+
+
+class ClipsInside(bp.Tanh):
+    def backward(self, dL_df):
+        return super().backward(np.clip(dL_df, -2, 2))
+
+
+class KeptAtConstruction(bp.Layer):
+    def __init__(self, D, K):
+        self.in_features, self.out_features = D, K
+        self.parameters["omega"] = np.random.default_rng(0).normal(size=(K, D))
+        self.transposed = self.omega.T.copy()
+
+    def forward(self, h):
+        self.h = h
+        return self.omega @ h
+
+    def backward(self, dL_df):
+        return self.transposed @ dL_df, {"omega": dL_df @ self.h.T}
+
+
+class WrongForFour(bp.Tanh):
+    def backward(self, dL_df):
+        dL_dh, gradients = super().backward(dL_df)
+        return dL_dh * (2 if dL_df.shape[1] == 4 else 1), gradients
+
+
+class RefusesOne(bp.Layer):
+    keeps_width = couples_examples = True
+
+    def forward(self, h):
+        if h.shape[1] < 2:
+            raise ValueError("two")
+        return h - h.mean(axis=1, keepdims=True)
+
+    def backward(self, dL_df):
+        return dL_df - dL_df.mean(axis=1, keepdims=True), {}
+
+    def infer(self, h):
+        return h
+
+
+class WritesOverTargets(bp.Loss):
+    def ell(self, f, y):
+        y -= f
+        self.d = y
+        return (y * y).sum(axis=0)
+
+    def dell_df(self):
+        return -2 * self.d
+
+
+class SoftmaxLayer(bp.Layer):
+    keeps_width = True
+
+    def forward(self, h):
+        e = np.exp(h - h.real.max(axis=0))
+        self.f = e / e.sum(axis=0)
+        return self.f
+
+    def backward(self, dL_df):
+        return self.f * (dL_df - (dL_df * self.f).sum(axis=0)), {}
+
+
+class TestSecondThoughts:
+    """What a hunt for false passes and false alarms has found."""
+
+    @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8])
+    def test_wrong_for_one_number_of_examples(self, n):
+        assert not bp.check_gradients(WrongForFour(), np.random.default_rng(0).normal(size=(n, 3))).passed
+
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [(ClipsInside, "not linear in ∂L/∂f"), (lambda: KeptAtConstruction(3, 2), "wrong for others")],
+    )
+    def test_wrong_elsewhere(self, make, words):
+        report = bp.check_gradients(make(), np.random.default_rng(0).normal(size=(6, 3)))
+        assert not report.passed
+        assert words in report.mistakes[0]
+
+    def test_targets_written_over(self):
+        rng = np.random.default_rng(0)
+        X, Y = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+        assert "writes over the targets" in bp.check_gradients(WritesOverTargets(), Y, Y[::-1]).mistakes[0]
+        net, before = bp.Sequential(bp.Linear(3, 2), seed=0, dtype="float64"), Y.copy()
+        trainer = bp.Trainer(net, WritesOverTargets(), bp.SGD(0.1))
+        assert trainer.evaluate(X, Y) == trainer.evaluate(X, Y)
+        assert_array_equal(Y, before)
+
+    @pytest.mark.parametrize("n", [2, 3, 6])
+    def test_a_layer_may_refuse_single_examples(self, n):
+        assert bp.check_gradients(RefusesOne(), np.random.default_rng(0).normal(size=(n, 3))).passed
+
+    @pytest.mark.parametrize("far", [1.0, 10.0])
+    def test_a_saturated_softmax_is_right(self, far):
+        assert bp.check_gradients(SoftmaxLayer(), np.array([[0.0, far]])).passed

@@ -986,3 +986,56 @@ def test_state_that_the_rule_has_not_is_refused(tmp_path):
     container.write(path, "checkpoint", about, arrays | {"optimizer.junk": np.zeros(7)})
     with pytest.raises(bp.FileFormatError, match=r"optimizer\.junk"):
         bp.Trainer.resume(path)
+
+
+@pytest.mark.parametrize("value", [[], ["a"], [0.1, 0.2], (1, 2), {1, 2}])
+def test_a_callback_s_state_that_cannot_come_back_is_not_saved(value, tmp_path):
+    class Keeps(bp.Callback):
+        def state(self):
+            return {"seen": value}
+
+    trainer, path = trainer_of(), tmp_path / "run"
+    with pytest.raises(TypeError, match=r"Trainer\.save: expected states of numbers, words and arrays"):
+        trainer.fit(*data(), epochs=1, verbose=0, callbacks=[Keeps(), bp.Checkpoints(path)])
+
+
+def test_what_a_schedule_remembers_may_be_a_number_of_numpy(tmp_path):
+    class Halves(bp.Schedule):
+        def __init__(self, learning_rate):
+            self.learning_rate, self.m = learning_rate, np.float32(1)
+
+        def __call__(self, t):
+            return self.learning_rate * float(self.m)
+
+        def observe(self, loss):
+            self.m = np.float32(self.m * 0.5)
+
+    trainer = trainer_of(optimizer=bp.SGD(Halves(0.1)))
+    trainer.fit(*data(), epochs=2, verbose=0)
+    trainer.save(tmp_path / "run")
+    again = bp.Trainer.resume(tmp_path / "run", classes=[Halves])
+    assert again.optimizer.learning_rate == trainer.optimizer.learning_rate == 0.025
+
+
+def test_an_error_of_a_schedule_that_observes_loses_no_epoch():
+    class Fails(bp.ReduceOnPlateau):
+        fail = False
+
+        def observe(self, loss):
+            if self.fail:
+                raise OSError
+            super().observe(loss)
+
+    def make():
+        return trainer_of(optimizer=bp.SGD(Fails(0.05, patience=0, threshold=0.5)))
+
+    whole, parts = make(), make()
+    whole.fit(*data(), epochs=6, verbose=0)
+    n = len(parts.fit(*data(), epochs=2, verbose=0))
+    parts.optimizer.schedule.fail = True
+    with pytest.raises(OSError):  # noqa: PT011
+        parts.fit(*data(), epochs=4, verbose=0)
+    parts.optimizer.schedule.fail = False
+    n += len(parts.fit(*data(), epochs=6 - parts.epochs_done, verbose=0))
+    assert n == 6
+    assert_array_equal(whole.net.phi, parts.net.phi)

@@ -754,3 +754,28 @@ def test_repeated_eigenvalues_are_found_as_often_as_they_occur(seed, k):
     dense = np.linalg.eigvalsh((H + H.T) / 2)[::-1]
     found = bp.hessian_eigenvalues(net, bp.LeastSquares(), X, Y, k=k)
     assert_allclose(found, dense[:k], atol=1e-7 * dense[0])
+
+
+class MinusSquares(bp.Loss):
+    def ell(self, f, y):
+        self.f = f
+        return -(f * f).sum(axis=0)
+
+    def dell_df(self):
+        return -2 * self.f
+
+
+def test_the_eigenvalue_0_of_a_negative_h_is_found():
+    rng = np.random.default_rng(0)
+    X = np.zeros((5, 50))
+    X[:, :20] = rng.normal(size=(5, 20))
+    X = np.r_[X, np.eye(50)[:20]]
+    net = bp.Sequential(bp.Linear(50, 1, bias=False), seed=0, dtype="float64")
+    assert_allclose(bp.hessian_eigenvalues(net, MinusSquares(), X, np.zeros(25), k=3), 0, atol=1e-10)
+
+
+def test_eigenvalues_of_a_tiny_h_are_as_exact_as_of_any():
+    X = 1e-10 * np.random.default_rng(0).normal(size=(80, 60))
+    net = bp.Sequential(bp.Linear(60, 1, bias=False), seed=0, dtype="float64")
+    found = bp.hessian_eigenvalues(net, bp.LeastSquares(), X, np.zeros(80), k=10)
+    assert_allclose(found, np.linalg.eigvalsh(2 * X.T @ X / 80)[::-1][:10], rtol=1e-8)

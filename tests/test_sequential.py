@@ -411,3 +411,17 @@ class TestNamesOfOthers:
     def test_a_list_of_layers_is_told_to_come_apart(self, layers):
         with pytest.raises(TypeError, match=r"Pass them one by one: Sequential\(\*layers\)"):
             bp.Sequential(layers)
+
+
+@pytest.mark.parametrize("name", ["one row later", "one row before", "in reverse", "the same"])
+def test_predictions_written_over_their_inputs(name):
+    net = bp.Sequential(bp.Linear(4, 4), seed=0, dtype="float64")
+    B = np.random.default_rng(0).normal(size=(100_001, 4))
+    X, out = {
+        "one row later": (B[:-1], B[1:]),
+        "one row before": (B[1:], B[:-1]),
+        "in reverse": (B[::-1], B),
+        "the same": (B, B),
+    }[name]
+    expected = net.predict(X.copy())
+    assert_array_equal(net.predict(X, out=out), expected)

@@ -138,7 +138,9 @@ def check_function(
         expected, advice = "the same f(x) twice", "Fix its random numbers."
         raise RuntimeError(checks.message(who, expected, "two different numbers", advice))
 
-    slopes(x * (1 - numeric.BESIDE))  # what is remembered from another x must not matter
+    beside = x * (1 - numeric.BESIDE)
+    slopes(beside)  # what is remembered from another x must not matter
+    _or_nan(lambda: value(beside))
     g = _gradient(who, slopes(x.copy()), x)
 
     def point(dtype: type) -> Point:

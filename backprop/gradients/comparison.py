@@ -51,7 +51,10 @@ def measure(problem: Problem, max_entries: int | None = None, seed: int = 0) -> 
 
         def evaluate() -> complex:
             reseed(net, 0)
-            return fresh.loss.forward(net.forward(h.copy()), problem.y, problem.w)
+            try:
+                return fresh.loss.forward(net.forward(h.copy()), problem.y, problem.w)
+            except ValueError:  # beside the point L need not be defined
+                return math.nan
 
         return Point({**net.parameters, problem.inputs: h.T}, evaluate)
 

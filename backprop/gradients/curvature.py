@@ -13,6 +13,7 @@ At a kink, such as ReLU's, the curvature is that of the side the layer's slope i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -240,24 +241,26 @@ def _largest(who: str, net: Layer, loss: Loss, X: Any, y: Any, k: int, sample_we
         return np.linalg.eigvalsh((H + H.T) / 2)[::-1][:k]
     if not along.any():
         return np.zeros(k)  # H is 0, from which no iteration can start
-    return _lanczos(who, curvature, k, generator)
+    scale = float(np.linalg.norm(along) / np.linalg.norm(start))
+    return scale * _lanczos(who, lambda v: curvature.hessian_product(v) / scale, P, k, generator)
 
 
-def _lanczos(who: str, curvature: Curvature, k: int, generator: np.random.Generator) -> Array:
-    """The k largest eigenvalues, repeated ones as often as they occur.
+def _lanczos(who: str, times_H: Callable[[Array], Array], P: int, k: int, generator: np.random.Generator) -> Array:
+    """The k largest eigenvalues of an H of the size of 1, repeated ones as often as they occur.
 
-    In the Krylov space of one vector there is one direction of each eigenvalue, so one run finds each once. Those found are moved
-    below all others; what is then the largest belongs to them, until it is smaller than all.
+    It runs on I + H: ARPACK looks for vectors in the range of what it is given, and 0 may be an eigenvalue of H. In the Krylov
+    space of one vector there is one direction of each eigenvalue, so one run finds each once. Those found are moved below all
+    others; what is then the largest belongs to them, until it is smaller than all.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-    P = curvature.size
     values, V = np.zeros(0), np.zeros((P, 0))
 
     def product(v: Array) -> Array:
         inside = V @ (V.T @ v.ravel())
-        along = curvature.hessian_product(v.ravel() - inside)
-        return along - V @ (V.T @ along) - 2 * np.abs(values).max(initial=0) * inside
+        outside = v.ravel() - inside
+        along = outside + times_H(outside)
+        return along - V @ (V.T @ along) - 2 * np.abs(values).max(initial=1) * inside
 
     def largest(wanted: int) -> tuple[Array, Array]:
         H = LinearOperator((P, P), matvec=product, dtype=np.float64)
@@ -275,4 +278,4 @@ def _lanczos(who: str, curvature: Curvature, k: int, generator: np.random.Genera
         if found[0] <= np.sort(values)[-k] + NEAR * np.abs(values).max():
             break
         values, V = np.append(values, found), np.linalg.qr(np.c_[V, vector])[0]
-    return np.sort(values)[::-1][:k]
+    return np.sort(values)[::-1][:k] - 1

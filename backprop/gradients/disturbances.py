@@ -27,6 +27,7 @@ ALIKE, STEP32 = (
     0.02,
     1e-6,
 )  # float32 against float64: of the largest entry, and what a shake of φ and h changes in either
+PARTS = 6  # numbers of examples below this are looked at each
 ENTRIES = 60  # checked where a number of examples is looked at
 
 Disturbance = Callable[[Problem], None]
@@ -54,7 +55,7 @@ def _is_ours(part: object) -> bool:
 
 def of_part(alone: Problem) -> Iterator[str]:
     """What one layer or loss alone is disturbed by."""
-    yield from list(traces(alone)) or [*_sizes(alone), *_types(alone)]
+    yield from list(traces(alone)) or [*_scales(alone), *_sizes(alone), *_elsewhere(alone), *_types(alone)]
 
 
 def traces(alone: Problem) -> Iterator[str]:
@@ -78,6 +79,19 @@ def _one_by_one(alone: Problem, plain: Gradients | None) -> Iterator[str]:
             yield text
     if not all(_same(_answer(alone, order=order), plain) for order in ("C", "F")):
         yield "depends on the order of memory of h or ∂L/∂f: the same numbers in Fortran's order give another gradient."
+
+
+def _scales(alone: Problem) -> Iterator[str]:
+    """Whether ∂L/∂f of other sizes gives gradients of those sizes; of a loss, which makes it, that is not asked."""
+    if alone.inputs == "f":
+        return
+    fresh = alone.fresh()
+    fresh.value()
+    slope = fresh.loss.backward()
+    plain = fresh.backward(slope.copy())
+    found = [{name: g / by for name, g in fresh.backward(slope * by).items()} for by in (1e3, 1e-6)]
+    if not all(_same(each, plain) for each in found):
+        yield "is not linear in ∂L/∂f: a thousand times as large a ∂L/∂f must give a thousand times as large a gradient."
 
 
 def _answer(
@@ -115,7 +129,8 @@ def _same(found: Gradients | None, plain: Gradients | None) -> bool:
     if found is None or plain is None:
         return False
     pairs = [(found[name], array) for name, array in plain.items()]
-    return all(np.allclose(a, b, rtol=0, atol=SAME * largest(b), equal_nan=True) for a, b in pairs)
+    scale = 1e-6 * max(largest(array) for array in plain.values())  # beside which a tensor is rounding alone
+    return all(np.allclose(a, b, rtol=0, atol=SAME * max(largest(b), scale), equal_nan=True) for a, b in pairs)
 
 
 def _pass(fresh: Problem, h: Array) -> None:
@@ -175,6 +190,10 @@ BETWEEN: dict[str, Disturbance] = {
 
 def _written(alone: Problem) -> Iterator[str]:
     """Arrays that a pass only reads."""
+    fresh, y = alone.fresh(), alone.y.copy()
+    fresh.loss.ell(fresh.forward(), y)
+    if not np.array_equal(y, alone.y):
+        yield "ell writes over the targets, which are the caller's."
     fresh = alone.fresh()
     fresh.value()
     if not np.array_equal(fresh.h, alone.h):
@@ -193,10 +212,26 @@ def _written(alone: Problem) -> Iterator[str]:
 def _sizes(alone: Problem) -> Iterator[str]:
     """Numbers of examples for which the gradient is wrong, though it is right for these."""
     if not _adds_up(alone):
-        numbers = sorted({1, 2, 3, alone.n - 1, alone.n, 2 * alone.n + 1} - {0})
-        wrong = [str(n) for n in numbers if not measure(_of_size(alone, n), ENTRIES)[0].passed]
+        numbers = sorted({*range(1, PARTS), alone.n - 1, alone.n, 2 * alone.n + 1} - {0})
+        wrong = [str(n) for n in numbers if not _passes(_of_size(alone, n))]
         if wrong:
             yield f"is right for {alone.n} examples and wrong for {' and '.join(wrong)}."
+
+
+def _passes(problem: Problem) -> bool:
+    """Whether derivatives say so; a part may refuse a single example, say."""
+    try:
+        return measure(problem, ENTRIES)[0].passed
+    except Exception:
+        return True
+
+
+def _elsewhere(alone: Problem) -> Iterator[str]:
+    """Whether the gradient is right at other parameters, too: something may be kept of those it was made with."""
+    moved = alone.fresh()
+    moved.net.phi[...] = 0.75 * alone.net.phi + 0.25 * alone.net.phi[::-1]
+    if alone.net.size and not _passes(moved):
+        yield "is right for these parameters and wrong for others: what is kept of parameters does not move with them."
 
 
 def _of_size(alone: Problem, n: int) -> Problem:
@@ -216,8 +251,7 @@ def _adds_up(alone: Problem) -> bool:
     c = random_direction(whole.fresh().forward().shape, 3)
     found = _of_columns(whole, c, slice(None))
     n, end = alone.n, whole.n
-    growing = [k * (k + 1) // 2 for k in range(end) if k * (k + 1) // 2 < end]  # parts of 1, 2, 3, … examples
-    for cuts in ([0, n, 2 * n, end], [*growing, end]):
+    for cuts in ([0, n, 2 * n, end], *([0, k, end] for k in {*range(1, PARTS), n - 1} if 0 < k < end)):
         pieces = [_of_columns(whole, c, slice(a, b)) for a, b in pairwise(cuts) if a < b]
         there = [piece for piece in pieces if piece is not None]
         if found is None or len(there) < len(pieces):

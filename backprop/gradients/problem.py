@@ -40,7 +40,7 @@ class Problem:
         checks.finite(who, "X", X, dtype=self.dtype)
         self.h = np.array(X.T, dtype=self.dtype)
         K = self.net.out_features or len(boundary.infer(self.net, self.h[:, :1]))
-        self.y = self.loss.from_rows(who, y, K, self.n)
+        self.y = np.array(self.loss.from_rows(who, y, K, self.n))  # a loss of one's own may write to it
         checks.finite(who, "y", self.y.T, dtype=self.dtype)
         if self.y.dtype.kind == "f":
             self.y = self.y.astype(self.dtype, copy=False)

@@ -107,13 +107,16 @@ def memory(thing: Optimizer | Schedule) -> dict[str, Any]:
     for name, value in vars(thing).items():
         if isinstance(value, Schedule):
             found[name] = memory(value)
-        elif isinstance(value, NUMBERS) and name not in arguments:
+        elif isinstance(value, (NUMBERS, np.generic)) and name not in arguments:
             found[name] = as_json(value)
     return found
 
 
 def as_json(value: Any) -> Any:
-    """A number or word; [text] for a number that is not finite, for which JSON has no word."""
+    """A number or word; [text] for a number that is not finite, for which JSON has no word. Raises TypeError for other things."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, bool | int | float | str | dict | None):
+        raise TypeError(checks.message("Trainer.save", "states of numbers, words and arrays", reprlib.repr(value)))
     return [repr(value)] if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -126,13 +129,15 @@ def remember(thing: Optimizer | Schedule, found: Mapping[str, Any]) -> None:
     """Put back what `memory` found. Raises ValueError for what is of another kind than it has."""
     for name, value in found.items():
         before = vars(thing).get(name)
+        kind = type(before) if isinstance(before, np.generic) else None  # a number of NumPy comes back as one
+        before = before.item() if isinstance(before, np.generic) else before
         if isinstance(value, dict) and isinstance(before, Schedule):
             remember(before, value)
         elif name in vars(thing):
             value = from_json(value)
             if not isinstance(value, NUMBERS) or (None not in (before, value) and kind_of(before) != kind_of(value)):
                 raise ValueError(checks.message(repr(thing), f"{name} like {before!r}", reprlib.repr(value)))
-            setattr(thing, name, value)
+            setattr(thing, name, value if kind is None or value is None else kind(value))
     if isinstance(thing, Optimizer):
         checks.integer(repr(thing), "t", thing.t, least=0)
 

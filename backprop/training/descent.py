@@ -180,9 +180,8 @@ class Descent:
                 self.position.total += share * L
                 self.position.batch += 1
             batch.committing = False
-        except BaseException as error:
-            if batch.committing or not isinstance(error, FloatingPointError):  # of which `_lost` has taken care
-                batch.restore()
+        except BaseException:
+            batch.restore()
             if batch.committing:
                 self.go_back()
             raise

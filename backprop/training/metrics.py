@@ -22,6 +22,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.functions import sigmoid
+from backprop.layers.boundary import is_traced
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
 from backprop.losses.base import share, total
 from backprop.sequential import Sequential
@@ -84,6 +85,8 @@ def measure(net: Sequential, loss: Loss, examples: Examples, metrics: Metrics, *
     """The loss and measures of some examples; without `own`, only those that are asked for."""
     f = examples.predictions(net)
     y, w = examples.y.T, examples.w
+    if not is_traced(loss):
+        y = np.array(y)  # a loss of one's own may write to it
     # The loss is that of a copy, so that its pending backward is not disturbed.
     measured = {"loss": float(total(copy.copy(loss), f, y, share(loss, f, w)))} if own else {}
     measured |= {k: v for k, v in loss.metrics(f, y, w).items() if own or k in metrics}

@@ -326,9 +326,9 @@ class Trainer:
             of_validation = measure(self.net, self.loss, validation, metrics) if validation else {}
             speed = examples.n / at.seconds
             record = Epoch(at.epoch + 1, loss, at.seconds, speed, at.learning_rate, measured, of_validation)
-            descent.position = Position(record.epoch)
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
             self._advisor.after(examples, record, descent.before["phi"], self.optimizer.t - descent.t)
+            descent.position = Position(record.epoch)  # last: what ends before is done again, and its record not lost
             yield record
 
     def _begin(self, examples: Examples) -> None:
