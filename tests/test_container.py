@@ -27,8 +27,8 @@ import backprop as bp
 from backprop.files import container
 
 THOROUGH = bool(os.environ.get("BACKPROP_THOROUGH"))  # the full counts, in half a minute
-MUTANTS = 100_000 if THOROUGH else 10_000
-KILLS = 200 if THOROUGH else 20
+MUTANTS = 100_000 if THOROUGH else 3_000
+KILLS = 200 if THOROUGH else 10
 
 
 def small(value=0.5):

@@ -327,8 +327,8 @@ class Trainer:
             speed = examples.n / at.seconds
             record = Epoch(at.epoch + 1, loss, at.seconds, speed, at.learning_rate, measured, of_validation)
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
+            descent.position = Position(record.epoch)  # only now: where `observe` fails, it is asked again
             self._advisor.after(examples, record, descent.before["phi"], self.optimizer.t - descent.t)
-            descent.position = Position(record.epoch)  # last: what ends before is done again, and its record not lost
             yield record
 
     def _begin(self, examples: Examples) -> None:
