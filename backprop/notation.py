@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-ROW = re.compile(r"^ {4,}(f|ℓ|∂\S+) += (.+?)(?: {3,}.*)?$", re.MULTILINE)  # what comes after three spaces is a remark
+ROW = re.compile(r"^ *(f|ℓ|∂\S+) += (.+?)(?: {3,}.*)?$", re.MULTILINE)  # what comes after three spaces is a remark
 
 
 def equations(doc: str | None) -> tuple[str, ...]:
