@@ -50,7 +50,7 @@ def runs(python: str, arguments: list[str]) -> bool:
     home = ROOT / ".cache" / f"oldest-{version}"
     subprocess.run([python, "-m", "venv", home], check=True)
     oldest = floors(("test",), version)
-    oldest["pyparsing"] = "3.1.0"  # of the time of the oldest Matplotlib, which later ones warn of
+    oldest["pyparsing"] = "3.1.0"  # of the time of the oldest Matplotlib, of whose ways later ones warn
     constraints = home / "oldest.txt"
     constraints.write_text("".join(f"{name}=={number}\n" for name, number in sorted(oldest.items())), "utf-8")
     print(f"Python {version}:", ", ".join(f"{name} {number}" for name, number in sorted(oldest.items())), flush=True)

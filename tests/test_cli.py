@@ -37,7 +37,8 @@ def demo(tmp_path_factory):
     """One run of the demo: what it printed, and its folder."""
     out = tmp_path_factory.mktemp("demo") / "new" / "folder"
     command = [sys.executable, "-W", "error", "-m", "backprop", "demo", "--epochs", "30", "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120), out
+    wide = os.environ | {"COLUMNS": "200", "LINES": "50"}  # for the numbers beside the bar
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=wide), out
 
 
 class TestDemo:
