@@ -1060,3 +1060,30 @@ def test_functions_after_each_step_may_be_assigned():
     assert calls == [1, 2]
     with pytest.raises(TypeError, match="a list of functions"):
         trainer.after_step = [3]
+
+
+class CountsPasses(bp.Layer):
+    error = None
+
+    def __init__(self):
+        self.buffers["n"] = np.zeros(1)
+
+    def forward(self, h):
+        self.buffers["n"] += 1
+        if self.error:
+            raise self.error("overflow")
+        return h.copy()
+
+    def backward(self, dL_df):
+        return dL_df, {}
+
+
+@pytest.mark.parametrize("error", [ValueError, FloatingPointError])
+def test_an_error_in_a_layer_of_one_s_own_leaves_its_buffers_at_a_step(error):
+    own, X = CountsPasses(), np.ones((4, 1))
+    trainer = bp.Trainer(bp.Sequential(own, bp.Linear(1, 1), seed=0), bp.LeastSquares(), bp.SGD(0.1), batch_size=2)
+    trainer.fit(X, X[:, 0], epochs=1, verbose=0)
+    own.error = error
+    with pytest.raises(error):
+        trainer.fit(X, X[:, 0], epochs=1, verbose=0)
+    assert_array_equal(trainer.net.buffers["0.n"], [2])
