@@ -63,7 +63,7 @@ def check_gradients(
     if net is None or loss is not None:
         checks.instance(who, "loss", loss, Loss)
     layer = Identity() if net is None else net
-    problem = Problem(who, layer, loss or Projection(), X, y, sample_weight, dtype=np.float64)
+    problem = Problem(who, layer, loss or Projection(), X, y, sample_weight, dtype=np.float64).present()
     problem.inputs = "f" if net is None else "X"
     report = compared(problem, max_entries, seed)
     if not report.passed:

@@ -55,7 +55,7 @@ class Curvature:
 
     def __init__(self, net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = None, *, dtype: Any = None) -> None:
         kind = None if dtype is None else checks.dtype("Curvature", dtype)
-        self._prepare(Problem("Curvature", net, loss, X, y, sample_weight, dtype=kind))
+        self._prepare(Problem("Curvature", net, loss, X, y, sample_weight, dtype=kind).present())
 
     def _prepare(self, problem: Problem) -> None:
         if not problem.net.size:
@@ -222,7 +222,7 @@ def learning_rate_ceiling(
 def _curvature(who: str, net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any, dtype: Any = None) -> Curvature:
     """A `Curvature` that speaks in the name of the function called."""
     made = Curvature.__new__(Curvature)
-    made._prepare(Problem(who, net, loss, X, y, sample_weight, dtype=dtype))
+    made._prepare(Problem(who, net, loss, X, y, sample_weight, dtype=dtype).present())
     return made
 
 

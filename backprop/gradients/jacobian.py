@@ -42,7 +42,7 @@ def input_gradient(net: Layer, loss: Loss, X: Any, y: Any, sample_weight: Any = 
     """
     who = "input_gradient"
     checks.instance(who, "net", net, Layer)
-    problem = Problem(who, frozen_layer(net), loss, X, y, sample_weight)
+    problem = Problem(who, frozen_layer(net), loss, X, y, sample_weight).present()
     _check_frozen(problem)
     return np.ascontiguousarray(problem.gradients()["X"])
 

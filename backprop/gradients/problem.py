@@ -46,6 +46,13 @@ class Problem:
             self.y = self.y.astype(self.dtype, copy=False)
         self.w = None if w is None else checks.weights(who, w, self.n)
 
+    def present(self) -> Problem:
+        """The same with examples of weight 0 replaced by one that counts: absent ones may overflow on their way."""
+        if self.w is not None and not self.net.couples_examples and not self.w.all():
+            there = np.where(self.w > 0, np.arange(self.n), np.argmax(self.w > 0))
+            self.h, self.y = self.h[:, there], self.y[..., there]
+        return self
+
     @property
     def n(self) -> int:
         """Number of examples."""

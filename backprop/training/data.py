@@ -58,6 +58,16 @@ class Examples:
         blocks = [start + generator.permutation(min(self.block, self.n - start)) for start in starts]
         return np.concatenate(blocks)
 
+    def present(self, rows: Array, net: Sequential) -> Array:
+        """The rows, those of weight 0 replaced by one that counts: an absent example may overflow on its way through the network.
+
+        Where examples are coupled, as in BatchNorm, each has its part in the others, whatever it weighs.
+        """
+        if self.w is None or net.couples_examples:
+            return rows
+        there = self.w[rows] > 0
+        return rows if there.all() else np.where(there, rows, rows[np.argmax(there)])
+
     def fingerprint(self) -> dict[str, Any]:
         """What makes these examples these: shapes, types, and the SHA-256 of every number, in one pass over X the first time.
 

@@ -167,6 +167,7 @@ class Descent:
         batch.on_commit = self.presses.hold
         try:
             each = batch.mean if examples.w is None else self._shares(examples.w[rows])
+            rows = examples.present(rows, self.engine.net)  # type: ignore[arg-type]
             L = batch.run(partial(fill, examples, rows, each), alpha, t, (seed, t), self._pool)
             if not math.isfinite(L):
                 raise self._lost("loss", None, examples, rows)

@@ -152,7 +152,7 @@ class Objective:
                 leaf.__class__ = FullBatchNorm
         self.examples = examples = Examples("minimize", self.net, loss, X, y, sample_weight)
         n, y = examples.n, examples.y
-        self.rows = np.arange(n)
+        self.rows = examples.present(np.arange(n), self.net)
         shape = Shape(n, examples.X.shape[1], ((*y.shape[1:], n), y.dtype), examples.w is not None, examples.dtype)
         self.batch = Engine(self.net, loss, None).batch(shape, "auto", most(threads))
         self.share = share(loss, np.empty((0, n)), examples.w)
