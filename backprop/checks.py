@@ -209,11 +209,19 @@ def _not_numeric(who: object, name: str, array: Array) -> Exception:
     return ValueError(message(who, f"{name} with at least one example", f"shape {array.shape}"))
 
 
-def _array(who: object, name: str, values: object) -> Array:
-    """An array of what is none yet; masked arrays and ragged lists are refused."""
+def not_masked(who: object, name: str, values: object) -> None:
+    """Refuse a masked array, whose masks NumPy's functions and scikit-learn's leave out without a word."""
     if isinstance(values, np.ma.MaskedArray):
         advice = "Fill it first, for example with .filled(0)."
         raise TypeError(message(who, f"{name} a plain array", "a masked array", advice))
+
+
+def _array(who: object, name: str, values: object) -> Array:
+    """An array of what is none yet; masked arrays, sparse ones and ragged lists are refused."""
+    not_masked(who, name, values)
+    if hasattr(values, "toarray"):
+        advice = "Pass .toarray(), or use the estimators, which take sparse X."
+        raise TypeError(message(who, f"{name} a dense array", f"a sparse one ({type(values).__name__})", advice))
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -253,6 +261,8 @@ def all_finite(array: Array) -> bool:
 def sliceable(X: Any) -> bool:
     """Whether X is not an array but has a shape, a numeric dtype and slices, such as an HDF5 data set; it is not read whole."""
     if isinstance(X, np.ndarray | np.generic) or not hasattr(X, "__getitem__") or hasattr(X, "iloc"):
+        return False
+    if hasattr(X, "toarray"):  # a sparse matrix, which slices into sparse ones
         return False
     dtype, shape = getattr(X, "dtype", None), getattr(X, "shape", ())
     return isinstance(dtype, np.dtype) and dtype.kind in "fiub" and len(shape) == 2 and min(shape) > 0
@@ -399,6 +409,14 @@ def values_between(who: object, name: str, array: Array, low: float, high: float
         raise ValueError(message(who, expected, f"{array[where]} for example {where[-1]}"))
 
 
+def numbers_like(who: object, name: str, array: Any, like: Array) -> None:
+    """Refuse what a part of one's own returns if it is no array of numbers, or complex where what it got is real."""
+    kinds = "fiubc" if like.dtype.kind == "c" else "fiub"
+    if getattr(array, "dtype", None) is None or array.dtype.kind not in kinds:
+        got = f"one of {array.dtype}" if hasattr(array, "dtype") else f"a {type(array).__name__}"
+        raise TypeError(message(who, f"{name} an array of real numbers", got))
+
+
 def forward_result(layer: Any, f: Any, h: Array) -> Array:
     """What a layer's `forward` returned for h (D, N): (D_out, N). Raises TypeError or ValueError for anything else."""
     N = h.shape[1] if h.ndim == 2 else 1
@@ -408,6 +426,8 @@ def forward_result(layer: Any, f: Any, h: Array) -> Array:
         raise (ValueError if hasattr(f, "shape") else TypeError)(
             message(f"{layer.label}.forward", f"f with {N} columns for {N} examples", got, advice)
         )
+    # Parameters may be complex where h is not.
+    numbers_like(f"{layer.label}.forward", "f", f, np.empty(0, complex))
     return f
 
 
@@ -440,6 +460,8 @@ def backward_result(layer: Any, result: Any, shape: tuple[int, ...] | None) -> t
                 advice = "Sum over the wrong axis? One β serves all examples: sum over them, axis=1."
             expected = f"gradient {name!r} with shape {parameter.shape}"
             raise ValueError(message(f"{layer.label}.backward", expected, f"shape {got}", advice))
+    for name, array in {"dL_dh": result[0], **gradients}.items():
+        numbers_like(f"{layer.label}.backward", name, array, np.empty(0, complex))
     return result
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 import re
+from functools import cache
 
 import matplotlib as mpl
 import numpy as np
@@ -35,6 +36,7 @@ from test_bad_input import ROWS, assert_refused
 import backprop as bp
 from backprop.gradients import disturbances, numeric
 from backprop.gradients.problem import Problem, Projection
+from backprop.layers.nesting import leaves
 
 mpl.use("Agg")
 
@@ -251,6 +253,23 @@ class TestRandomNetworks:
             assert report.method == NEAR
             alarms += [] if report.passed else [f"{seed}: {loss!r}\n{net!r}\n{report}"]
         assert not alarms, "\n\n".join(alarms[:5])
+
+    def test_some_of_one_s_own(self):
+        """Layers and losses of classes that are not the library's, which are asked again after disturbances."""
+        alarms = []
+        for seed in range(NETWORKS // 3):
+            net, loss, *examples = self.draw(seed)
+            for part in [loss, *leaves(net)]:
+                part.__class__ = own(type(part))
+            report = bp.check_gradients(net, loss, *examples, max_entries=12, seed=seed)
+            alarms += [] if report.passed else [f"{seed}: {loss!r}\n{net!r}\n{report}"]
+        assert not alarms, "\n\n".join(alarms[:5])
+
+
+@cache
+def own(kind):
+    """A class of one's own that is this one."""
+    return type(f"My{kind.__name__}", (kind,), {"__module__": __name__})
 
 
 def only(*layers):

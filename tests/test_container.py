@@ -370,6 +370,12 @@ class TestBadInput:
         with pytest.raises(OSError, match=r"No file can have this name.*net"):
             DOORS[door](tmp_path / name)
 
+    @pytest.mark.parametrize("door", ["save", "save_weights"])
+    def test_the_name_of_a_folder_is_none_of_a_file(self, tmp_path, door):
+        with pytest.raises(IsADirectoryError, match="folder"):
+            DOORS[door](f"{tmp_path}/new/")
+        assert not os.listdir(tmp_path)
+
     @pytest.mark.parametrize("door", [name for name in DOORS if "load" in name])
     def test_devices_and_pipes_are_not_read(self, tmp_path, door):
         os.mkfifo(tmp_path / "pipe")

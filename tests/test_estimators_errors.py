@@ -251,3 +251,20 @@ class TestErrors:
             model = MLPRegressor(callbacks=[Interrupt()], max_iter=20).fit(X, line)
         assert len(model.loss_curve_) == 3
         assert np.isfinite(model.predict(X)).all()
+
+
+@pytest.mark.parametrize("what", ["X", "y", "sample_weight"])
+@pytest.mark.parametrize("kind", [MLPRegressor, MLPClassifier])
+def test_masked_arrays_are_refused(kind, what):
+    """Scikit-learn takes what is behind the mask without a word."""
+    rng = np.random.default_rng(0)
+    given = {"X": rng.normal(size=(40, 2)), "y": rng.integers(0, 2, 40), "sample_weight": np.ones(40)}
+    model = kind(hidden_layer_sizes=(2,), max_iter=1)
+    masked = given | {what: np.ma.masked_array(given[what], given[what] > 1e9)}
+    with pytest.raises(TypeError, match=f"expected {what} a plain array, got a masked array"):
+        model.fit(**masked)
+    with pytest.warns(Warning, match="converged"):
+        model.fit(**given)
+    if what == "X":
+        with pytest.raises(TypeError, match="masked array"):
+            model.predict(masked["X"])

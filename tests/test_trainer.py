@@ -1087,3 +1087,88 @@ def test_an_error_in_a_layer_of_one_s_own_leaves_its_buffers_at_a_step(error):
     with pytest.raises(error):
         trainer.fit(X, X[:, 0], epochs=1, verbose=0)
     assert_array_equal(trainer.net.buffers["0.n"], [2])
+
+
+class Odd(bp.LeastSquares):
+    """A loss of one's own that returns what is no array of real numbers."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def ell(self, f, y):
+        return self.made(super().ell(f, y))
+
+
+class OddLayer(bp.Tanh):
+    def __init__(self, made):
+        self.made = made
+
+    def forward(self, h):
+        return self.made(super().forward(h))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda a: a.astype(object), lambda a: a.astype(str), lambda a: a.tolist()],
+    ids=["objects", "text", "a list"],
+)
+def test_what_parts_of_one_s_own_return_is_an_array_of_numbers(made):
+    X = np.ones((4, 2))
+    net = bp.Sequential(bp.Linear(2, 1), OddLayer(made), seed=0)
+    with pytest.raises(TypeError, match="OddLayer"):
+        bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).step(X, X[:, 0])
+    net = bp.Sequential(bp.Linear(2, 1), seed=0)
+    with pytest.raises(TypeError, match=r"Odd.*\.ell: expected ℓ an array of real numbers"):
+        bp.Trainer(net, Odd(made), bp.SGD(0.1)).step(X, X[:, 0])
+
+
+def test_a_complex_loss_of_real_outputs_is_refused():
+    X, net = np.ones((4, 2)), bp.Sequential(bp.Linear(2, 1), seed=0)
+    with pytest.raises(TypeError, match="ℓ an array of real numbers, got one of complex"):
+        bp.Trainer(net, Odd(lambda a: a * 1j), bp.SGD(0.1)).step(X, X[:, 0])
+
+
+def test_a_fit_within_a_fit_is_refused():
+    class Again(bp.Callback):
+        def epoch(self, trainer, record):
+            trainer.fit(X, X[:, 0], epochs=1, verbose=0)
+
+    X, net = np.ones((4, 2)), bp.Sequential(bp.Linear(2, 1), seed=0)
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1))
+    with pytest.raises(RuntimeError, match="one fit of a trainer at a time"):
+        trainer.fit(X, X[:, 0], epochs=2, verbose=0, callbacks=[Again()])
+    assert len(trainer.fit(X, X[:, 0], epochs=2, verbose=0)) == 2
+
+
+@pytest.mark.parametrize("door", ["fit", "predict", "evaluate", "minimize", "check_gradients"])
+def test_a_sparse_matrix_is_told_to_be_dense(door):
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y, net = sparse.csr_matrix(np.eye(4)), np.ones(4), bp.Sequential(bp.Linear(4, 1), seed=0)
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1))
+    doors = {
+        "fit": lambda: trainer.fit(X, y, verbose=0),
+        "predict": lambda: net.predict(X),
+        "evaluate": lambda: trainer.evaluate(X, y),
+        "minimize": lambda: bp.minimize(net, bp.LeastSquares(), X, y, verbose=0),
+        "check_gradients": lambda: bp.check_gradients(net, bp.LeastSquares(), X, y),
+    }
+    with pytest.raises(TypeError, match=r"X a dense array, got a sparse one.*\.toarray\(\)"):
+        doors[door]()
+
+
+def test_a_history_without_epochs_has_no_losses():
+    assert bp.History([])["loss"] == []
+    with pytest.raises(KeyError):
+        bp.History([])["accuracy"]
+
+
+@pytest.mark.parametrize("monitor", [[], 0, "", [0.5]])
+def test_monitor_is_the_name_of_a_column(monitor):
+    if monitor == "":
+        trainer = bp.Trainer(bp.Sequential(bp.Linear(1, 1), seed=0), bp.LeastSquares(), bp.SGD(0.1))
+        with pytest.raises(ValueError, match="monitor one of"):
+            trainer.fit(np.ones((2, 1)), np.ones(2), verbose=0, callbacks=[bp.EarlyStopping(monitor)])
+        return
+    with pytest.raises(TypeError, match="EarlyStopping: expected monitor"):
+        bp.EarlyStopping(monitor)

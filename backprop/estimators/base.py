@@ -72,6 +72,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _examples(self, X: Any, y: Any, w: Any = None, *, reset: bool = False) -> Examples:
         """What came in, checked. `table_` is what a frame's words and holes need, None for numbers alone."""
+        for name, array in (("X", X), ("y", y), ("sample_weight", w)):
+            checks.not_masked(type(self).__name__, name, array)
         if reset:
             self.table_ = None
         values = data.take_out(type(self).__name__, X, y)
@@ -167,6 +169,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _rows(self, X: Any) -> Array:
         """Outputs of the network (N, K) for checked X."""
         check_is_fitted(self, "network_")
+        checks.not_masked(f"{type(self).__name__}.predict", "X", X)
         if self.table_ is not None:
             return self._network_outputs(check_array(self.table_.transform(X)))
         try:

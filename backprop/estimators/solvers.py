@@ -42,7 +42,7 @@ def lbfgs(model: Any, train: Examples, held_out: Examples | None) -> None:
     total = float(n if w is None else w.sum())
     sizes = {name: array.size for name, array in net.parameters.items()}
     X, targets, _ = model._for_network(train)  # before what is held out, which is scaled likewise
-    tasks = EpochTasks(model, 0, X=X, y=train.targets)
+    tasks = EpochTasks(model, 0, X=train.X, y=train.y)
     history = training.minimize(
         net,
         loss,

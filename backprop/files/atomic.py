@@ -141,6 +141,8 @@ def naming(path: PathLike) -> Iterator[None]:
         possible = False
     if not possible:
         raise OSError(errno.EINVAL, "No file can have this name", ascii(os.fspath(path)))
+    if os.fspath(path).endswith((os.sep, os.altsep or os.sep)):
+        raise IsADirectoryError(errno.EISDIR, "The name of a folder", os.fspath(path))
     try:
         yield
     except OSError as error:

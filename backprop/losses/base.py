@@ -161,6 +161,7 @@ def total(loss: Loss, f: Array, y: Array, share: Any) -> Array:
         ell = loss.ell(f, y)
     if np.shape(ell) != f.shape[1:]:
         raise ValueError(checks.message(f"{loss!r}.ell", f"ℓ with shape {f.shape[1:]}", f"shape {np.shape(ell)}"))
+    checks.numbers_like(checks.Door(loss, "ell"), "ℓ", ell, f)
     if np.ndim(share):
         ell = np.where(share > 0, ell, 0)  # absent, even where its ℓ is inf
     return (share * ell).sum()

@@ -130,7 +130,8 @@ class Pinball(Loss):
 
     def __init__(self, quantiles: Sequence[float] = (0.5,), *, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        if isinstance(quantiles, str) or not isinstance(quantiles, Sequence | np.ndarray) or not len(quantiles):
+        several = isinstance(quantiles, Sequence | np.ndarray) and getattr(quantiles, "ndim", 1) == 1
+        if isinstance(quantiles, str) or not several or not len(quantiles):
             expected = "quantiles as a sequence such as [0.1, 0.5, 0.9]"
             raise TypeError(checks.message("Pinball", expected, repr(quantiles)))
         self.quantiles = tuple(checks.number("Pinball", "quantile", q, above=0, below=1) for q in quantiles)

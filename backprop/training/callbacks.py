@@ -83,7 +83,7 @@ class BestWeights(Callback):
     __repr__ = checks.call
 
     def __init__(self, monitor: str | None = None, *, mode: str = "min") -> None:
-        self.monitor = monitor
+        self.monitor = None if monitor is None else checks.kind_of(type(self).__name__, "monitor", monitor, str)
         self.mode = checks.choice(type(self).__name__, "mode", mode, ["min", "max"])
         self._reset()
 
@@ -104,7 +104,8 @@ class BestWeights(Callback):
     def improves(self, trainer: Training, record: Epoch) -> bool:
         """Whether this epoch is the best so far; its weights are then kept."""
         columns = record.flat()
-        name = self.monitor or ("validation_loss" if record.validation else "loss")
+        default = "validation_loss" if record.validation else "loss"
+        name = default if self.monitor is None else self.monitor
         if name not in columns:
             raise ValueError(checks.message(type(self).__name__, f"monitor one of {list(columns)}", repr(name)))
         value = columns[name]

@@ -63,6 +63,8 @@ class History(Sequence[Epoch]):
         """An epoch by its position, or a column by its name. Raises KeyError for an unknown name."""
         if not isinstance(index, str):
             return self.epochs[index]
+        if not self.epochs and index == "loss":
+            return []  # of a training that was interrupted in its first epoch
         if index not in self.names():
             raise KeyError(checks.message("History", f"one of {self.names()}", repr(index)))
         return [epoch.flat()[index] for epoch in self.epochs]

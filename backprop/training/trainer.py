@@ -113,7 +113,8 @@ class Trainer:
         self._descent = Descent(net, loss, optimizer)
         self._advisor = Advisor("Trainer", net, loss, optimizer)
         self._data: Examples | dict[str, Any] | None = None  # trained on last; of a file, only their fingerprint
-        self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running
+        self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running …
+        self._fitting = False  # … if one is
         self._waiting: list[tuple[str, dict[str, Any]]] = []  # states of callbacks from a file, by their class
         self._begun_with: tuple[object, ...] = ()  # batch size and seed
 
@@ -137,8 +138,7 @@ class Trainer:
 
     @after_step.setter
     def after_step(self, functions: Iterable[Callable[[], object]]) -> None:
-        functions = list(functions)
-        if not all(map(callable, functions)):
+        if not isinstance(functions, list | tuple) or not all(map(callable, functions)):
             raise TypeError(checks.message("Trainer", "after_step: a list of functions", repr(functions)))
         self._descent.after_step[:] = functions
 
@@ -271,7 +271,10 @@ class Trainer:
         verbose = check_verbose("Trainer.fit", verbose)
         checks.integer("Trainer.fit", "epochs", epochs)
         data = self._prepared(X, y, sample_weight, validation_data, metrics)
-        n, self._callbacks = data[0].n, callbacks
+        if self._fitting:
+            advice = "In callbacks do not fit: raise `epochs`, or fit again afterwards."
+            raise RuntimeError(checks.message("Trainer.fit", "one fit of a trainer at a time", "another one", advice))
+        n, self._callbacks, self._fitting = data[0].n, callbacks, True
         try:
             with watching(self, callbacks, verbose, n * epochs, "example", "epoch") as watch:
                 if self._waiting:
@@ -287,7 +290,7 @@ class Trainer:
                         if interrupted:
                             raise KeyboardInterrupt
         finally:
-            self._callbacks = ()
+            self._callbacks, self._fitting = (), False
         return watch.history
 
     def evaluate(
