@@ -84,8 +84,6 @@ def require_same(model: Any) -> None:
     for name, value in built(model).items():
         before = model._course.built.get(name, value)
         if value != before:
-            expected, advice = (
-                f"{name} {before}, as when training began",
-                "A fit without warm_start begins anew with it.",
-            )
+            expected = f"{name} {before}, as when training began"
+            advice = "A fit without warm_start begins anew with it."
             raise ValueError(checks.message(type(model).__name__, expected, value, advice))

@@ -8,6 +8,7 @@ class, the same array with other numbers in it. What must be equal is compared; 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -16,17 +17,16 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.gradients.comparison import measure
-from backprop.gradients.experiments import STATE, TWICE, parts
+from backprop.gradients.experiments import STATE, TWICE, natural_sizes, parts
 from backprop.gradients.numeric import largest, random_direction
 from backprop.gradients.problem import Problem, run
 from backprop.layers import Gradients, boundary
 from backprop.layers.nesting import draws
 
 SAME = 1e-9  # relative: another order of memory adds in another order
-ALIKE, STEP32 = (
-    0.02,
-    1e-6,
-)  # float32 against float64: of the largest entry, and what a shake of φ and h changes in either
+ALIKE = 0.02  # float32 against float64, of the largest entry, beside …
+STEP32 = 1e-6  # … what a shake of φ and h by so much changes in either
+ROUNDINGS = 1e-14  # of what a gradient would be if nothing cancelled
 PARTS = 6  # numbers of examples below this are looked at each
 ENTRIES = 60  # checked where a number of examples is looked at
 
@@ -55,6 +55,8 @@ def _is_ours(part: object) -> bool:
 
 def of_part(alone: Problem) -> Iterator[str]:
     """What one layer or loss alone is disturbed by."""
+    alone = copy.copy(alone)
+    alone.rounding = {name: ROUNDINGS * natural for name, natural in natural_sizes(alone).items()}
     yield from list(traces(alone)) or [*_scales(alone), *_sizes(alone), *_elsewhere(alone), *_types(alone)]
 
 
@@ -62,22 +64,22 @@ def traces(alone: Problem) -> Iterator[str]:
     """Which passes and arrays disturb the gradients: all at once, and where that does, one by one."""
     plain, before, between = _answer(alone), [*BEFORE.values()], [*BETWEEN.values()]
     # What comes first matters to what is kept of the first pass.
-    once = _same(_answer(alone, before, between, order="C"), plain)
-    if not (once and _same(_answer(alone, before[::-1], order="F", twice=True), plain)):
+    once = _same(alone, _answer(alone, before, between, order="C"), plain)
+    if not (once and _same(alone, _answer(alone, before[::-1], order="F", twice=True), plain)):
         yield from list(_one_by_one(alone, plain)) or [f"{STALE} the passes that came before."]
     yield from _written(alone)
 
 
 def _one_by_one(alone: Problem, plain: Gradients | None) -> Iterator[str]:
-    if not _same(_answer(alone, twice=True), plain):
+    if not _same(alone, _answer(alone, twice=True), plain):
         yield TWICE
     for text, disturb in BETWEEN.items():
-        if not _same(_answer(alone, between=[disturb]), plain):
+        if not _same(alone, _answer(alone, between=[disturb]), plain):
             yield text
     for text, disturb in BEFORE.items():
-        if not _same(_answer(alone, [disturb]), plain):
+        if not _same(alone, _answer(alone, [disturb]), plain):
             yield text
-    if not all(_same(_answer(alone, order=order), plain) for order in ("C", "F")):
+    if not all(_same(alone, _answer(alone, order=order), plain) for order in ("C", "F")):
         yield "depends on the order of memory of h or ∂L/∂f: the same numbers in Fortran's order give another gradient."
 
 
@@ -90,7 +92,7 @@ def _scales(alone: Problem) -> Iterator[str]:
     slope = fresh.loss.backward()
     plain = fresh.backward(slope.copy())
     found = [{name: g / by for name, g in fresh.backward(slope * by).items()} for by in (1e3, 1e-6)]
-    if not all(_same(each, plain) for each in found):
+    if not all(_same(alone, each, plain) for each in found):
         yield "is not linear in ∂L/∂f: a thousand times as large a ∂L/∂f must give a thousand times as large a gradient."
 
 
@@ -125,12 +127,12 @@ def _answer(
         raise
 
 
-def _same(found: Gradients | None, plain: Gradients | None) -> bool:
+def _same(alone: Problem, found: Gradients | None, plain: Gradients | None) -> bool:
     if found is None or plain is None:
         return False
-    pairs = [(found[name], array) for name, array in plain.items()]
-    scale = 1e-6 * max(largest(array) for array in plain.values())  # beside which a tensor is rounding alone
-    return all(np.allclose(a, b, rtol=0, atol=SAME * max(largest(b), scale), equal_nan=True) for a, b in pairs)
+    scale = 1e-6 * max(map(largest, plain.values()))  # beside which a tensor is rounding alone
+    slack = {name: SAME * max(largest(g), scale) + alone.rounding.get(name, 0.0) for name, g in plain.items()}
+    return all(np.allclose(found[name], g, rtol=0, atol=slack[name], equal_nan=True) for name, g in plain.items())
 
 
 def _pass(fresh: Problem, h: Array) -> None:
@@ -219,11 +221,17 @@ def _sizes(alone: Problem) -> Iterator[str]:
 
 
 def _passes(problem: Problem) -> bool:
-    """Whether derivatives say so; a part may refuse a single example, say."""
+    """Whether derivatives say so; a part may refuse a single example, or give no finite number there."""
     try:
-        return measure(problem, ENTRIES)[0].passed
+        L = problem.fresh().value()
     except Exception:
         return True
+    if not math.isfinite(L):
+        return True
+    try:
+        return measure(problem, ENTRIES)[0].passed
+    except Exception:  # of backward alone
+        return False
 
 
 def _elsewhere(alone: Problem) -> Iterator[str]:
@@ -258,7 +266,7 @@ def _adds_up(alone: Problem) -> bool:
             return False
         joined: Gradients = {name: sum(piece[name] for piece in there) for name in found if name != whole.inputs}  # type: ignore[misc]
         joined[whole.inputs] = np.concatenate([piece[whole.inputs] for piece in there])
-        if not _same(found, joined):
+        if not _same(alone, found, joined):
             return False
     return True
 
@@ -299,6 +307,7 @@ def _types(alone: Problem) -> Iterator[str]:
     scale = max(map(largest, expected.values()))  # beside which a tensor may be rounding alone
     for name, array in expected.items():
         noise = max(largest(there[name] - here[name]) for here, there in zip((expected, found), moved, strict=True))
-        slack = ALIKE * max(largest(array), 1e-3 * scale) + 10 * noise
+        rounding = alone.rounding.get(name, 0.0) * float(np.finfo(np.float32).eps / np.finfo(float).eps)
+        slack = ALIKE * max(largest(array), 1e-3 * scale) + 10 * noise + rounding
         if np.isfinite(found[name]).all() and largest(found[name] - array) > slack:
             yield f"is right in float64 and wrong in float32: look at {name.removeprefix('0.')}."

@@ -20,6 +20,7 @@ from backprop.layers import Gradients, Layer, boundary
 from backprop.sequential import Sequential
 
 LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often
+MOST_ROUNDING = 1e-5  # of a gradient that may be left to rounding
 STATE = "state changed between forward and backward"
 TWICE = f"{STATE}: a second backward after the same forward gives another answer: backward changes state that it needs."
 
@@ -122,7 +123,27 @@ def natural_sizes(problem: Problem) -> dict[str, float]:
         slope = fresh.loss.backward()
         for name, g in fresh.backward(slope * (1 + LAST_PLACE * generator.uniform(-1, 1, slope.shape))).items():
             natural[name] = max(natural[name], largest(g - here[name]) / LAST_PLACE)
+    for name, off in _off_by_rounding(problem, here):
+        natural[name] = max(natural[name], off / np.finfo(float).eps)
     return natural
+
+
+def _off_by_rounding(problem: Problem, here: Gradients) -> Iterator[tuple[str, float]]:
+    """How far gradients are from those of the same code in longer numbers, where the machine has them and the code takes them.
+
+    Only little: code that computes something else for another type is wrong, and not excused.
+    """
+    longer = problem.fresh()
+    longer.h, longer.dtype = longer.h.astype(np.longdouble), np.dtype(np.longdouble)
+    longer.net.bind(longer.net.phi.astype(np.longdouble))
+    try:
+        found = longer.gradients()
+    except Exception:
+        return
+    for name, g in found.items():
+        off = largest(g - here[name])
+        if off <= MOST_ROUNDING * largest(g):
+            yield name, off
 
 
 def ignores_the_last_forward(alone: Problem) -> bool:

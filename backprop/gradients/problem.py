@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Problem:
     """
 
     inputs = "X"  # the name of ∂L/∂X among the gradients
+    rounding: Mapping[str, float] = MappingProxyType({})  # how far each may be off by rounding, where that is known
 
     def __init__(
         self, who: str, net: Layer, loss: Loss, X: Any, y: Any, w: Any = None, *, dtype: Any = None, lent: bool = False
