@@ -354,7 +354,7 @@ class TestLoad:
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (300, 200, 100), (1, 4, 5), (3, 1, 5)])
 def test_a_blas_with_64_bit_integers_is_left_alone(shape, monkeypatch):
-    monkeypatch.setattr(blas, "_known_integers", lambda: False)
+    monkeypatch.setattr(blas, "known_integers", lambda: False)
     monkeypatch.setattr(blas, "_address", lambda name: pytest.fail("called by its address"))
     m, n, k = shape
     rng = np.random.default_rng(0)

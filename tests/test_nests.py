@@ -119,7 +119,7 @@ def played(net, loss, h, y, w, *, exact):
         for _ in range(2):  # the memory is that of the first play
             for name, buffer in net.buffers.items():
                 buffer[...] = 1.0 if name.endswith("variance") else 0.0
-            for call in bound.calls:
+            for call in bound.first + bound.rest:
                 call()
     return {"L": bound.L, **views(net, g), **net.buffers}
 

@@ -39,7 +39,7 @@ def along(function, arrays, directions, dtype=float):
         return None
     assert (moved.shape, moved.dtype) == (op.shape, op.dtype)
     bound = Bound(make(None, [], {}, results=[trace.now(moved)]), sources)
-    for call in bound.calls:
+    for call in bound.first + bound.rest:
         call()
     return np.array(bound.results[0])
 

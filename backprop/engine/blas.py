@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -49,31 +50,46 @@ def product(A: Array, B: Array, C: Array, scale: float = 1.0, keep: float = 0.0)
     return C
 
 
-def prepare(A: Array, B: Array, C: Array) -> Call:
-    """The product of these three matrices as a function of (scale, keep), to be called many times."""
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product as a function of (scale, keep), and as data: the pieces that it is computed in, each by one call of BLAS.
+
+    A piece is (A, B, C), all three in the order in which BLAS gets them, x and y vectors for its gemv; without pieces, NumPy
+    multiplies.
+    """
+
+    call: Call
+    pieces: tuple[tuple[Array, Array, Array], ...] = ()
+
+    def __call__(self, scale: float, keep: float) -> object:
+        """Compute it."""
+        return self.call(scale, keep)
+
+
+def prepare(A: Array, B: Array, C: Array) -> Product:
+    """The product of these three matrices, to be computed many times."""
     if A.ndim != 2 or B.ndim != 2 or C.shape != (A.shape[0], B.shape[1]) or A.shape[1] != B.shape[0]:
         got = f"{A.shape}, {B.shape} and {C.shape}"
         raise ValueError(message("product", "A (m, k), B (k, n) and C (m, n)", f"shapes {got}"))
     if not (A.dtype == B.dtype == C.dtype and _real(C) and A.size and B.size):
-        return partial(_by_numpy, A, B, C)
+        return Product(partial(_by_numpy, A, B, C))
     if not C.flags.f_contiguous:
         A, B, C = B.T, A.T, C.T  # BLAS writes Fortran order, and Cᵀ = Bᵀ Aᵀ
     if 1 in C.shape and A.shape[1] > 1:
         return _vector(A, B[:, 0], C[:, 0]) if C.shape[1] == 1 else _vector(B.T, A[0], C[0])
     usable = C.flags.f_contiguous and C.flags.aligned and C.flags.writeable
-    if not usable or _order(A) is None or _order(B) is None:
-        return partial(_by_numpy, A, B, C)
-    if not _known_integers():
-        return partial(_by_numpy, A, B, C)
+    if not usable or _order(A) is None or _order(B) is None or not known_integers():
+        return Product(partial(_by_numpy, A, B, C))
     pieces = _pieces(C.shape[0], C.shape[1], A.shape[1])
     if len(pieces) > 1 and A.flags.f_contiguous and not A.flags.c_contiguous:
-        calls = [_by_address(A[piece], B, C[piece]) for piece in pieces]
-        return lambda scale, keep: [call(scale, keep) for call in calls]
+        parts = tuple((A[piece], B, C[piece]) for piece in pieces)
+        calls = [_by_address(*part) for part in parts]
+        return Product(lambda scale, keep: [call(scale, keep) for call in calls], parts)
     if 2.0 * C.size * A.shape[1] >= RELEASE_FLOPS or not (_whole(A) and _whole(B)):
-        return _by_address(A, B, C)
+        return Product(_by_address(A, B, C), ((A, B, C),))
     gemm = load().sgemm if C.dtype.char == "f" else load().dgemm
     (a, trans_a), (b, trans_b) = _fortran(A), _fortran(B)
-    return lambda scale, keep: gemm(scale, a, b, keep, C, trans_a, trans_b, 1)
+    return Product(lambda scale, keep: gemm(scale, a, b, keep, C, trans_a, trans_b, 1), ((A, B, C),))
 
 
 def _pieces(m: int, n: int, k: int) -> list[slice]:
@@ -102,13 +118,15 @@ def axpy(a: float, x: Array, y: Array) -> None:
         np.add(y, a * x, out=y)
 
 
-def _vector(A: Array, x: Array, y: Array) -> Call:
+def _vector(A: Array, x: Array, y: Array) -> Product:
     """The product y ← scale · A x + keep · y: ten times faster than the matrix product with one column."""
     if not (_whole(A) and y.flags.c_contiguous and y.flags.writeable) or not all(v.flags.aligned for v in (A, x, y)):
-        return partial(_by_numpy, A, x, y)
+        return Product(partial(_by_numpy, A, x, y))
     gemv = load().sgemv if y.dtype.char == "f" else load().dgemv
     a, trans = _fortran(A)
-    return lambda scale, keep: gemv(scale, a, x, keep, y, 0, 1, 0, 1, trans, 1)
+    # What f2py would copy, it copies for BLAS, too; so there is no piece of a vector with gaps.
+    pieces = ((A, x, y),) if x.flags.c_contiguous and known_integers() else ()
+    return Product(lambda scale, keep: gemv(scale, a, x, keep, y, 0, 1, 0, 1, trans, 1), pieces)
 
 
 def _by_numpy(A: Array, B: Array, C: Array, scale: float, keep: float) -> None:
@@ -177,7 +195,13 @@ def _by_address(A: Array, B: Array, C: Array) -> Call:
 
 @cache
 def _address(name: str) -> Any:
-    """A BLAS function of SciPy as a C function of pointers. SciPy documents these capsules in `cython_blas`."""
+    """BLAS's gemm as a C function of pointers."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(address(name))
+
+
+@cache
+def address(name: str) -> int:
+    """Where a BLAS function of SciPy lies, "fgemm" or "dgemm". SciPy documents these capsules in `cython_blas`."""
     load()
     from scipy.linalg import cython_blas
 
@@ -186,12 +210,11 @@ def _address(name: str) -> Any:
     get_name, get_pointer = api.PyCapsule_GetName, api.PyCapsule_GetPointer
     get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)
-    return kind(get_pointer(capsule, get_name(capsule)))
+    return int(get_pointer(capsule, get_name(capsule)))
 
 
 @cache
-def _known_integers() -> bool:
+def known_integers() -> bool:
     """Whether this SciPy's BLAS takes 32-bit integers: one with 64 bits would read past ours, so NumPy multiplies instead."""
     from scipy.linalg import cython_blas
 

@@ -15,54 +15,17 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.engine.blas import axpy, prepare
+from backprop.engine.blas import prepare
+from backprop.engine.calls import Call, Copy, Multiply, Numbers, Play, Python, Scale, Ufunc
 from backprop.engine.live import Generators, total_on_copies
 from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise, is_number
-from backprop.engine.trace import Number, Op, converted, look
+from backprop.engine.trace import Op, converted, look
 from backprop.layers import Layer
 from backprop.layers.boundary import backward, forward
 from backprop.losses import Loss
 from backprop.losses.base import slope
 
-Call = Callable[[], object]
-
 SMALL = 1 << 16  # bytes
-
-
-class Numbers:
-    """The numbers of a step, such as (alpha * -1.0), computed in double precision once a step."""
-
-    def __init__(self) -> None:
-        self.numbers: list[Number] = []
-        self.values: list[float] = []
-        self.arrays: list[tuple[int, Array]] = []
-
-    def index(self, number: Number) -> int:
-        """The place of a number in `values`."""
-        texts = [known.text for known in self.numbers]
-        if number.text not in texts:
-            self.numbers.append(number)
-            self.values.append(0.0)
-            return len(texts)
-        return texts.index(number.text)
-
-    def getter(self, number: float | Number) -> Callable[[], float]:
-        """What gives a number at each play."""
-        if not isinstance(number, Number):
-            return lambda value=float(number): value  # type: ignore[misc]
-        return partial(self.values.__getitem__, self.index(number))
-
-    def array(self, number: Number, dtype: Any) -> Array:
-        """The number as an array ()."""
-        made = np.zeros((), dtype)
-        self.arrays.append((self.index(number), made))
-        return made
-
-    def set(self, alpha: float, t: int) -> None:
-        """Compute them for a step."""
-        self.values[:] = [number.value(alpha, t) for number in self.numbers]
-        for i, array in self.arrays:
-            array[()] = self.values[i]
 
 
 class Bound:
@@ -106,9 +69,11 @@ class Bound:
                 self.step(step)
         if plan.turn >= len(plan.steps):
             turn = len(self.calls)
+        self.turn = turn  # the calls before it are those up to L
         self.L = None if plan.L is None else self.get(plan.L)
         self.results = [self.get(op) for op in plan.results]
-        self.first, self.rest = self.calls[:turn], self.calls[turn:]
+        plays = [call.bind() for call in self.calls]
+        self.first, self.rest = plays[:turn], plays[turn:]
 
     def get(self, x: Any) -> Any:
         """The array of an operation; a constant as it is."""
@@ -128,7 +93,7 @@ class Bound:
         under = self.get(op.inputs[0])
         seen: Array = look(under, op.function)
         if not np.may_share_memory(under, seen):  # a reshape that copies
-            self.calls.append(lambda: np.copyto(seen, look(under, op.function)))
+            self.calls.append(Python(lambda: np.copyto(seen, look(under, op.function))))
         return seen
 
     def out(self, op: Op, args: Sequence[Any]) -> Array:
@@ -152,12 +117,10 @@ class Bound:
         match op.kind:
             case "draw":
                 options = {k: v for k, v in op.options.items() if k != "first"}
-                draw = self.generators.draw
-                self.calls.append(
-                    partial(draw, str(op.inputs[0].function), op.function, op.options["first"], out, options)
-                )
+                draw, name = self.generators.draw, str(op.inputs[0].function)
+                self.calls.append(Python(partial(draw, name, op.function, op.options["first"], out, options)))
             case "call":
-                self.calls.append(self._call(op, args, out))
+                self.calls.append(Python(self._call(op, args, out)))
             case "function":
                 self._function(op, args, out)
             case _:
@@ -166,30 +129,27 @@ class Bound:
     def _function(self, op: Op, args: list[Any], out: Array) -> None:
         function, options = op.function, op.options
         if function is converted:
-            self.calls.append(partial(np.copyto, out, args[0], casting="unsafe"))
+            self.calls.append(Copy(out, args[0]))
         elif function is np.where and not self.exact:
             condition, a, b = args
             if not any(isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in (condition, a)):
-                self.calls.append(partial(np.copyto, out, b, casting="unsafe"))
-                self.calls.append(partial(np.copyto, out, a, where=condition, casting="unsafe"))
+                self.calls += [Copy(out, b), Copy(out, a, condition)]
                 return
-            self.calls.append(lambda: np.copyto(out, np.where(condition, a, b), casting="unsafe"))
+            self.calls.append(Python(lambda: np.copyto(out, np.where(condition, a, b), casting="unsafe")))
         else:
-            self.calls.append(lambda: np.copyto(out, function(*args, **options)))
+            self.calls.append(Python(lambda: np.copyto(out, function(*args, **options))))
 
     def _ufunc(self, op: Op, args: list[Any], out: Array) -> None:
         ufunc, method = op.function
         if method == "__call__" and not self.exact:
             if ufunc is np.matmul and len(op.shape) == 2 and all(getattr(a, "dtype", None) == op.dtype for a in args):
                 self.products.add(op)
-                call = prepare(args[0], args[1], out)
-                self.calls.append(partial(call, 1.0, 0.0))
+                self.calls.append(Multiply(prepare(args[0], args[1], out), 1.0, 0.0, self.numbers))
                 return
             if ufunc is np.add and self._adds_a_column(op, args, out):
                 return
             args = self._as_floats(ufunc, _quicker(ufunc, args, op), op)
-        function = ufunc if method == "__call__" else getattr(ufunc, method)
-        self.calls.append(partial(function, *args, out=out, **op.options))
+        self.calls.append(Ufunc(ufunc, method, args, out, op.options))
 
     def _as_floats(self, ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:
         """A mask as numbers beforehand: NumPy converts it by itself, but in small arrays that takes longer than to multiply."""
@@ -199,7 +159,7 @@ class Bound:
         for a in args:
             if isinstance(a, np.ndarray) and a.dtype.kind == "b" and a.ndim:
                 mask, a = a, np.empty(a.shape, op.dtype)
-                self.calls.append(partial(np.copyto, a, mask))
+                self.calls.append(Copy(a, mask))
             converted_.append(a)
         return converted_
 
@@ -211,30 +171,27 @@ class Bound:
             if isinstance(column, Op) and column.shape == (op.shape[0], 1):
                 there, beta = self.get(product), self.get(column)
                 if there.ctypes.data == out.ctypes.data and there.strides == out.strides and beta.dtype == out.dtype:
-                    self.calls.append(partial(prepare(beta, np.ones((1, op.shape[1]), out.dtype), out), 1.0, 1.0))
+                    ones = np.ones((1, op.shape[1]), out.dtype)
+                    self.calls.append(Multiply(prepare(beta, ones, out), 1.0, 1.0, self.numbers))
                     return True
         return False
 
     def land(self, land: Land) -> None:
         """Append the call of a landing."""
         target = self.sources[land.target]
-        scale, keep = self.numbers.getter(land.scale), self.numbers.getter(land.keep)
         if land.fused:
             inputs = [self.get(x) for x in land.value.inputs]
             A, B = inputs if len(inputs) == 2 else (inputs[0], np.ones((inputs[0].shape[1], 1), inputs[0].dtype))
             product = prepare(A, B, target.reshape(len(A), -1))
-            if isinstance(land.scale, Number) or isinstance(land.keep, Number):
-                self.calls.append(lambda: product(scale(), keep()))
-            else:
-                self.calls.append(partial(product, land.scale, land.keep))
+            self.calls.append(Multiply(product, land.scale, land.keep, self.numbers))
             return
         x = self.get(land.value)
         if is_number(land.keep, 0) and is_number(land.scale, 1):
-            self.calls.append(partial(np.copyto, target, x, casting="unsafe"))
+            self.calls.append(Copy(target, x))
         else:
-            self.calls.append(lambda: _add(target, scale(), x, keep()))
+            self.calls.append(Scale(target, land.scale, x, land.keep, self.numbers))
 
-    def _call(self, op: Op, args: list[Any], out: Array) -> Call:
+    def _call(self, op: Op, args: list[Any], out: Array) -> Play:
         """A pass of a layer or loss of one's own, on copies: what it keeps, it keeps."""
         kind, *where = op.function
         part = self.part(where[0] if where else "loss.")  # type: ignore[misc]
@@ -257,16 +214,6 @@ class Bound:
                     np.copyto(out, ready.pop(key) if key in ready else slope(part), casting="unsafe")
 
         return run
-
-
-def _add(target: Array, scale: float, x: Array, keep: float) -> None:
-    """Target ← scale · x + keep · target."""
-    if keep != 1:
-        np.multiply(target, keep, out=target)
-    if x.dtype == target.dtype:
-        axpy(scale, x, target)
-    else:
-        target += scale * x
 
 
 def _quicker(ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:

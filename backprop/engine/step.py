@@ -1,10 +1,8 @@
 """A training step: its shards, and what one batch size needs of memory.
 
-    S shards by position in the batch     S depends on the network and the batch size only, never on the machine
-    a binary tree over all S by index     a thread adds its shards like a binary counter: at most log₂ S + 1 vectors
-
-So any number of threads gives the same bits. With S = 1 the gradient lands where the rule needs it: in φ, in the velocity, or in
-a vector of its own. The order of a step: L first; if it is finite, the way back, statistics, φ and state in one closing stretch.
+With S = 1 the gradient lands where the rule needs it: in φ, in the velocity, or in a vector of its own; else each shard has a
+vector of its own, and they are added up. The order of a step: L first; if it is finite, the way back, statistics, φ and state in
+one closing stretch.
 """
 
 from __future__ import annotations
@@ -23,10 +21,12 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import axpy
+from backprop.engine.calls import Numbers
 from backprop.engine.live import Generators, Live, NotFinite
 from backprop.engine.plan import ALIGNMENT, Plan
 from backprop.engine.planning import PIECE, Plans, Shape, make_plans, plans_for, rule_plans
-from backprop.engine.play import Bound, Numbers, part_at
+from backprop.engine.play import Bound, part_at
+from backprop.engine.shards import tree
 from backprop.engine.threads import Pool
 from backprop.engine.twins import Missing, same_setting
 from backprop.layers import Layer
@@ -132,6 +132,7 @@ class Batch:
         # Statistics move shard after shard, and a layer of one's own sees them in their order.
         alone = self.is_opaque or bool(net.buffers)
         self.threads, self.cores = 1 if alone else min(threads, self.S), threads
+        self.tree = tree(self.S, self.threads)
         self.memories = [Memory() for _ in range(self.threads)]
         self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)
         self._bound: dict[tuple[int, int, int], Bound] = {}
@@ -142,6 +143,7 @@ class Batch:
         self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
         self._moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
+        self._pieces: list[list[Bound]] = []  # of φ, that each thread updates
         self._update: list[Callable[[], object]] | None = None
         self._update_of: list[Array] = []
         self._landed_in: Array | None = None  # the array of the state that gradients land in
@@ -208,15 +210,12 @@ class Batch:
             if not math.isfinite(L):
                 self.restore()
             return L
-        nodes: list[dict[tuple[int, int], Array]] = [{} for _ in range(self.threads)]
-
-        def work(thread: int) -> None:
-            nodes[thread] = self._thread(thread, fill, key)
-
-        run_all([partial(work, thread) for thread in range(self.threads)], pool)
-        L = sum(self._losses)
+        run_all([partial(self._thread, thread, fill, key) for thread in range(self.threads)], pool)
+        L = self._losses[0]
+        for loss in self._losses[1:]:  # not `sum`, which rounds in other ways from Python 3.12 on
+            L += loss
         if math.isfinite(L):
-            self._add({k: v for each in nodes for k, v in each.items()}, pool)
+            self._join(pool)
         else:
             self.restore()
         return L
@@ -231,33 +230,22 @@ class Batch:
         for name, before in self._buffers.items():
             np.copyto(self.net.buffers[name], before)
 
-    def _thread(self, thread: int, fill: Any, key: tuple[int, ...]) -> dict[tuple[int, int], Array]:
-        """Run the shards of one thread, adding like a binary counter: whole nodes of the tree, by (level, index)."""
-        stack: list[tuple[int, int]] = []
-        for s in range(self.S * thread // self.threads, self.S * (thread + 1) // self.threads):
-            self._losses[s] = self._shard(s, thread, len(stack), fill, key)
-            stack.append((0, s))
-            while len(stack) > 1 and stack[-2] == (stack[-1][0], stack[-1][1] - 1) and stack[-1][1] % 2:
-                level, index = stack.pop()
-                left = self._vector(thread, len(stack) - 1)
-                np.add(left, self._vector(thread, len(stack)), out=left)
-                stack[-1] = level + 1, index // 2
-        return {node: self._vector(thread, depth) for depth, node in enumerate(stack)}
+    def _thread(self, thread: int, fill: Any, key: tuple[int, ...]) -> None:
+        """Run the shards of one thread, and add their gradients."""
+        for what, i, depth in self.tree.own[thread]:
+            if what == "shard":
+                self._losses[i] = self._shard(i, thread, depth, fill, key)
+            else:
+                left = self._vector(thread, i)
+                np.add(left, self._vector(thread, depth), out=left)
 
-    def _add(self, nodes: dict[tuple[int, int], Array], pool: Pool | None) -> None:
-        """The rest of the tree; the sum ends in `g`."""
-        level, count = 0, self.S
-        while count > 1:
-            for k in range(0, count, 2):
-                left, right = nodes.pop((level, k), None), nodes.pop((level, k + 1), None)
-                if left is not None:
-                    if right is not None:
-                        for_pieces(left.size, partial(_add_piece, left, right), pool)
-                    nodes[level + 1, k // 2] = left
-            level, count = level + 1, (count + 1) // 2
-        total = nodes[level, 0]
-        if total is not self.g:
-            np.copyto(self.g, total)
+    def _join(self, pool: Pool | None) -> None:
+        """Add what the threads have; the sum ends in `g`."""
+        for level in self.tree.joins:
+            for left, right in level:
+                for_pieces(self.g.size, partial(_add_piece, self._vector(*left), self._vector(*right)), pool)
+        if self.tree.total != (0, 0):
+            np.copyto(self.g, self._vector(*self.tree.total))
 
     def _vector(self, thread: int, depth: int) -> Array:
         if (thread, depth) not in self._vectors:
@@ -372,34 +360,38 @@ class Batch:
         rule.t += 1
 
     def _play_update(self, alpha: float, t: int, pool: Pool | None) -> None:
+        jobs = self._update_jobs()
+        self._rule_numbers.set(alpha, t)
+        run_all(jobs, pool)
+
+    def _update_jobs(self) -> list[Callable[[], object]]:
+        """The rule as a job for each thread, bound to the state as it is."""
         rule, phi, plan = self.rule, self.net.phi, self.rule_plan
         vectors = [phi, *rule.state.values()]  # type: ignore[union-attr]
         bound = self._update_of
         if self._update is None or len(vectors) != len(bound) or not all(map(operator.is_, vectors, bound)):
             named = {"phi": phi, "g": self.g, **self._state()}
             penalties = [name for name in ("weight_decay", "l1") if name in plan.inputs]  # type: ignore[union-attr]
-            self._update = self._bind_update(named | {name: rule.penalty(name) for name in penalties})  # type: ignore[union-attr]
+            self._bind_update(named | {name: rule.penalty(name) for name in penalties})  # type: ignore[union-attr]
+            self._update = [partial(_play, [call for b in bounds for call in b.rest]) for bounds in self._pieces]
             self._update_of = [phi, *rule.state.values()]  # type: ignore[union-attr]
-        self._rule_numbers.set(alpha, t)
-        run_all(self._update, pool)
+        return self._update
 
-    def _bind_update(self, vectors: Mapping[str, Array]) -> list[Callable[[], object]]:
-        """The rule on pieces of φ that stay in cache, as a job for each thread, with an arena of its own."""
+    def _bind_update(self, vectors: Mapping[str, Array]) -> None:
+        """The rule on pieces of φ that stay in cache, for each thread, with an arena of its own."""
         plan, size = self.rule_plan, self.net.size
         self._rule_numbers = Numbers()
         step = size if self.mixes else PIECE
         starts = range(0, size, step)
         threads = self.cores if len(starts) >= LEAST_PIECES else 1
-        jobs: list[Callable[[], object]] = []
+        self._pieces = []
         for thread in range(threads):
-            arena, calls = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
+            arena, pieces = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
             for start in starts[len(starts) * thread // threads : len(starts) * (thread + 1) // threads]:
                 part = {name: vector[start : start + step] for name, vector in vectors.items()}
                 length = min(step, size - start)
-                bound = Bound(plan, part, arena=arena, numbers=self._rule_numbers, length=length)  # type: ignore[arg-type]
-                calls += bound.calls
-            jobs.append(partial(_play, calls))
-        return jobs
+                pieces.append(Bound(plan, part, arena=arena, numbers=self._rule_numbers, length=length))  # type: ignore[arg-type]
+            self._pieces.append(pieces)
 
 
 def _play(calls: list[Callable[[], object]]) -> None:

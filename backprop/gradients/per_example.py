@@ -134,7 +134,7 @@ def blocks(problem: Problem) -> Iterator[tuple[slice, dict[str, Factors]]]:
         bound, forms = passes.bind(problem.h[:, block].T, problem.y[..., block])
         bound.generators.key = (start,)  # the first block has the mask of Problem.forward
         with playing(problem.net.size, block.stop - start):
-            for call in bound.calls:
+            for call in bound.first + bound.rest:
                 call()
         yield block, factors(bound, forms)
 

@@ -73,7 +73,7 @@ class Products:
         if self.carrier is not None:
             self.carrier.start(v)
         with playing(self.problem.net.size, self.problem.n):
-            for call in bound.rest if kind in self.at_phi else bound.calls:
+            for call in bound.rest if kind in self.at_phi else bound.first + bound.rest:
                 call()
         self.at_phi.add(kind)
         return product.copy()
