@@ -57,8 +57,8 @@ pictures: .venv/dev
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# One stamp file per set of extras; `pip install -e` runs again when pyproject.toml changes.
-.venv/%: pyproject.toml | .venv/bin/python
+# One stamp file per set of extras; `pip install -e` runs again when pyproject.toml or the native player changes.
+.venv/%: pyproject.toml backprop/engine/native/player.c | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -194,6 +194,26 @@ class Sequential(Chain):
             out = self._checked_out(out, (n, len(f)))
             out[start : start + block] = f.T
         return out  # type: ignore[return-value]
+
+    def compiled(self, rows: int = 1) -> Callable[[Array], Array]:
+        """The network as it is now, as a function of X (rows, D), or of one row x (D,), for control loops.
+
+        The function has a copy of weights and settings. It gives what `predict` gives, but for the last bits, returns a new array,
+        and may be called from any thread. Raises TypeError where a layer of one's own cannot be traced, ValueError for a network
+        that takes any width; the function raises ValueError or TypeError for an X that does not fit.
+
+        >>> import numpy as np, backprop as bp
+        >>> policy = bp.Sequential(bp.Linear(4, 2, bias=False), seed=0).compiled()
+        >>> policy(np.zeros(4, "float32"))
+        array([0., 0.], dtype=float32)
+        """
+        from backprop.engine.native.compiled import compiled
+
+        rows = checks.integer(f"{self.label}.compiled", "rows", rows)
+        if self.in_features is None:
+            expected = "a network that takes a known number of features"
+            raise ValueError(checks.message(f"{self.label}.compiled", expected, "any", "Begin it with a Linear."))
+        return compiled(self.copy(), self.phi.dtype, self.in_features, rows)
 
     def _infer_rows(self, X: Any, start: int, end: int) -> Array:
         X, dtype = np.asarray(X[start:end]), self.phi.dtype

@@ -3,6 +3,7 @@
     Ufunc       out ← ufunc(args), or a method of it
     Copy        out ← x, where a mask says so
     Multiply    a product that BLAS adds to its target: C ← scale · A B + keep · C
+    Pick        out ← x[rows, columns], one entry for each pair
     Scale       target ← scale · x + keep · target
     Python      what only Python can do: a draw, a layer of one's own, an odd function
 
@@ -111,6 +112,20 @@ class Multiply:
 
 
 @dataclass(eq=False, slots=True)
+class Pick:
+    """out ← x[rows, columns]: an entry for each pair of places."""
+
+    out: Array
+    x: Array
+    keys: tuple[Any, Any]
+
+    def bind(self) -> Play:
+        """NumPy's index."""
+        out, x, keys = self.out, self.x, self.keys
+        return lambda: np.copyto(out, x[keys])
+
+
+@dataclass(eq=False, slots=True)
 class Scale:
     """target ← scale · x + keep · target."""
 
@@ -148,4 +163,4 @@ class Python:
         return self.function
 
 
-Call = Ufunc | Copy | Multiply | Scale | Python
+Call = Ufunc | Copy | Multiply | Pick | Scale | Python

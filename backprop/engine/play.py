@@ -7,7 +7,7 @@ fast player, which trains, gives products to BLAS, lands gradients in them, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,15 +16,16 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.engine.blas import prepare
-from backprop.engine.calls import Call, Copy, Multiply, Numbers, Play, Python, Scale, Ufunc
+from backprop.engine.calls import Call, Copy, Multiply, Numbers, Pick, Play, Python, Scale, Ufunc
 from backprop.engine.live import Generators, total_on_copies
 from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise, is_number
-from backprop.engine.trace import Op, converted, look
+from backprop.engine.trace import Op, converted, gathered, look, of_list
 from backprop.layers import Layer
 from backprop.layers.boundary import backward, forward
 from backprop.losses import Loss
 from backprop.losses.base import slope
 
+JOINING = {"function", "rest", "many", "axis"}  # what np.concatenate is called with
 SMALL = 1 << 16  # bytes
 
 
@@ -136,6 +137,10 @@ class Bound:
                 self.calls += [Copy(out, b), Copy(out, a, condition)]
                 return
             self.calls.append(Python(lambda: np.copyto(out, np.where(condition, a, b), casting="unsafe")))
+        elif function is gathered and args[0].ndim == 2 and len(args) == 3:
+            self.calls.append(Pick(out, args[0], (args[1], args[2])))
+        elif function is of_list and options["function"] is np.concatenate and options.keys() <= JOINING:
+            self.calls += _joined(out, args, *options["rest"], **{k: v for k, v in options.items() if k == "axis"})
         else:
             self.calls.append(Python(lambda: np.copyto(out, function(*args, **options))))
 
@@ -224,6 +229,15 @@ def _quicker(ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:
     # NumPy's maximum is vectorized for two arrays only: a row of numbers is three times as quick as one number.
     shape = op.shape[-1:] if ufunc in (np.maximum, np.minimum) else ()
     return [np.full(shape, a, like) if type(a) in (int, float) else a for a in args]
+
+
+def _joined(out: Array, parts: Sequence[Array], axis: int = 0) -> Iterator[Copy]:
+    """np.concatenate, as a copy for each part."""
+    start, whole = 0, np.moveaxis(out, axis, 0)
+    for part in parts:
+        size = part.shape[axis]
+        yield Copy(np.moveaxis(whole[start : start + size], 0, axis), part)
+        start += size
 
 
 def part_at(net: Layer, loss: Loss | None, path: str) -> Any:

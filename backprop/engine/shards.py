@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 
 Vector = tuple[int, int]  # thread, depth
+Step = tuple[str, int, int]  # ("shard", s, depth) or ("add", depth, depth + 1)
 
 
 @dataclass(frozen=True)
 class Tree:
     """What each thread does with its shards, and how the threads' vectors are then added, level by level."""
 
-    own: tuple[tuple[tuple[str, int, int], ...], ...]  # by thread: ("shard", s, depth) or ("add", depth, depth + 1)
+    own: tuple[tuple[Step, ...], ...]  # by thread
     joins: tuple[tuple[tuple[Vector, Vector], ...], ...]  # by level: the right one is added to the left one
     total: Vector
 
@@ -26,7 +27,8 @@ class Tree:
 @cache
 def tree(S: int, threads: int) -> Tree:
     """The tree of S shards on this many threads."""
-    own, nodes = [], {}
+    own: list[tuple[Step, ...]] = []
+    nodes: dict[tuple[int, int], Vector] = {}
     for thread in range(threads):
         steps, stack = _own(range(S * thread // threads, S * (thread + 1) // threads))
         own.append(steps)
@@ -44,9 +46,9 @@ def tree(S: int, threads: int) -> Tree:
     return Tree(tuple(own), tuple(joins), nodes[level, 0])
 
 
-def _own(shards: range) -> tuple[tuple[tuple[str, int, int], ...], list[tuple[int, int]]]:
+def _own(shards: range) -> tuple[tuple[Step, ...], list[tuple[int, int]]]:
     """The steps of one thread, adding like a binary counter, and the whole nodes it is left with, by (level, index)."""
-    steps: list[tuple[str, int, int]] = []
+    steps: list[Step] = []
     stack: list[tuple[int, int]] = []
     for s in shards:
         steps.append(("shard", s, len(stack)))

@@ -11,8 +11,8 @@ import copy
 import math
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from backprop.checks import Array
-from backprop.engine.blas import axpy
-from backprop.engine.calls import Numbers
+from backprop.engine.calls import Call, Numbers, Scale
 from backprop.engine.live import Generators, Live, NotFinite
 from backprop.engine.plan import ALIGNMENT, Plan
 from backprop.engine.planning import PIECE, Plans, Shape, make_plans, plans_for, rule_plans
@@ -136,26 +135,49 @@ class Batch:
         self.memories = [Memory() for _ in range(self.threads)]
         self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)
         self._bound: dict[tuple[int, int, int], Bound] = {}
-        self._vectors: dict[tuple[int, int], Array] = {(0, 0): self.g}
+        self._made: dict[tuple[int, int], Array] = {(0, 0): self.g}
         self._losses = [0.0] * self.S
         self._random = [(layer, where) for layer, where in _opaque(net) if draws(layer)]
         self._noted: list[tuple[Any, str, Any]] = []
         self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
-        self._moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
-        self._pieces: list[list[Bound]] = []  # of φ, that each thread updates
-        self._update: list[Callable[[], object]] | None = None
+        self.moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
+        self._calls: list[list[Call]] | None = None  # of the rule, for each thread
+        self._jobs: list[Callable[[], object]] = []
         self._update_of: list[Array] = []
         self._landed_in: Array | None = None  # the array of the state that gradients land in
-        self._rule_numbers = Numbers()
-        self.moves = [(target, source, self._rule_numbers.getter(c)) for target, source, c in main.moves]
+        self.numbers, self._moves = Numbers(), main.moves
         spared = self.S > 1 or self.is_opaque
-        self._buffers = {name: buffer.copy() for name, buffer in net.buffers.items()} if spared else {}
+        self.spared = {name: buffer.copy() for name, buffer in net.buffers.items()} if spared else {}
 
     @property
     def S(self) -> int:
         """Number of shards."""
         return len(self.bounds) - 1
+
+    @property
+    def was_played(self) -> bool:
+        """Whether all of it is bound: it was played once."""
+        return bool(self._bound)
+
+    @property
+    def length(self) -> int:
+        """How many calls a step makes, about."""
+        return sum(len(bound.calls) for bound in self._bound.values()) + sum(map(len, self._calls or []))
+
+    @property
+    def draws_by_itself(self) -> bool:
+        """Whether a layer of one's own draws random numbers."""
+        return bool(self._random)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the rule is one of one's own, which only its `update` knows."""
+        return self.landed == "g" and self.rule_plan is None
+
+    def bound_now(self) -> list[Bound]:
+        """The bound plans that a step plays."""
+        return list(self._bound.values())
 
     @property
     def mean(self) -> float:
@@ -203,8 +225,8 @@ class Batch:
         if self._landed_in is not None and self.rule.state.get(self.landed) is not self._landed_in:  # type: ignore[union-attr]
             self._bound.clear()  # somebody put another array there
             self._keeps.clear()
-        for name, buffer in (self.net.buffers if self._buffers else {}).items():
-            np.copyto(self._buffers[name], buffer)
+        for name, buffer in (self.net.buffers if self.spared else {}).items():
+            np.copyto(self.spared[name], buffer)
         if self.S == 1:
             L = self._shard(0, 0, 0, fill, key)
             if not math.isfinite(L):
@@ -227,7 +249,7 @@ class Batch:
 
     def restore(self) -> None:
         """Put running statistics back as they were before the batch."""
-        for name, before in self._buffers.items():
+        for name, before in self.spared.items():
             np.copyto(self.net.buffers[name], before)
 
     def _thread(self, thread: int, fill: Any, key: tuple[int, ...]) -> None:
@@ -236,30 +258,41 @@ class Batch:
             if what == "shard":
                 self._losses[i] = self._shard(i, thread, depth, fill, key)
             else:
-                left = self._vector(thread, i)
-                np.add(left, self._vector(thread, depth), out=left)
+                left = self.vector(thread, i)
+                np.add(left, self.vector(thread, depth), out=left)
 
     def _join(self, pool: Pool | None) -> None:
         """Add what the threads have; the sum ends in `g`."""
         for level in self.tree.joins:
             for left, right in level:
-                for_pieces(self.g.size, partial(_add_piece, self._vector(*left), self._vector(*right)), pool)
+                for_pieces(self.g.size, partial(_add_piece, self.vector(*left), self.vector(*right)), pool)
         if self.tree.total != (0, 0):
-            np.copyto(self.g, self._vector(*self.tree.total))
+            np.copyto(self.g, self.vector(*self.tree.total))
 
-    def _vector(self, thread: int, depth: int) -> Array:
-        if (thread, depth) not in self._vectors:
-            self._vectors[thread, depth] = np.empty_like(self.g)
-        return self._vectors[thread, depth]
+    def vector(self, thread: int, depth: int) -> Array:
+        """What a gradient of a shard lands in, and is added up in; that of the first thread at the bottom is `g`."""
+        if (thread, depth) not in self._made:
+            self._made[thread, depth] = np.empty_like(self.g)
+        return self._made[thread, depth]
 
     def _shard(self, s: int, thread: int, depth: int, fill: Any, key: tuple[int, ...]) -> float:
         """Both passes over one shard; a part of L. What layers of one's own draw is that of the step and the shard, too."""
         if not self._random:
             return self._passes(s, thread, depth, fill, key)
+        with self.reseeded((*key, s)):
+            return self._passes(s, thread, depth, fill, key)
+
+    @contextmanager
+    def reseeded(self, key: tuple[int, ...]) -> Iterator[None]:
+        """Layers of one's own that draw, started from a key of the step and the shard."""
         with ExitStack() as stack:
             for layer, where in self._random:
-                stack.enter_context(reseeded(layer, *key, s, *where))
-            return self._passes(s, thread, depth, fill, key)
+                stack.enter_context(reseeded(layer, *key, *where))
+            yield
+
+    def bound(self, s: int, thread: int, depth: int) -> Bound:
+        """The plan of a shard in the memory of a thread. Raises KeyError before it has been played there."""
+        return self._bound[self.bounds[s + 1] - self.bounds[s], thread, depth]
 
     def _passes(self, s: int, thread: int, depth: int, fill: Any, key: tuple[int, ...]) -> float:
         mine = slice(self.bounds[s], self.bounds[s + 1])
@@ -279,7 +312,7 @@ class Batch:
             call()
         L = float(bound.L)  # type: ignore[arg-type]
         if math.isfinite(L):
-            if self.landed != "g" or self._moves_buffers:
+            if self.landed != "g" or self.moves_buffers:
                 self.commit()
             for call in bound.rest:
                 call()
@@ -295,7 +328,7 @@ class Batch:
         if n not in self.plans:
             self.plans[n], results = self._live_plans(n, inputs, fill, key)
         plans = self.plans[n]
-        sources = inputs | self._arrays(plans, self._vector(thread, depth))
+        sources = inputs | self._arrays(plans, self.vector(thread, depth))
         bound = Bound(
             plans.passes,
             sources,
@@ -341,62 +374,62 @@ class Batch:
 
     def update(self, alpha: float, t: int, pool: Pool | None) -> None:
         """What the rule does once the gradient has landed."""
-        rule, phi = self.rule, self.net.phi
+        rule = self.rule
         if rule is None:
             return
-        if self.landed != "g":
-            if self.moves:
-                self._rule_numbers.set(alpha, t)
-                arrays = {"phi": phi, **rule.state}
-                for target, source, coefficient in self.moves:
-                    axpy(coefficient(), arrays[source], arrays[target])
-        elif self.rule_plan is None:
-            rule.step(phi, self.g)
+        if self.by_hand:
+            rule.step(self.net.phi, self.g)
             return
-        else:
-            if rule.clips:
-                rule.clip(self.g)
-            self._play_update(alpha, t, pool)
+        if rule.clips:
+            rule.clip(self.g)
+        self.update_calls()
+        self.numbers.set(alpha, t)
+        run_all(self._jobs, pool)
         rule.t += 1
 
-    def _play_update(self, alpha: float, t: int, pool: Pool | None) -> None:
-        jobs = self._update_jobs()
-        self._rule_numbers.set(alpha, t)
-        run_all(jobs, pool)
-
-    def _update_jobs(self) -> list[Callable[[], object]]:
-        """The rule as a job for each thread, bound to the state as it is."""
-        rule, phi, plan = self.rule, self.net.phi, self.rule_plan
+    def update_calls(self) -> list[list[Call]]:
+        """The rule as calls for each thread, bound to the state as it is."""
+        rule, phi = self.rule, self.net.phi
         vectors = [phi, *rule.state.values()]  # type: ignore[union-attr]
-        bound = self._update_of
-        if self._update is None or len(vectors) != len(bound) or not all(map(operator.is_, vectors, bound)):
+        if self._calls is None or not same_objects(vectors, self._update_of):
             named = {"phi": phi, "g": self.g, **self._state()}
-            penalties = [name for name in ("weight_decay", "l1") if name in plan.inputs]  # type: ignore[union-attr]
-            self._bind_update(named | {name: rule.penalty(name) for name in penalties})  # type: ignore[union-attr]
-            self._update = [partial(_play, [call for b in bounds for call in b.rest]) for bounds in self._pieces]
+            self.numbers = Numbers()
+            if self.landed == "g":
+                self._calls = self._rule_on_pieces(named)
+            else:
+                self._calls = [[Scale(named[y], a, named[x], 1.0, self.numbers) for y, x, a in self._moves]]
+            self._jobs = [partial(_play, [call.bind() for call in calls]) for calls in self._calls]
             self._update_of = [phi, *rule.state.values()]  # type: ignore[union-attr]
-        return self._update
+        return self._calls
 
-    def _bind_update(self, vectors: Mapping[str, Array]) -> None:
+    def _rule_on_pieces(self, vectors: dict[str, Array]) -> list[list[Call]]:
         """The rule on pieces of φ that stay in cache, for each thread, with an arena of its own."""
         plan, size = self.rule_plan, self.net.size
-        self._rule_numbers = Numbers()
+        for name in ("weight_decay", "l1"):
+            if name in plan.inputs:  # type: ignore[union-attr]
+                vectors[name] = self.rule.penalty(name)  # type: ignore[union-attr]
         step = size if self.mixes else PIECE
         starts = range(0, size, step)
         threads = self.cores if len(starts) >= LEAST_PIECES else 1
-        self._pieces = []
+        made: list[list[Call]] = []
         for thread in range(threads):
-            arena, pieces = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
+            arena, calls = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
             for start in starts[len(starts) * thread // threads : len(starts) * (thread + 1) // threads]:
                 part = {name: vector[start : start + step] for name, vector in vectors.items()}
                 length = min(step, size - start)
-                pieces.append(Bound(plan, part, arena=arena, numbers=self._rule_numbers, length=length))  # type: ignore[arg-type]
-            self._pieces.append(pieces)
+                calls += Bound(plan, part, arena=arena, numbers=self.numbers, length=length).calls  # type: ignore[arg-type]
+            made.append(calls)
+        return made
 
 
 def _play(calls: list[Callable[[], object]]) -> None:
     for call in calls:
         call()
+
+
+def same_objects(xs: Sequence[object], ys: Sequence[object]) -> bool:
+    """Whether two lists hold the very same objects."""
+    return len(xs) == len(ys) and all(map(operator.is_, xs, ys))
 
 
 def _nothing() -> None:

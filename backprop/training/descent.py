@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, Projection, projections
+from backprop.engine.native.program import Played, Steps
 from backprop.engine.planning import Shape
 from backprop.engine.step import Batch, Engine
 from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
@@ -23,8 +25,10 @@ from backprop.layers import boundary
 from backprop.layers.nesting import views
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
+from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
+from backprop.training.native import Native
 from backprop.training.state import Position, Settings
 
 LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
@@ -42,6 +46,7 @@ class Descent:
         self.before: dict[str, Array] = {}  # φ, state and statistics when the epoch began, and …
         self.t = 0  # … the optimizer's t
         self.presses = Presses()
+        self.native = Native()
         self._pool: Pool | None = None
         self._busy = threading.Lock()
         self._cores: ExitStack | None = None  # while a whole `fit` holds them
@@ -71,29 +76,26 @@ class Descent:
         every = max(batch_size, examples.n // 50)
         weights = None if examples.w is None else examples.w[order]
         at, rows, self.lost = self.position, order[:batch_size], False
-        done = min(at.batch * batch_size, examples.n)
+        done = 0
         project = projections("Trainer", constraints, self.engine.net.parameters) if constraints else []
         batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size))}
         self.remember()
         with self.at_work(batches[min(batch_size, examples.n)], settings), interrupts() as interrupted:
             self.presses = interrupted
-            for start in range(done, examples.n, batch_size):
+            start = at.batch * batch_size
+            while start < examples.n and not interrupted:
                 rows = order[start : start + batch_size]
-                share = self._share(None if weights is None else weights[start : start + batch_size], len(rows))
-                if share:
-                    self.step(batches[len(rows)], examples, rows, settings.seed, project, share)
-                    if self.after_step:  # it may write a file: of finite numbers only
-                        self.require_finite(examples, rows)
-                        self.notify()
-                else:
-                    at.batch += 1
-                done += len(rows)
-                if done >= every:
-                    progress(done)
-                    done = 0
-                if interrupted:
-                    break
-            progress(done)
+                batch = batches[len(rows)]
+                of_epoch = order[start:], None if weights is None else weights[start:]
+                count = self._play(batch, examples, *of_epoch, settings, project)
+                if self.after_step and count:  # it may write a file: of finite numbers only
+                    self.require_finite(examples, rows)
+                    self.notify()
+                start += max(count, 1) * batch_size
+                if start - done >= every:
+                    progress(min(start, examples.n) - done)
+                    done = min(start, examples.n)
+            progress(min(start, examples.n) - done)
             self.require_finite(examples, rows)
         if interrupted:
             raise KeyboardInterrupt
@@ -114,6 +116,98 @@ class Descent:
         """Call what waits for the end of a step, when the position is already that after it."""
         for call in self.after_step:
             call()
+
+    def _play(
+        self,
+        batch: Batch,
+        examples: Examples,
+        order: Array,
+        weights: Array | None,
+        settings: Settings,
+        project: Sequence[Projection],
+    ) -> int:
+        """The next steps of the rows in `order`: one by NumPy, or several natively; how many. A batch of weight 0 is none."""
+        n = batch.shape.n
+        share = self._share(None if weights is None else weights[:n], n)
+        if not share:
+            self.position.batch += 1
+            return 0
+        most = 1 if self.after_step or project else len(order) // n
+        count = min(most, self.native.steps(batch, settings.native))
+        if count and (done := self._natively(count, batch, examples, order, weights, settings.seed, project)):
+            return done
+        began = time.perf_counter()
+        self.step(batch, examples, order[:n], settings.seed, project, share)
+        self.native.spent(batch, time.perf_counter() - began)
+        return 1
+
+    def _natively(
+        self,
+        count: int,
+        batch: Batch,
+        examples: Examples,
+        order: Array,
+        weights: Array | None,
+        seed: int,
+        project: Sequence[Projection],
+    ) -> int:
+        """Up to `count` steps by the native player; how many. It stops before a step that NumPy has to look at."""
+        rule, n = batch.rule, batch.shape.n
+        rows = order[: count * n].reshape(count, n)
+        counts = [self._share(None if weights is None else weights[i * n : (i + 1) * n], n) for i in range(count)]
+        counts = counts[: counts.index(0.0)] if 0.0 in counts else counts
+        t, alphas = rule.t, self._rates(len(counts))  # type: ignore[union-attr]
+        shares, present = None, rows[: len(alphas)]
+        if weights is not None:
+            shares = np.array([self._shares(w) for w in weights[: count * n].reshape(count, n)]).astype(examples.dtype)
+            present = np.array([examples.present(r, self.engine.net) for r in present])  # type: ignore[arg-type]
+
+        def copied(step: int, mine: slice, arrays: dict[str, Array]) -> None:
+            fill(examples, present[step], batch.mean if shares is None else shares[step], mine, arrays)
+
+        steps = Steps(present, examples.X, examples.y, shares, copied, alphas, (seed, t))
+        by_numpy = partial(self.step, batch, examples, rows[0], seed, (), counts[0])
+        self.presses.hold()
+        played = None
+        try:
+            played = self.native.play(batch, steps, by_numpy, self._kept(), self._pool)
+            if played is not None:
+                self._note(played, t, counts)
+            for constraint, parameter in project:
+                constraint.project(parameter)
+        except BaseException:
+            batch.restore()
+            if played is not None and (played.error is None or played.committing):
+                self.go_back()
+            raise
+        finally:
+            self.presses.held = False
+        return 1 if played is None else played.done
+
+    def _note(self, played: Played, t: int, counts: Sequence[float]) -> None:
+        """Move on behind the steps that were played; raise what ended them."""
+        self.engine.rule.t = t + played.done  # type: ignore[union-attr]
+        for share, L in zip(counts, played.losses, strict=False):
+            self.position.total += share * L
+            self.position.batch += 1
+        if played.error is not None:
+            raise played.error
+
+    def _rates(self, count: int) -> list[float]:
+        """α of the next steps; those before one for which the schedule has none."""
+        rule, rates = self.engine.rule, []
+        if isinstance(rule.schedule, ConstantRate):  # type: ignore[union-attr]
+            return [rule.learning_rate] * count  # type: ignore[union-attr]
+        t = rule.t  # type: ignore[union-attr]
+        try:
+            for rule.t in range(t, t + count):  # type: ignore[union-attr]
+                rates.append(rule.learning_rate)  # type: ignore[union-attr]
+        except Exception:
+            if not rates:
+                raise
+        finally:
+            rule.t = t  # type: ignore[union-attr]
+        return rates
 
     def _share(self, weights: Array | None, n: int) -> float:
         """What n examples count in the loss of the epoch. A batch of weight 0 is no step at all."""

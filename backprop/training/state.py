@@ -42,6 +42,7 @@ class Settings:
     shards: int | str
     threads: int | str
     deterministic: bool
+    native: bool | str = "auto"
 
 
 @dataclass

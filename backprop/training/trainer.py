@@ -26,6 +26,7 @@ from backprop.training.data import Examples
 from backprop.training.descent import Descent, interrupts
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
+from backprop.training.native import choice
 from backprop.training.state import Position, Settings, State
 from backprop.training.watch import NoBar, check_callbacks, check_verbose, validation_examples, watching
 
@@ -40,6 +41,7 @@ SETTABLE: dict[str, Callable[[Any], Any]] = {
     "shards": lambda value: checks.integer_or("Trainer", "shards", value, "auto"),
     "threads": lambda value: checks.integer_or("Trainer", "threads", value, "auto"),
     "deterministic": lambda value: checks.boolean("Trainer", "deterministic", value),
+    "native": lambda value: choice("Trainer", value),
 }
 
 
@@ -67,7 +69,9 @@ class Trainer:
 
     `shards` cuts each batch into that many parts, one after another or on threads: activation memory is that of one part per
     thread. "auto" takes 1 for small steps. `threads` is "auto" (what the step is worth, at most the cores there are) or a
-    number. The same seed and setting give the same bits; with `deterministic=True` whatever the number of threads.
+    number. The same seed and setting give the same bits; with `deterministic=True` whatever the number of threads. Many steps are
+    played in one call without Python, with the same bits, where the package was installed with a C compiler; `native=False`, or
+    BACKPROP_NATIVE=0 in the environment, plays all by NumPy, `native=True` refuses what cannot be played natively.
 
     `constraints` are what parameters satisfy after each step, by the pattern of their names: {"*.omega": MaxNorm(3)}; the first
     pattern that matches counts. Initial weights are left as they are; the first step projects them. `after_step` is a list of
@@ -102,12 +106,13 @@ class Trainer:
         shards: int | str = "auto",
         threads: int | str = "auto",
         deterministic: bool = False,
+        native: bool | str = "auto",
         constraints: Mapping[str, Constraint] | None = None,
     ) -> None:
         checks.instance("Trainer", "net", net, Sequential)
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.shards, self.threads, self.deterministic = shards, threads, deterministic
+        self.shards, self.threads, self.deterministic, self.native = shards, threads, deterministic, native
         self.constraints: Any = constraints
         self.notes: dict[str, Any] = {}
         self._descent = Descent(net, loss, optimizer)
@@ -159,7 +164,8 @@ class Trainer:
     @property
     def settings(self) -> Settings:
         """The arguments of the trainer as they are now."""
-        return Settings(self.batch_size, self.shuffle, self.seed, self.shards, self.threads, self.deterministic)
+        of_steps = self.shards, self.threads, self.deterministic, self.native
+        return Settings(self.batch_size, self.shuffle, self.seed, *of_steps)
 
     @property
     def lost(self) -> bool:

@@ -1,0 +1,267 @@
+"""A whole step as operations: rows picked, both passes of each shard, their sum, and the rule; one list for each thread.
+
+Made of the calls that the NumPy player makes, once it has bound them; the numbers of each step come in a table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.engine.blas import address
+from backprop.engine.calls import Call, Copy, Ufunc
+from backprop.engine.native import player
+from backprop.engine.native.lower import (
+    FINITE,
+    HERE,
+    LOSS,
+    MEET,
+    NORM,
+    NUMBER,
+    RECORD,
+    ROWS,
+    STOP,
+    Operations,
+    own_loops,
+)
+from backprop.engine.planning import PIECE
+from backprop.engine.play import Bound
+from backprop.engine.step import Batch, run_all
+from backprop.engine.threads import Pool
+from backprop.engine.trace import CLIP, Number
+
+TIME = re.compile(r"\bt\b")
+
+
+class Played:
+    """What a call came to: the losses (steps, S) of the steps that are done, and the error that ended it."""
+
+    def __init__(self, losses: Array, team: Array) -> None:
+        self._losses, self._team, self.error = losses, team, None
+
+    error: BaseException | None
+
+    @property
+    def done(self) -> int:
+        """Whole steps."""
+        return int(self._team[5])
+
+    @property
+    def committing(self) -> bool:
+        """Whether the step that it ended in had begun to change φ, state or statistics."""
+        return self.error is not None and bool(self._team[4])
+
+    @property
+    def losses(self) -> list[float]:
+        """L of each whole step."""
+        found = []
+        for of_shards in self._losses[: self.done].tolist():
+            L = of_shards[0]
+            for loss in of_shards[1:]:
+                L += loss
+            found.append(L)
+        return found
+
+
+@dataclass(eq=False)
+class Steps:
+    """The steps of a call: rows (steps, n) of X and y, what each example counts (steps, n) where they have weights, α of each
+    step, seed and t of the first. `fill` copies what the player cannot pick: of a step, a part of the batch, to these arrays.
+    """
+
+    rows: Array
+    X: Any
+    y: Array
+    shares: Array | None
+    fill: Callable[[int, slice, dict[str, Array]], None]
+    alphas: Sequence[float]
+    key: tuple[int, int]
+
+
+def picked_from(X: Any, y: Array) -> str:
+    """The type of X, if the player can pick its rows; "" where Python has to."""
+    usable = isinstance(X, np.ndarray) and X.ndim == 2 and X.flags.c_contiguous and X.flags.aligned and X.dtype.isnative
+    return X.dtype.char if usable and y.flags.c_contiguous else ""
+
+
+class Program:
+    """The steps of a batch that NumPy has played at least once, as one call. Raises Unplayable where there is none."""
+
+    def __init__(self, batch: Batch, steps: Steps) -> None:
+        self.batch, self.steps, self.made_for = batch, steps, self._now(batch, steps)
+        rule = [] if batch.rule is None or batch.by_hand else batch.update_calls()
+        self.threads = max(batch.threads, len(rule))
+        self.values: list[float | Number] = []
+        self.open = ExitStack()  # generators that were started anew for a step
+        self.lists = [Operations(self.values) for _ in range(self.threads)]
+        for thread, ops in enumerate(self.lists):
+            self._passes(ops, thread)
+            self._sum(ops, thread)
+            self._rule(ops, thread, rule)
+            self._meet(ops)
+        self.packed = [ops.packed() for ops in self.lists]
+
+    def is_current(self, steps: Steps) -> bool:
+        """Whether the arrays and settings are those that it was made for."""
+        return same(self.made_for, self._now(self.batch, steps))
+
+    @staticmethod
+    def _now(batch: Batch, steps: Steps) -> list[Any]:
+        """What its addresses and constants come from."""
+        rule = batch.rule
+        of_rule = [] if rule is None else [rule.clip_value, rule.clip_norm, *rule.state.values()]
+        kind = picked_from(steps.X, steps.y)
+        return [kind, steps.shares is None, batch.mean, batch.net.phi, *of_rule, *batch.bound_now()]
+
+    def play(self, steps: Steps, pool: Pool | None) -> Played:
+        """Play the steps."""
+        self.steps, count = steps, len(steps.alphas)
+        data: list[Array] = [np.ascontiguousarray(steps.rows, np.int64)]
+        if picked_from(steps.X, steps.y):
+            data += [steps.X, steps.y, *([] if steps.shares is None else [steps.shares])]
+        inputs = np.array([array.ctypes.data for array in data], np.uint64)
+        team, losses = np.zeros(16, np.int32), np.zeros((count, self.batch.S))
+        given = self.table(steps.alphas, steps.key[1]), losses, inputs, self.batch.shape.n
+        calls = [
+            partial(player.play, packed, team, self.threads, not i, *given, ops.python, count)
+            for i, (packed, ops) in enumerate(zip(self.packed, self.lists, strict=True))
+        ]
+        played = Played(losses, team)
+        try:
+            run_all(calls, pool)
+        except BaseException as error:
+            played.error = error
+        finally:
+            self.open.close()
+        return played
+
+    def table(self, alphas: Sequence[float], t: int) -> Array:
+        """The numbers of each step (steps, numbers)."""
+        made = np.empty((len(alphas), len(self.values)))
+        alike = len(set(alphas)) == 1
+        for i, value in enumerate(self.values):
+            if not isinstance(value, Number):
+                made[:, i] = value
+            elif alike and not TIME.search(value.text):
+                made[:, i] = value.value(alphas[0], t)
+            else:
+                made[:, i] = [value.value(alpha, t + j) for j, alpha in enumerate(alphas)]
+        return made
+
+    def _meet(self, ops: Operations) -> None:
+        if self.threads > 1:
+            ops.op(MEET)
+
+    def _passes(self, ops: Operations, thread: int) -> None:
+        """Both passes of the shards of a thread, and the sum of their gradients as far as it has them."""
+        batch = self.batch
+        for name, before in batch.spared.items() if not thread else ():
+            ops.add(Copy(before, batch.net.buffers[name]))
+        for what, i, depth in batch.tree.own[thread] if thread < batch.threads else ():
+            if what == "shard":
+                self._shard(ops, i, batch.bound(i, thread, depth))
+            else:
+                left = batch.vector(thread, i)
+                ops.add(Ufunc(np.add, "__call__", [left, batch.vector(thread, depth)], left))
+
+    def _shard(self, ops: Operations, s: int, bound: Bound) -> None:
+        batch, mine = self.batch, slice(self.batch.bounds[s], self.batch.bounds[s + 1])
+        self._fill(ops, mine, bound.sources)
+        if batch.draws_by_itself:
+            ops.call(
+                lambda step: self.open.enter_context(batch.reseeded((self.steps.key[0], self.steps.key[1] + step, s)))
+            )
+        if bound.generators.places:
+            ops.call(lambda step: setattr(bound.generators, "key", (self.steps.key[0], self.steps.key[1] + step, s)))
+        ops.store(bound.numbers)
+        ops.extend(bound.calls[: bound.turn])
+        loss = ops.op(LOSS, bound.L, n=[s, 0, 0])  # type: ignore[arg-type]
+        if batch.S == 1:
+            ops.op(STOP, n=[batch.landed != "g" or batch.moves_buffers, 0, 0])
+        ops.extend(bound.calls[bound.turn :])
+        if batch.draws_by_itself:
+            ops.call(lambda step: self.open.close())
+        if batch.S > 1:  # a loss that is not finite has no way back
+            loss["until"] = ops.op(HERE)
+
+    def _fill(self, ops: Operations, mine: slice, arrays: Any) -> None:
+        n, start, X = mine.stop - mine.start, mine.start, arrays["X"]
+        kind = picked_from(self.steps.X, self.steps.y)
+        if not kind or (kind != X.dtype.char and kind + X.dtype.char not in own_loops()):
+            ops.call(lambda step: self.steps.fill(step, mine, arrays))
+            return
+        picked = X if kind == X.dtype.char else np.empty(X.shape, kind)
+        for number, to in ((1, picked), (2, arrays["y rows"])):
+            ops.op(ROWS, to, n=[n, start, number], strides=[[to.nbytes // n]])
+        if picked is not X:
+            ops.convert(picked, X)
+        share = arrays["share"]
+        if not share.ndim:
+            ops.op(NUMBER, share, scale=ops.place(self.batch.mean))
+        else:
+            at = [start * share.itemsize, self.batch.shape.n * share.itemsize, 3]
+            ops.op(RECORD, share, n=at, strides=[[share.nbytes]])
+
+    def _sum(self, ops: Operations, thread: int) -> None:
+        """The sum over the shards, each level in pieces for the threads; and whether it is finite."""
+        batch, piece = self.batch, self._piece(thread)
+        if batch.S > 1:
+            self._meet(ops)
+            ops.op(STOP)
+            for level in batch.tree.joins:
+                for left, right in level:
+                    a, b = batch.vector(*left)[piece], batch.vector(*right)[piece]
+                    ops.add(Ufunc(np.add, "__call__", [a, b], a))
+                self._meet(ops)
+            if batch.tree.total != (0, 0):
+                ops.add(Copy(batch.g[piece], batch.vector(*batch.tree.total)[piece]))
+        elif batch.landed == "g":
+            self._meet(ops)
+        if batch.landed == "g":
+            ops.op(FINITE, batch.g[piece], n=[len(batch.g[piece]), 0, 0])
+            self._meet(ops)
+            ops.op(STOP, n=[1, 0, 0])
+
+    def _piece(self, thread: int) -> slice:
+        """The entries of φ that a thread adds up."""
+        size, pieces = self.batch.net.size, -(-self.batch.net.size // PIECE)
+        start, end = (pieces * i // self.threads * PIECE for i in (thread, thread + 1))
+        return slice(start, min(end, size))
+
+    def _rule(self, ops: Operations, thread: int, calls: Sequence[Sequence[Call]]) -> None:
+        batch, rule = self.batch, self.batch.rule
+        if rule is None:
+            return
+        if rule.clips and not batch.by_hand:
+            if not thread:
+                self._clip(ops, batch.g)
+            self._meet(ops)
+        if batch.by_hand and not thread:  # which counts its steps by itself
+            ops.call(lambda step: rule.step(batch.net.phi, batch.g))
+        elif thread < len(calls):
+            ops.store(batch.numbers)
+            ops.extend(calls[thread])
+
+    def _clip(self, ops: Operations, g: Array) -> None:
+        """As `Optimizer.clip`."""
+        most, norm = self.batch.rule.clip_value, self.batch.rule.clip_norm  # type: ignore[union-attr]
+        if most is not None:
+            ops.add(Ufunc(CLIP, "__call__", [g, np.array(-most, g.dtype), np.array(most, g.dtype)], g))
+        if norm is not None:
+            factor = np.zeros((), g.dtype)
+            ops.op(NORM, g, factor, function=address(g.dtype.char + "nrm2"), size=[g.size, 0, 0], scale=ops.place(norm))
+            ops.add(Ufunc(np.multiply, "__call__", [g, factor], g))
+
+
+def same(before: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Whether two lists hold the same arrays and the same numbers."""
+    return len(before) == len(now) and all(
+        a is b or (isinstance(a, float | str | bool) and a == b) for a, b in zip(before, now, strict=True)
+    )

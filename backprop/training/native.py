@@ -1,0 +1,138 @@
+"""Many steps in one call, where the native player can play them: when, how many at a time, and whether it may.
+
+The bits are those of NumPy's player, so which of the two plays a step is decided by time alone: NumPy plays the first ones, until
+they have taken about as long as a program takes to make. One step is then played both ways and compared.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.engine import native
+from backprop.engine.native.program import Played, Program, Steps
+from backprop.engine.step import Batch
+from backprop.engine.threads import Pool
+
+SECONDS = 0.02  # that a call may take: Ctrl-C, progress and callbacks wait for its end
+MOST = 4096  # steps in a call
+COST = 4e-5  # seconds that a program takes to make, for each of NumPy's calls
+
+MISSING = "no native player: there was no C compiler where backprop was installed"
+
+log = logging.getLogger("backprop")
+
+
+def choice(who: str, value: object) -> bool | str:
+    """The setting `native`: True, False or "auto"."""
+    if isinstance(value, bool | np.bool_) or value == "auto":
+        return value if isinstance(value, str) else bool(value)
+    raise ValueError(checks.message(who, 'native True, False or "auto"', repr(value)))
+
+
+def wanted(setting: bool | str) -> bool | str:
+    """The setting, or where it is "auto" what BACKPROP_NATIVE in the environment says: 1, 0 or auto."""
+    words: dict[str, bool | str] = {"auto": "auto", "": "auto", "1": True, "0": False}
+    word = os.environ.get("BACKPROP_NATIVE", "auto")
+    if setting != "auto":
+        return setting
+    if word not in words:
+        raise ValueError(checks.message("BACKPROP_NATIVE", "auto, 0 or 1", repr(word)))
+    return words[word]
+
+
+@dataclass(eq=False)
+class Chance:
+    """What is known of one batch: its program, why it has none, how long its steps take."""
+
+    program: Any = None
+    refused: str = ""
+    trusted: bool = False  # a step was played both ways
+    spent: float = 0.0  # seconds of NumPy's steps until now
+    seconds: float = 1e-3  # of a native step
+    pause: bool = False  # the next step is NumPy's, which says what is wrong with it
+
+
+class Native:
+    """Who plays the next steps of a descent."""
+
+    def __init__(self) -> None:
+        self._chances: WeakKeyDictionary[Batch, Chance] = WeakKeyDictionary()
+
+    def __deepcopy__(self, memo: Any) -> Native:
+        return Native()
+
+    def steps(self, batch: Batch, setting: bool | str) -> int:
+        """How many steps of this batch the next call may take; 0 where the next one is NumPy's.
+
+        Raises RuntimeError where `native=True` asks for what cannot be.
+        """
+        setting = wanted(setting)
+        if setting is False:
+            return 0
+        chance = self._chances.setdefault(batch, Chance())
+        chance.refused = chance.refused or ("" if native.player else MISSING)
+        if chance.refused:
+            if setting is True:
+                advice = 'Leave native="auto", which takes NumPy there.'
+                raise RuntimeError(
+                    checks.message("Trainer", "steps that can be played natively", chance.refused, advice)
+                )
+            return 0
+        if chance.pause or not batch.was_played or (setting == "auto" and chance.spent < COST * batch.length):
+            chance.pause = False
+            return 0
+        if not chance.trusted:
+            return 1
+        return max(1, min(MOST, int(SECONDS / chance.seconds)))
+
+    def spent(self, batch: Batch, seconds: float) -> None:
+        """NumPy has played a step of this batch."""
+        if (chance := self._chances.get(batch)) is not None:
+            chance.spent += seconds
+
+    def play(
+        self, batch: Batch, steps: Steps, by_numpy: Callable[[], float], kept: dict[str, Array], pool: Pool | None
+    ) -> Played | None:
+        """Play steps; returns what they came to. The first one of a program is compared with NumPy's, which it then is: None.
+
+        `kept` are φ, state and statistics.
+        """
+        chance = self._chances[batch]
+        if chance.program is None or not chance.program.is_current(steps):
+            # What is one's own may count its calls: it is not played twice.
+            chance.program, chance.trusted = Program(batch, steps), batch.is_opaque or batch.by_hand
+        if not chance.trusted:
+            self._compare(chance, steps, by_numpy, kept, pool)
+            return None
+        start = time.perf_counter()
+        played = chance.program.play(steps, pool)
+        chance.pause = played.done < len(steps.alphas)
+        if played.done:
+            chance.seconds = (time.perf_counter() - start) / played.done
+        return played
+
+    def _compare(
+        self, chance: Chance, steps: Steps, by_numpy: Callable[[], float], kept: dict[str, Array], pool: Pool | None
+    ) -> None:
+        """Play one step natively, put everything back, and play it by NumPy."""
+        before = {name: array.copy() for name, array in kept.items()}
+        played = chance.program.play(replace(steps, alphas=steps.alphas[:1]), pool)
+        after = {name: array.copy() for name, array in kept.items()}
+        for name, array in kept.items():
+            np.copyto(array, before[name])
+        L = by_numpy()
+        alike = all(array.tobytes() == after[name].tobytes() for name, array in kept.items())
+        chance.trusted = played.error is None and played.losses == [L] and alike
+        if not chance.trusted:
+            chance.refused = str(played.error or "its bits differ from NumPy's")
+            log.warning("backprop: NumPy plays this network, not the native player: %s", chance.refused)

@@ -1,0 +1,654 @@
+"""The native player: the bits of NumPy's, its errors, its limits; and `compiled`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+from helpers import LogCosh, Scale
+from numpy.testing import assert_allclose, assert_array_equal
+from test_nests import program
+
+import backprop as bp
+from backprop.engine import native
+from backprop.engine.blas import prepare
+from backprop.engine.calls import Copy, Multiply, Numbers, Pick, Ufunc
+from backprop.engine.calls import Scale as Scaled
+from backprop.training import native as choosing
+
+if native.player is None:
+    pytest.fail("the native player is not built: these tests need a C compiler", pytrace=False)
+
+from backprop.engine.native.lower import PYTHON, Operations
+
+SEEDS = range(int(os.environ.get("BACKPROP_NATIVE_PROGRAMS", "120")))
+RULES = [
+    lambda **k: bp.SGD(0.01, **k),
+    lambda **k: bp.SGD(bp.ExponentialDecay(0.01, factor=0.9), momentum=0.9, **k),
+    lambda **k: bp.SGD(0.01, momentum=0.9, nesterov=True, **k),
+    lambda **k: bp.Adam(0.01, **k),
+    lambda **k: bp.AdamW(0.01, **k),
+    lambda **k: bp.RMSProp(0.01, **k),
+    lambda **k: bp.Adagrad(0.01, **k),
+]
+
+
+def state(trainer, losses):
+    """All that a run leaves behind."""
+    net, rule = trainer.net, trainer.optimizer
+    arrays = {"phi": net.phi, **rule.state, **net.buffers, "losses": np.array(losses)}
+    return {name: array.copy() for name, array in arrays.items()} | {"t": rule.t, "position": trainer.position}
+
+
+def trained(native, net, loss, rule, X, y, *, epochs=3, w=None, **settings):
+    """What a fit of copies comes to, played by one of the players."""
+    trainer = bp.Trainer(net.copy(), copy.deepcopy(loss), rule(), native=native, seed=3, **settings)
+    losses = [epoch.loss for epoch in trainer.epochs(X, y, epochs, sample_weight=w)]
+    if native is True:
+        (chance,) = {chance.refused for chance in trainer._descent.native._chances.values()}
+        assert not chance
+    return state(trainer, losses)
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        if isinstance(value, np.ndarray):
+            assert value.dtype == b[name].dtype
+            assert_array_equal(value.view(np.uint8), b[name].view(np.uint8), err_msg=name)  # −0.0 is not 0.0
+        else:
+            assert value == b[name], name
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_programs_have_the_bits_of_numpys_player(seed):
+    net, loss, h, y, _ = program(seed)
+    rng = np.random.default_rng(seed)
+    N = int(rng.integers(3, 40))
+    X = rng.normal(size=(N, len(h))).astype("f" if rng.random() < 0.5 else "d")
+    rows = y.T[rng.integers(0, y.shape[-1], N)]
+    w = rng.random(N) * rng.integers(0, 2, N) if rng.random() < 0.4 else None
+    if w is not None:
+        w[0] = 1.0
+    settings = {"batch_size": int(rng.integers(1, 20)), "threads": int(rng.integers(1, 3))}
+    settings["shards"] = "auto" if rng.random() < 0.5 else int(rng.integers(1, 6))
+    clips = [{}, {"clip_norm": 0.5}, {"clip_value": 0.1}, {"clip_norm": 1.0, "clip_value": 0.3}][rng.integers(4)]
+    penalties = [{}, {"weight_decay": 0.1}, {"weight_decay": {"*.omega": 0.1}}, {"l1": 0.01}][rng.integers(4)]
+    kind = rng.integers(len(RULES))
+    rule = lambda: RULES[kind](**clips, **penalties)  # noqa: E731
+    by_numpy, natively = (trained(player, net, loss, rule, X, rows, w=w, **settings) for player in (False, True))
+    assert_same(by_numpy, natively)
+
+
+LAYERS = [
+    *(bp.ReLU, bp.LeakyReLU, bp.ELU, bp.SiLU, bp.GELU, bp.Softplus, bp.Sigmoid, bp.Tanh, bp.Sin, bp.Cos, bp.Exp),
+    *(bp.Identity, lambda: bp.Dropout(0.4), lambda: bp.BatchNorm(24), lambda: bp.LayerNorm(24)),
+    *(lambda: bp.Residual(bp.Linear(24, 24)), lambda: bp.FanOut(bp.Linear(24, 8), bp.Linear(24, 16))),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", LAYERS, ids=lambda make: repr(make()))
+def test_every_layer_is_played_without_python(make, dtype):
+    net = bp.Sequential(bp.Linear(7, 24), make(), bp.Linear(24, 3), seed=0, dtype=dtype)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(150, 7)), rng.integers(0, 3, 150)
+    X[3], X[4], X[5] = 1e-42, -0.0, 3.0
+    runs = [trained(n, net, bp.CrossEntropy(), lambda: bp.Adam(0.01), X, y, batch_size=50) for n in (False, True)]
+    assert_same(*runs)
+    made = python_calls(net, bp.CrossEntropy(), bp.Adam(0.01), X, y)
+    assert made == (2 if "Dropout" in repr(make()) else 0)  # a key and a draw
+
+
+def python_calls(net, loss, rule, X, y):
+    """How often a step calls Python."""
+    trainer = bp.Trainer(net.copy(), loss, rule, native=True, batch_size=50)
+    list(trainer.epochs(X, y, 2))
+    (chance,) = trainer._descent.native._chances.values()
+    assert chance.trusted
+    return sum(len(ops.python) for ops in chance.program.lists)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 700])
+@pytest.mark.parametrize("rule", RULES)
+def test_one_example_and_many(batch, rule):
+    rng = np.random.default_rng(0)
+    N = 2100 if batch > 9 else 40
+    X, y = 0.1 * rng.normal(size=(N, 20)), rng.normal(size=N)
+    net = bp.Sequential(bp.Linear(20, 300), bp.Tanh(), bp.Linear(300, 300), bp.ReLU(), bp.Linear(300, 1), seed=0)
+    runs = [trained(n, net, bp.LeastSquares(), rule, X, y, batch_size=batch, deterministic=True) for n in (False, True)]
+    assert_same(*runs)
+
+
+@pytest.mark.parametrize("shards", [2, 3, 8])
+def test_shards_give_the_bits_of_one_thread(shards):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, 5)), rng.integers(0, 2, 90)
+    net = bp.Sequential(bp.Linear(5, 200), bp.ReLU(), bp.Linear(200, 400), bp.ReLU(), bp.Linear(400, 2), seed=0)
+    runs = [
+        trained(n, net, bp.CrossEntropy(), lambda: bp.Adam(0.01), X, y, batch_size=30, shards=shards, threads=threads)
+        for n, threads in ((False, 1), (True, 1), (True, 2))
+    ]
+    assert_same(runs[0], runs[1])
+    assert_same(runs[0], runs[2])
+
+
+def test_data_of_other_types_and_orders():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 60)
+    net = bp.Sequential(bp.Linear(4, 8), bp.ReLU(), bp.Linear(8, 3), seed=0)
+    whole = rng.integers(-9, 9, (120, 8))
+    kinds = [whole[:60, :4].astype(t) for t in ("f", "d", "i", "l", "h", "?", ">f", "e")]
+    for X in [*kinds, whole[::2, ::2], np.asfortranarray(whole[:60, :4].astype("f"))]:
+        runs = [trained(n, net, bp.CrossEntropy(), lambda: bp.SGD(0.01), X, y) for n in (False, True)]
+        assert_same(*runs)
+
+
+def test_data_that_can_only_be_sliced():
+    class Sliced:
+        def __init__(self, X):
+            self.X, self.shape, self.dtype = X, X.shape, X.dtype
+
+        def __getitem__(self, rows):
+            return self.X[rows]
+
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    net = bp.Sequential(bp.Linear(4, 8), bp.ReLU(), bp.Linear(8, 3), seed=0)
+    runs = [trained(n, net, bp.CrossEntropy(), lambda: bp.SGD(0.01), Sliced(X), y) for n in (False, True)]
+    assert_same(*runs)
+
+
+class Drawing(bp.Layer):
+    """A layer of one's own that draws."""
+
+    def __init__(self):
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, h):
+        self.mask = self.generator.random(h.shape) < 0.5
+        return h * self.mask
+
+    def backward(self, dL_df):
+        return dL_df * self.mask, {}
+
+
+class OwnRule(bp.Optimizer):
+    """A rule of one's own, without the promise."""
+
+    def update(self, alpha, phi, g, *state):
+        phi -= alpha * g * (1 + self.t)
+
+
+@pytest.mark.parametrize("parts", ["layer", "loss", "drawing", "rule"])
+def test_parts_of_ones_own_are_called_between_native_stretches(parts):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50, 4)), rng.normal(size=(50, 2))
+    own = {"layer": Scale(8), "drawing": Drawing()}.get(parts, bp.Tanh())
+    net = bp.Sequential(bp.Linear(4, 8), own, bp.Linear(8, 2), seed=0)
+    loss = LogCosh() if parts == "loss" else bp.LeastSquares()
+    rule = (lambda: OwnRule(0.001)) if parts == "rule" else (lambda: bp.Adam(0.01))
+    runs = [trained(n, net, loss, rule, X, y, batch_size=10) for n in (False, True)]
+    assert_same(*runs)
+
+
+def test_fit_in_pieces_and_by_turns_gives_the_bits_of_one_run(tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(103, 4)), rng.integers(0, 3, 103)
+    net = bp.Sequential(bp.Linear(4, 8), bp.BatchNorm(8), bp.Dropout(0.2), bp.Linear(8, 3), seed=0)
+    make = lambda **k: bp.Trainer(net.copy(), bp.CrossEntropy(), bp.Adam(0.01), batch_size=10, **k)  # noqa: E731
+    whole = make(native=False)
+    whole.fit(X, y, epochs=6, verbose=0)
+    turns = make(native=True)
+    for epoch in range(6):
+        turns.native = bool(epoch % 2)
+        turns.fit(X, y, epochs=1, verbose=0)
+    assert_array_equal(whole.net.phi, turns.net.phi)
+    half = make(native=True)
+    half.after_step = [lambda: half.save(tmp_path / "run.safetensors") if half.position == (2, 5) else None]
+    half.fit(X, y, epochs=3, verbose=0)
+    resumed = bp.Trainer.resume(tmp_path / "run.safetensors")
+    assert resumed.native is True
+    resumed.fit(X, y, epochs=4, verbose=0)
+    assert_array_equal(whole.net.phi, resumed.net.phi)
+
+
+@pytest.mark.parametrize("rule", [lambda: bp.SGD(1e9), lambda: bp.Adam(1e9), lambda: bp.SGD(1e9, momentum=0.9)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_not_finite_is_named_as_by_numpy(rule, dtype):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(64, 4)), rng.normal(size=(64, 1))
+    net = bp.Sequential(bp.Linear(4, 8), bp.BatchNorm(8), bp.Exp(), bp.Linear(8, 1), seed=0, dtype=dtype)
+    found = []
+    for player in (False, True):
+        trainer = bp.Trainer(net.copy(), bp.LeastSquares(), rule(), batch_size=8, native=player)
+        with pytest.raises(FloatingPointError) as error:
+            trainer.fit(X, y, epochs=50, verbose=0)
+        assert np.isfinite(trainer.net.phi).all()
+        found.append((str(error.value), state(trainer, [])))
+    assert found[0][0] == found[1][0]
+    assert_same(found[0][1], found[1][1])
+
+
+def test_ctrl_c_ends_within_a_call_and_training_goes_on_with_the_same_bits():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(4000, 8)), rng.integers(0, 3, 4000)
+    net = bp.Sequential(bp.Linear(8, 8), bp.ReLU(), bp.Linear(8, 3), seed=0)
+    make = lambda: bp.Trainer(net.copy(), bp.CrossEntropy(), bp.SGD(0.01), batch_size=4, native=True)  # noqa: E731
+    stopped, whole = make(), make()
+    timer = threading.Timer(0.15, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    stopped.fit(X, y, epochs=500, verbose=0)
+    timer.join()
+    epochs, batches = stopped.position
+    assert (epochs, batches) < (500, 0)
+    stopped.fit(X, y, epochs=2, verbose=0)
+    whole.fit(X, y, epochs=stopped.position[0], verbose=0)
+    assert_array_equal(stopped.net.phi, whole.net.phi)
+
+
+def test_after_step_and_constraints_see_every_step():
+    X, y = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 3
+    net = bp.Sequential(bp.Linear(4, 8), bp.ReLU(), bp.Linear(8, 3), seed=0)
+    seen = {}
+    for player in (False, True):
+        trainer = bp.Trainer(
+            net.copy(),
+            bp.CrossEntropy(),
+            bp.SGD(0.1),
+            batch_size=8,
+            native=player,
+            constraints={"*.omega": bp.MaxNorm(0.5)},
+        )
+        steps = seen[player] = []
+        trainer.after_step = [lambda s=steps, t=trainer: s.append((t.optimizer.t, t.position, t.net.phi.copy()))]
+        trainer.fit(X, y, epochs=3, verbose=0)
+    assert len(seen[True]) == 15
+    for a, b in zip(seen[False], seen[True], strict=True):
+        assert a[:2] == b[:2]
+        assert_array_equal(a[2], b[2])
+
+
+def test_what_is_set_between_epochs_counts():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50, 4)), rng.normal(size=50)
+    ends = []
+    for player in (False, True):
+        loss, dropout = bp.Huber(1.0), bp.Dropout(0.1)
+        net = bp.Sequential(bp.Linear(4, 8), dropout, bp.LeakyReLU(), bp.Linear(8, 1), seed=0)
+        trainer = bp.Trainer(net, loss, bp.SGD(0.1, momentum=0.5, clip_norm=1.0), batch_size=5, native=player)
+        changes = [
+            lambda t: setattr(t.loss, "delta", 0.1),
+            lambda t: setattr(t.loss, "reduction", "sum"),
+            lambda t: setattr(t.net[1], "rate", 0.5),
+            lambda t: setattr(t.net[2], "negative_slope", 0.3),
+            lambda t: setattr(t.optimizer, "momentum", 0.9),
+            lambda t: setattr(t.optimizer, "clip_norm", 0.01),
+            lambda t: setattr(t.optimizer, "clip_norm", None),
+            lambda t: setattr(t.optimizer, "learning_rate", 0.001),
+            lambda t: setattr(t, "optimizer", bp.Adam(0.01)),
+            lambda t: setattr(t, "batch_size", 7),
+            lambda t: t.optimizer.state.update(first_moment=np.ones_like(t.net.phi)),
+            lambda t: setattr(t.net, "phi", 0.1 * np.ones_like(t.net.phi)),
+            lambda t: setattr(t, "shards", 3),
+            lambda t: setattr(t, "loss", bp.LeastSquares()),
+            lambda t: setattr(t.optimizer, "weight_decay", 0.1),
+        ]
+        end = []
+        for change in changes:
+            trainer.fit(X, y, epochs=2, verbose=0)
+            change(trainer)
+            end.append(trainer.net.phi.copy())
+        ends.append(end)
+    for i, (a, b) in enumerate(zip(*ends, strict=True)):
+        assert_array_equal(a, b, err_msg=f"change {i}")
+
+
+def small():
+    X, y = np.random.default_rng(0).normal(size=(400, 4)), np.arange(400) % 3
+    return bp.Sequential(bp.Linear(4, 8), bp.ReLU(), bp.Linear(8, 3), seed=0), X, y
+
+
+@pytest.mark.parametrize(("word", "asked"), [("1", True), ("0", False), ("auto", "auto"), ("", "auto")])
+def test_the_environment_decides_where_the_trainer_says_auto(monkeypatch, word, asked):
+    monkeypatch.setenv("BACKPROP_NATIVE", word)
+    assert choosing.wanted("auto") == asked
+    assert choosing.wanted(True) is True
+    assert choosing.wanted(False) is False
+
+
+def test_another_word_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("BACKPROP_NATIVE", "yes")
+    net, X, y = small()
+    with pytest.raises(ValueError, match="BACKPROP_NATIVE: expected auto, 0 or 1, got 'yes'"):
+        bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1)).fit(X, y, verbose=0)
+
+
+@pytest.mark.parametrize("value", ["yes", 2, None, "True"])
+def test_another_setting_is_refused(value):
+    with pytest.raises(ValueError, match="Trainer: expected native True, False or"):
+        bp.Trainer(small()[0], bp.CrossEntropy(), bp.SGD(0.1), native=value)
+
+
+def test_without_the_player_numpy_plays_and_true_says_why(monkeypatch):
+    monkeypatch.setattr(native, "player", None)
+    net, X, y = small()
+    trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1))
+    trainer.fit(X, y, epochs=2, verbose=0)
+    trainer.native = True
+    before = net.phi.copy()
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        trainer.fit(X, y, verbose=0)
+    assert_array_equal(net.phi, before)
+
+
+def test_a_differing_bit_leaves_the_steps_to_numpy_and_says_so_once(monkeypatch, caplog):
+    real = Operations._multiply
+
+    def wrong(self, call):
+        real(self, call)
+        self.rows[-1]["keep"] = self.place(0.5)
+
+    net, X, y = small()
+    expected = trained(False, net, bp.CrossEntropy(), lambda: bp.SGD(0.1), X, y, epochs=4)
+    monkeypatch.setattr(Operations, "_multiply", wrong)
+    monkeypatch.setattr(choosing, "COST", 0.0)
+    with caplog.at_level(logging.WARNING, "backprop"):
+        found = trained("auto", net, bp.CrossEntropy(), lambda: bp.SGD(0.1), X, y, epochs=4)
+    assert_same(expected, found)
+    said = {record.getMessage() for record in caplog.records}
+    assert len(said) == 1
+    assert "its bits differ from NumPy's" in said.pop()
+    assert 1 <= len(caplog.records) <= 2  # one for each batch size
+
+
+def test_an_error_in_python_between_two_steps_leaves_whole_steps():
+    class Failing(Scale):
+        calls = 0
+
+        def forward(self, h):
+            type(self).calls += 1
+            if type(self).calls == 25:
+                raise OSError("the sensor is gone")
+            return super().forward(h)
+
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50, 4)), rng.normal(size=(50, 4))
+    ends = []
+    for player in (False, True):
+        Failing.calls = 0
+        net = bp.Sequential(bp.Linear(4, 4, bias=False), Failing(4), seed=0)
+        trainer = bp.Trainer(net, bp.LeastSquares(), bp.Adam(0.1), batch_size=5, native=player)
+        with pytest.raises(OSError, match="the sensor is gone"):
+            trainer.fit(X, y, epochs=5, verbose=0)
+        ends.append(state(trainer, []))
+        Failing.calls = 100
+        trainer.fit(X, y, epochs=1, verbose=0)
+        ends.append(state(trainer, []))
+    assert_same(ends[0], ends[2])
+    assert_same(ends[1], ends[3])
+
+
+def test_trainings_in_threads_do_not_disturb_each_other():
+    net, X, y = small()
+    expected = trained(True, net, bp.CrossEntropy(), lambda: bp.Adam(0.01), X, y, epochs=20)
+    found = []
+    work = lambda: found.append(trained(True, net, bp.CrossEntropy(), lambda: bp.Adam(0.01), X, y, epochs=20))  # noqa: E731
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for each in found:
+        assert_same(expected, each)
+
+
+EDGES = [0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.0, -7.5, 88.0, -104.0, 1e30, -1e30, np.inf, -np.inf, np.nan]
+
+
+def play_once(ops):
+    """One step of these operations."""
+    values = np.array([*ops.values, 0.0])
+    nothing = np.zeros((1, 1)), np.zeros(4, np.uint64)
+    native.player.play(ops.packed(), np.zeros(16, np.int32), 1, True, values, *nothing, 1, [], 1)
+
+
+class TestCallsAlone:
+    """Each call of the players, natively against NumPy's, in every order of memory and at the edges of the numbers."""
+
+    @staticmethod
+    def run(call):
+        """The bits of `out` after NumPy's call and after the native one, from the same memory."""
+        out = call.out if hasattr(call, "out") else call.target
+        before = out.copy()
+        with np.errstate(all="ignore"):
+            call.bind()()
+        expected = out.copy()
+        out[...] = before
+        ops = Operations([])
+        ops.add(call)
+        assert not ops.python, "has no native form"
+        play_once(ops)
+        nan = expected != expected  # of a NaN, NumPy itself does not keep the sign
+        assert_array_equal(out != out, nan)
+        out[nan] = expected[nan] = 0
+        assert_array_equal(np.ascontiguousarray(out).view(np.uint8), np.ascontiguousarray(expected).view(np.uint8))
+
+    def array(self, shape, dtype, order, rng):
+        whole = rng.choice(EDGES, size=tuple(2 * n for n in shape)).astype(dtype)
+        if order == "gaps":
+            return whole[tuple(slice(None, 2 * n, 2) for n in shape)]
+        return np.array(whole[tuple(slice(n) for n in shape)], order=order)
+
+    @pytest.mark.filterwarnings("ignore:overflow")
+    @pytest.mark.parametrize("dtype", ["f", "d"])
+    @pytest.mark.parametrize("order", ["C", "F", "gaps"])
+    @pytest.mark.parametrize(
+        "ufunc",
+        [
+            *(np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power, np.greater, np.equal),
+            *(
+                np.exp,
+                np.log,
+                np.log1p,
+                np.expm1,
+                np.tanh,
+                np.sin,
+                np.cos,
+                np.sinh,
+                np.cosh,
+                np.sqrt,
+                np.square,
+                np.sign,
+            ),
+            *(np.absolute, np.negative, np.reciprocal, np.less, np.isfinite, np.logaddexp, np.hypot),
+        ],
+        ids=lambda ufunc: ufunc.__name__,
+    )
+    def test_ufuncs(self, ufunc, order, dtype):
+        rng = np.random.default_rng(0)
+        for shape in ((1,), (37,), (1, 1), (5, 1), (1, 70), (9, 33), (3, 2500)):
+            x = self.array(shape, dtype, order, rng)
+            others = [self.array(shape, dtype, order, rng), 0.5, 0, x[..., :1]] if ufunc.nin == 2 else [None]
+            for other in others:
+                args = [x] if other is None else [x, other]
+                with np.errstate(all="ignore"):
+                    out = ufunc(*args)
+                self.run(Ufunc(ufunc, "__call__", args, np.zeros_like(out)))
+                if out.dtype == x.dtype:  # in place
+                    self.run(Ufunc(ufunc, "__call__", args if other is not x else [x, x], x))
+
+    @pytest.mark.parametrize("dtype", ["f", "d"])
+    @pytest.mark.parametrize("order", ["C", "F"])
+    @pytest.mark.parametrize("ufunc", [np.add, np.maximum, np.minimum, np.multiply], ids=lambda ufunc: ufunc.__name__)
+    def test_reductions(self, ufunc, order, dtype):
+        rng = np.random.default_rng(0)
+        for shape in ((1, 1), (5, 1), (1, 5), (3, 4), (9, 8), (8, 9), (2, 300), (300, 2), (17, 1000), (3, 20000)):
+            for x in (np.array(rng.normal(size=shape), dtype, order=order), self.array(shape, dtype, order, rng)):
+                for axis in (0, 1, None):
+                    with np.errstate(all="ignore"):
+                        out = np.zeros_like(ufunc.reduce(x, axis=axis))
+                    self.run(Ufunc(ufunc, "reduce", [x], out, {"axis": axis, "keepdims": False}))
+
+    @pytest.mark.parametrize("pair", ["?f", "?d", "fd", "df", "ff", "dd", "lf", "ld", "if", "id", "??", "ll"])
+    def test_copies(self, pair):
+        rng = np.random.default_rng(0)
+        for shape in ((7,), (3, 5), (0,)):
+            for order in "CF":
+                x = np.array(rng.normal(size=shape) * 100, pair[0], order=order)
+                self.run(Copy(np.zeros(shape, pair[1]), x))
+                self.run(Copy(np.zeros(shape, pair[1]), x[..., :1]))
+        if pair[0] == pair[1]:
+            self.run(Copy(np.zeros(9, pair[0]), np.ones(9, pair[0]), np.arange(9) % 3 == 0))
+
+    @pytest.mark.parametrize("dtype", ["f", "d"])
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 1), (1, 5, 2), (16, 1, 33), (40, 50, 60), (200, 150, 120)])
+    def test_products(self, shape, dtype):
+        m, k, n = shape
+        rng = np.random.default_rng(0)
+        for a, b, c in ((A, B, C) for A in "CF" for B in "CF" for C in "CF"):
+            A, B = (np.array(rng.normal(size=s), dtype, order=o) for s, o in (((m, k), a), ((k, n), b)))
+            C = np.array(rng.normal(size=(m, n)), dtype, order=c)
+            before = C.copy()
+            for scale, keep in ((1.0, 0.0), (-0.01, 1.0), (0.3, 0.9)):
+                call = Multiply(prepare(A, B, C), scale, keep, Numbers())
+                call.bind()()
+                expected, C[...] = C.copy(), before
+                ops = Operations([])
+                ops.add(call)
+                assert not ops.python
+                play_once(ops)
+                assert_array_equal(C, expected)
+                C[...] = before
+
+    def test_picks_and_scales(self):
+        x, rng = np.random.default_rng(0).normal(size=(5, 9)), np.random.default_rng(1)
+        for array in (x, np.asfortranarray(x), x[::2], x.astype("f")):
+            rows = rng.integers(-len(array), len(array), 9)
+            self.run(Pick(np.zeros(9, array.dtype), array, (rows, np.arange(9))))
+        for scale, keep in ((0.5, 1.0), (-2.0, 0.3), (1.0, 0.0)):
+            self.run(Scaled(np.ones(300), scale, rng.normal(size=300), keep, Numbers()))
+
+    def test_a_place_outside_is_an_error(self):
+        ops = Operations([])
+        ops.add(Pick(np.zeros(2), np.zeros((3, 4)), (np.array([0, 3]), np.arange(2))))
+        with pytest.raises(IndexError, match="out of bounds"):
+            play_once(ops)
+
+    def test_memory_that_overlaps_in_another_order_is_copied_first(self):
+        memory = np.arange(12.0)
+        x, out = memory.reshape(4, 3).T, memory.reshape(3, 4)
+        self.run(Ufunc(np.add, "__call__", [x, 1.0], out))
+        ops = Operations([])
+        long = np.arange(9000.0)
+        ops.add(Ufunc(np.add, "__call__", [long[:5000], 1.0], np.zeros(5000)))
+        ops.add(
+            Ufunc(np.add, "__call__", [np.ones(5000), 1.0], long[2000:7000])
+        )  # not tile by tile with the one before
+        assert [row["kind"] for row in ops.packed()].count(PYTHON) == 0
+        assert len(ops.packed()) == 2
+
+
+class TestCompiled:
+    @pytest.mark.parametrize("seed", range(60))
+    def test_it_gives_what_predict_gives(self, seed):
+        net, _, h, _, _ = program(seed)
+        X = np.random.default_rng(seed).normal(size=(9, len(h))).astype(net.dtype)
+        tolerance = {"rtol": 2e-4, "atol": 1e-5} if net.dtype == np.float32 else {"rtol": 1e-11, "atol": 1e-12}
+        expected = net.predict(X)
+        for rows in (1, 4, 9):
+            assert_allclose(net.compiled(rows)(X[:rows]), expected[:rows], **tolerance)
+        assert_allclose(net.compiled()(X[3]), expected[3], **tolerance)
+
+    def test_it_is_a_copy_of_the_network_as_it_was(self):
+        net = bp.Sequential(bp.Linear(3, 2), bp.LeakyReLU(), seed=0)
+        f, x = net.compiled(), np.ones(3, "f")
+        before = f(x)
+        net.phi = 0 * net.phi
+        net[1].negative_slope = 0.7
+        assert_array_equal(f(x), before)
+        first = f(x)
+        f(2 * x)
+        assert_array_equal(first, before)  # a new array each time
+
+    @pytest.mark.parametrize(
+        "x", [[1.0, 2.0, 3.0], np.arange(3), np.arange(6.0)[::2], np.ones((1, 3)), np.ones(3, ">f8"), [[1, 2, 3]]]
+    )
+    def test_other_kinds_of_rows(self, x):
+        net = bp.Sequential(bp.Linear(3, 2), bp.Tanh(), seed=0)
+        expected = net.predict(np.reshape(x, (1, 3)))
+        assert_allclose(net.compiled()(x), expected if np.ndim(x) == 2 else expected[0], rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("x", "words"),
+        [
+            (np.ones(4, "f"), "shape"),
+            (np.float32(1), "shape"),
+            (np.ones((2, 3), "f"), "shape"),
+            ("abc", "shape"),
+            (np.array([1, np.nan, 2], "f"), "nan"),
+            (np.array([1, 2, np.inf]), "inf"),
+            (np.ones(3, complex), "complex"),
+            (np.array(["a", "b", "c"]), "X"),
+            (None, "shape"),
+        ],
+    )
+    def test_rows_that_do_not_fit_are_refused_as_by_predict(self, x, words):
+        f = bp.Sequential(bp.Linear(3, 2), seed=0).compiled()
+        with pytest.raises((ValueError, TypeError), match=words):
+            f(x)
+        assert f(np.ones(3, "f")).shape == (2,)
+
+    def test_from_several_threads(self):
+        net = bp.Sequential(bp.Linear(30, 50), bp.Tanh(), bp.Linear(50, 4), seed=0)
+        f, X = net.compiled(), np.random.default_rng(0).normal(size=(8, 30)).astype("f")
+        expected, wrong = [f(x) for x in X], []
+
+        def work(i):
+            for _ in range(2000):
+                found = f(X[i] if i % 2 else X[i].astype("d"))
+                wrong.extend([i] * (not np.array_equal(found, expected[i])))
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+    def test_without_the_player(self, monkeypatch):
+        net, X = bp.Sequential(bp.Linear(3, 2), bp.Tanh(), seed=0), np.ones((1, 3), "f")
+        by_the_player = net.compiled()(X)
+        monkeypatch.setattr(native, "player", None)
+        f = net.compiled()
+        assert_array_equal(f(X), by_the_player)
+        assert_array_equal(f(X[0]), by_the_player[0])
+        with pytest.raises(ValueError, match="shape"):
+            f(np.ones(2))
+
+    def test_a_layer_of_ones_own_is_refused_by_name(self):
+        with pytest.raises(TypeError, match="Scale"):
+            bp.Sequential(bp.Linear(3, 4), Scale(4), seed=0).compiled()
+
+    def test_a_network_of_any_width_is_refused(self):
+        with pytest.raises(ValueError, match="Begin it with a Linear"):
+            bp.Sequential(bp.Tanh()).compiled()
+
+    @pytest.mark.parametrize("rows", [0, -1, 1.5, "all"])
+    def test_rows_out_of_range_are_refused(self, rows):
+        with pytest.raises((ValueError, TypeError), match="rows"):
+            bp.Sequential(bp.Linear(3, 4), seed=0).compiled(rows)
+
+    def test_nothing_leaks(self):
+        net = bp.Sequential(bp.Linear(3, 2), seed=0)
+        f, x = net.compiled(), np.ones(3, "f")
+        before = sys.getrefcount(x)
+        for _ in range(1000):
+            f(x)
+        assert sys.getrefcount(x) == before
