@@ -198,7 +198,7 @@ class Sequential(Chain):
     def compiled(self, rows: int = 1) -> Callable[[Array], Array]:
         """The network as it is now, as a function of X (rows, D), or of one row x (D,), for control loops.
 
-        The function has a copy of weights and settings. It gives what `predict` gives, but for the last bits, returns a new array,
+        The function has a copy of weights and settings. It gives what `predict` gives, but for the last bits, returns new arrays,
         and may be called from any thread. Raises TypeError where a layer of one's own cannot be traced, ValueError for a network
         that takes any width; the function raises ValueError or TypeError for an X that does not fit.
 
