@@ -25,7 +25,8 @@ from backprop.training import native as choosing
 if native.player is None:
     pytest.fail("the native player is not built: these tests need a C compiler", pytrace=False)
 
-from backprop.engine.native.lower import PYTHON, Operations
+from backprop.engine.native.loops import PYTHON
+from backprop.engine.native.lower import Operations
 
 SEEDS = range(int(os.environ.get("BACKPROP_NATIVE_PROGRAMS", "120")))
 RULES = [
@@ -416,7 +417,7 @@ def play_once(ops):
     """One step of these operations."""
     values = np.array([*ops.values, 0.0])
     nothing = np.zeros((1, 1)), np.zeros(4, np.uint64)
-    native.player.play(ops.packed(), np.zeros(16, np.int32), 1, True, values, *nothing, 1, [], 1)
+    native.player.play([(ops.packed(), [])], np.zeros(16, np.int32), 1, True, values, *nothing, 1, 1)
 
 
 class TestCallsAlone:

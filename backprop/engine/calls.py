@@ -65,13 +65,14 @@ class Numbers:
 
 @dataclass(eq=False, slots=True)
 class Ufunc:
-    """out ← ufunc(*args), or ufunc.method(*args)."""
+    """out ← ufunc(*args), or ufunc.method(*args). `number` is what the last of args is full of, where it is a constant row."""
 
     ufunc: np.ufunc
     method: str
     args: list[Any]
     out: Array
     options: dict[str, Any] = field(default_factory=dict)
+    number: float | None = None
 
     def bind(self) -> Play:
         """NumPy's own call."""

@@ -153,7 +153,10 @@ class Bound:
                 return
             if ufunc is np.add and self._adds_a_column(op, args, out):
                 return
+            number = args[-1] if ufunc in (np.maximum, np.minimum) and type(args[-1]) in (int, float) else None
             args = self._as_floats(ufunc, _quicker(ufunc, args, op), op)
+            self.calls.append(Ufunc(ufunc, method, args, out, op.options, number))
+            return
         self.calls.append(Ufunc(ufunc, method, args, out, op.options))
 
     def _as_floats(self, ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:

@@ -7,10 +7,11 @@ they have taken about as long as a program takes to make. One step is then playe
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ from backprop.engine.threads import Pool
 
 SECONDS = 0.02  # that a call may take: Ctrl-C, progress and callbacks wait for its end
 MOST = 4096  # steps in a call
+AGAIN = 32  # calls after which the slower number of threads is measured again
 COST = 4e-5  # seconds that a program takes to make, for each of NumPy's calls
 
 MISSING = "no native player: there was no C compiler where backprop was installed"
@@ -58,8 +60,28 @@ class Chance:
     refused: str = ""
     trusted: bool = False  # a step was played both ways
     spent: float = 0.0  # seconds of NumPy's steps until now
-    seconds: float = 1e-3  # of a native step
     pause: bool = False  # the next step is NumPy's, which says what is wrong with it
+    calls: int = 0
+    alone: bool = True  # whether the next call plays all on this thread
+    seconds: dict[bool, float] = field(default_factory=dict)  # of a step, for each value of `alone`
+
+    def next_call(self) -> int:
+        """Choose the threads of the next call, by what was measured; how many steps it may take.
+
+        Threads wait for each other many times in a step: where others keep the cores busy, one alone can be ten times as quick.
+        So now and then the way that was slower is tried again.
+        """
+        self.calls += 1
+        if self.program is None or self.program.threads < 2 or not self.trusted:
+            self.alone = True
+        elif len(self.seconds) < 2:
+            self.alone = bool(self.calls % 2)
+        else:
+            best = min(self.seconds, key=self.seconds.__getitem__)
+            self.alone = best if self.calls % AGAIN else not best
+        usual = min(self.seconds.values(), default=1e-3)
+        slow = bool(self.seconds) and usual < self.seconds.get(self.alone, math.inf)
+        return max(1, min(MOST, int((SECONDS / 10 if slow else SECONDS) / usual)))
 
 
 class Native:
@@ -91,9 +113,7 @@ class Native:
         if chance.pause or not batch.was_played or (setting == "auto" and chance.spent < COST * batch.length):
             chance.pause = False
             return 0
-        if not chance.trusted:
-            return 1
-        return max(1, min(MOST, int(SECONDS / chance.seconds)))
+        return chance.next_call() if chance.trusted else 1
 
     def spent(self, batch: Batch, seconds: float) -> None:
         """NumPy has played a step of this batch."""
@@ -115,10 +135,10 @@ class Native:
             self._compare(chance, steps, by_numpy, kept, pool)
             return None
         start = time.perf_counter()
-        played = chance.program.play(steps, pool)
+        played = chance.program.play(steps, pool, together=chance.alone)
         chance.pause = played.done < len(steps.alphas)
         if played.done:
-            chance.seconds = (time.perf_counter() - start) / played.done
+            chance.seconds[chance.alone] = (time.perf_counter() - start) / played.done
         return played
 
     def _compare(

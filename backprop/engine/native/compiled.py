@@ -52,7 +52,8 @@ def inference(net: Layer, dtype: np.dtype[Any], D: int, rows: int) -> Plan:
 
 def _natively(bound: Bound, who: str) -> Function | None:
     """The native player's function; None where a call needs Python."""
-    from backprop.engine.native.lower import PYTHON, Operations
+    from backprop.engine.native.loops import PYTHON
+    from backprop.engine.native.lower import Operations
 
     X, results, ops = bound.sources["X"], bound.results[0].T, Operations([])
     ops.extend(bound.calls)

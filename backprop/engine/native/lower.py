@@ -6,7 +6,6 @@ are converted beforehand, as NumPy does it. So the bits are NumPy's. What has no
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -16,36 +15,26 @@ import numpy as np
 from backprop.checks import Array
 from backprop.engine.blas import address
 from backprop.engine.calls import Call, Copy, Multiply, Numbers, Pick, Scale, Ufunc
-from backprop.engine.native import player
+from backprop.engine.native.loops import (
+    AXPY,
+    GEMM,
+    GEMV,
+    LOOP,
+    NUMBER,
+    OPERATION,
+    PICK,
+    PYTHON,
+    TILES,
+    Unknown,
+    inner_loop,
+    own_loops,
+)
 from backprop.engine.trace import Number
 
-LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, HERE = range(16)
 TILE = 2048  # entries of a long vector that neighboring loops take at a time
 
-OPERATION = np.dtype(
-    [
-        *(
-            ("kind", "i8"),
-            ("function", "u8"),
-            ("data", "u8"),
-            ("at", "u8", 5),
-            ("n", "i8", 3),
-            ("strides", "i8", (3, 5)),
-        ),
-        *(("size", "i4", 3), ("lead", "i4", 3), ("scale", "i4"), ("keep", "i4")),
-        *(("trans", "S2"), ("is_double", "i1"), ("operands", "i1"), ("pad", "i1", 4)),
-    ]
-)
-REDUCED: dict[Any, Any] = {
-    np.add: 0,
-    np.multiply: 1,
-    np.logical_or: False,
-    np.logical_and: True,
-}  # where a reduction of NumPy begins
-
-
-class Unknown(Exception):
-    """A call has no native form."""
+# Where a reduction of NumPy begins; all others begin with the first entry.
+REDUCED: dict[Any, Any] = {np.add: 0, np.multiply: 1, np.logical_or: False, np.logical_and: True}
 
 
 class Operations:
@@ -142,6 +131,12 @@ class Operations:
             raise Unknown
         kinds = tuple(x.dtype if hasattr(x, "dtype") else type(x) for x in call.args)
         *ins, result = ufunc.resolve_dtypes((*kinds, None))
+        x = call.args[0]
+        if call.number is not None and _is_dense(x, out, result) and _takes_the_second(ufunc):
+            self.loop(
+                (own_loops()[f"{ufunc.__name__} {result.char}"], 0), [x, np.array(call.number, result), out], x.shape
+            )
+            return
         args = [self._as(x, dtype, out) for x, dtype in zip(call.args, ins, strict=True)]
         target = out if out.dtype == result else np.empty_like(out, result)
         self.loop(inner_loop(ufunc, (*ins, result)), [*args, target], out.shape)
@@ -334,25 +329,17 @@ def _spans(row: dict[str, Any]) -> list[tuple[int, int, int]]:
     return [(at, at + (row["n"][2] * s if s > 0 else 8), s) for at, s in zip(row["at"], strides, strict=True)]
 
 
-@cache
-def own_loops() -> dict[str, int]:
-    """The player's own loops: address by name."""
-    return player.loops()
+def _is_dense(x: Any, out: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether both are float arrays of this type, without gaps, in the same order."""
+    alike = (
+        isinstance(x, np.ndarray) and x.dtype == out.dtype == dtype and dtype.char in "fd" and x.strides == out.strides
+    )
+    return alike and (x.flags.c_contiguous or x.flags.f_contiguous)
 
 
 @cache
-def inner_loop(ufunc: np.ufunc, dtypes: tuple[np.dtype[Any], ...]) -> tuple[int, int]:
-    """NumPy's inner loop for these types, and its data, out of the ufunc's structure, which is part of NumPy's C interface."""
-    kinds = "".join(dtype.char for dtype in dtypes)
-    name = f"{kinds[: ufunc.nin]}->{kinds[ufunc.nin :]}"
-    if name not in ufunc.types or not all(dtype.isnative for dtype in dtypes):
-        raise Unknown
-    head = ctypes.c_int * 3
-    if list(head.from_address(id(ufunc) + 16)) != [ufunc.nin, ufunc.nout, ufunc.nargs] or (
-        ctypes.c_int.from_address(id(ufunc) + 48).value != ufunc.ntypes
-    ):
-        raise Unknown
-    functions, data = (ctypes.c_void_p.from_address(id(ufunc) + offset).value for offset in (32, 40))
-    i = 8 * ufunc.types.index(name)
-    function = ctypes.c_void_p.from_address((functions or 0) + i).value
-    return int(function or 0), int((ctypes.c_void_p.from_address(data + i).value or 0) if data else 0)
+def _takes_the_second(ufunc: np.ufunc) -> bool:
+    """Whether of two zeros NumPy takes the second one, as the player's loop does, which for one number is the quicker one."""
+    zeros = np.array([0.0, -0.0] * 20)
+    signs = [np.signbit(ufunc(zeros.astype(t), -zeros.astype(t))) for t in "fd"]
+    return all(np.array_equal(found, np.signbit(-zeros)) for found in signs)

@@ -3,8 +3,8 @@
    An operation is data, made in Python (lower.py): which function, which addresses, how many, how far apart. The functions are
    NumPy's inner loops, BLAS as SciPy carries it, and the loops at the top of this file; so the bits are those of NumPy's player.
 
-   Several threads may play lists of their own of the same step, each in a call of `play` of its own; they wait for each other
-   at MEET. Nothing is allocated here, and nothing is written but where an operation says so. */
+   A step may be several lists. Threads play one each, in a call of `play` of their own, and wait for each other at MEET; or one
+   call plays all of them by turns, each up to the next MEET. Nothing is written but where an operation says so. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -68,7 +68,50 @@ MASKED(masked1, uint8_t)
 MASKED(masked4, uint32_t)
 MASKED(masked8, uint64_t)
 
+/* max(x, y) of NumPy on x86, with one number y: of two zeros it takes y, of NaN the NaN */
+#define EXTREME(name, type, better)                                                                               \
+  static WIDE void name(char **at, const intptr_t *n, const intptr_t *strides, void *data) {                     \
+    const type *x = (const type *)at[0], y = *(const type *)at[1];                                                \
+    type *out = (type *)at[2];                                                                                    \
+    (void)strides, (void)data;                                                                                    \
+    for (intptr_t i = 0, count = *n; i < count; i++) out[i] = x[i] better y || x[i] != x[i] ? x[i] : y;           \
+  }
+EXTREME(maximum_f, float, >)
+EXTREME(maximum_d, double, >)
+EXTREME(minimum_f, float, <)
+EXTREME(minimum_d, double, <)
+
+/* Neighboring calls of NumPy's as one loop, for rules; each operation rounds as it does alone. All dense. */
+#define FUSED(type, letter, root)                                                                                 \
+  /* a, x, y, out ← a x + y */                                                                                    \
+  static WIDE void scaled_sum_##letter(char **at, const intptr_t *n, const intptr_t *strides, void *data) {      \
+    const type a = *(const type *)at[0], *x = (const type *)at[1], *y = (const type *)at[2];                      \
+    type *out = (type *)at[3];                                                                                    \
+    (void)strides, (void)data;                                                                                    \
+    for (intptr_t i = 0, count = *n; i < count; i++) out[i] = a * x[i] + y[i];                                    \
+  }                                                                                                               \
+  /* a, s, g, out ← a s + g² */                                                                                   \
+  static WIDE void sum_of_squares_##letter(char **at, const intptr_t *n, const intptr_t *strides, void *data) {  \
+    const type a = *(const type *)at[0], *s = (const type *)at[1], *g = (const type *)at[2];                      \
+    type *out = (type *)at[3];                                                                                    \
+    (void)strides, (void)data;                                                                                    \
+    for (intptr_t i = 0, count = *n; i < count; i++) out[i] = a * s[i] + g[i] * g[i];                             \
+  }                                                                                                               \
+  /* a, m, s, e, phi: phi ← phi − a m / (√s + e) */                                                               \
+  static WIDE void divided_step_##letter(char **at, const intptr_t *n, const intptr_t *strides, void *data) {    \
+    const type a = *(const type *)at[0], *m = (const type *)at[1], *s = (const type *)at[2];                      \
+    const type e = *(const type *)at[3];                                                                          \
+    type *phi = (type *)at[4];                                                                                    \
+    (void)strides, (void)data;                                                                                    \
+    for (intptr_t i = 0, count = *n; i < count; i++) phi[i] = phi[i] - a * m[i] / (root(s[i]) + e);               \
+  }
+FUSED(float, f, sqrtf)
+FUSED(double, d, sqrt)
+
 static const struct { const char *name; loop *function; } loops[] = {
+  {"maximum f", maximum_f}, {"maximum d", maximum_d}, {"minimum f", minimum_f}, {"minimum d", minimum_d},
+  {"scaled_sum f", scaled_sum_f}, {"scaled_sum d", scaled_sum_d}, {"sum_of_squares f", sum_of_squares_f},
+  {"sum_of_squares d", sum_of_squares_d}, {"divided_step f", divided_step_f}, {"divided_step d", divided_step_d},
   {"1", copy1}, {"4", copy4}, {"8", copy8}, {"?f", bool_to_float}, {"?d", bool_to_double}, {"fd", float_to_double},
   {"df", double_to_float}, {"lf", long_to_float}, {"ld", long_to_double}, {"if", int_to_float}, {"id", int_to_double},
   {"masked 1", masked1}, {"masked 4", masked4}, {"masked 8", masked8},
@@ -102,22 +145,27 @@ typedef struct {
   int committing, done; /* written by the first thread */
 } team;
 
+enum { MOST_LISTS = 64 };
+
+typedef struct {
+  const operation *ops, *end;
+  PyObject *calls;
+} list;
+
 /* What a call is given. */
 typedef struct {
-  const operation *ops;
-  Py_ssize_t count;
+  list lists[MOST_LISTS];
+  int count; /* of the lists of this call */
   team *shared;
   int threads, first;
   Py_ssize_t batch, numbers, shards;
   const double *values;  /* (steps, numbers) */
   double *losses;        /* (steps, shards) */
   char *const *inputs;   /* the data: rows are picked by inputs[0], int64 (steps, batch) */
-  PyObject *calls;
 } play;
 
 /* Where all threads wait for the last one; 0 where one of them has failed. */
 static int meet(team *shared, int threads) {
-  if (threads < 2) return 1;
   int round = atomic_load(&shared->round);
   if (atomic_fetch_add(&shared->arrived, 1) == threads - 1) {
     atomic_store(&shared->arrived, 0);
@@ -223,11 +271,13 @@ static WIDE int finite_doubles(const uint64_t *x, int64_t n) {
   return !bad;
 }
 
-/* One step: 1, or 0 where it ends before anything has changed; −1 for an error of Python. */
-static int run_step(const play *p, Py_ssize_t step, PyThreadState **state) {
+enum { FAILED = -1, STOPPED, MET, ENDED };
+
+/* A list from `*at` to the next MEET or its end; STOPPED where the step ends before anything has changed. */
+static int run_part(const play *p, const list *own, const operation **at, Py_ssize_t step, PyThreadState **state) {
   const double *values = p->values + step * p->numbers;
   double *losses = p->losses + step * p->shards;
-  for (const operation *o = p->ops, *end = p->ops + p->count; o < end; o++) switch (o->kind) {
+  for (const operation *o = *at; o < own->end; o++) switch (o->kind) {
       case LOOP: run_loop(o); break;
       case TILES: run_tiles(o); o += o->n[0]; break;
       case GEMM: case GEMV: case AXPY: run_blas(o, values); break;
@@ -247,35 +297,48 @@ static int run_step(const play *p, Py_ssize_t step, PyThreadState **state) {
         if (!(o->is_double ? finite_doubles((uint64_t *)o->at[0], o->n[0]) : finite_floats((uint32_t *)o->at[0], o->n[0])))
           atomic_store(&p->shared->lost, 1);
         break;
-      case MEET:
-        if (!meet(p->shared, p->threads)) return -1;
-        break;
+      case MEET: *at = o + 1; return MET;
       case STOP: { /* all threads read the same numbers, so all stop, or none */
         double L = 0;
         for (Py_ssize_t s = 0; s < p->shards; s++) L += losses[s];
-        if (!isfinite(L) || atomic_load(&p->shared->lost)) return 0;
+        if (!isfinite(L) || atomic_load(&p->shared->lost)) return STOPPED;
         if (p->first && o->n[0]) p->shared->committing = 1;
         break; }
       case PYTHON: {
         PyEval_RestoreThread(*state);
-        PyObject *result = PyObject_CallFunction(PyList_GetItem(p->calls, o->n[0]), "n", step);
+        PyObject *result = PyObject_CallFunction(PyList_GetItem(own->calls, o->n[0]), "n", step);
         if (!result) atomic_store(&p->shared->broken, 1);
         Py_XDECREF(result);
         *state = PyEval_SaveThread();
-        if (!result) return -1;
+        if (!result) return FAILED;
         break; }
       case PICK:
         if (!run_pick(o)) {
           PyEval_RestoreThread(*state);
           PyErr_SetString(PyExc_IndexError, "an index is out of bounds");
           *state = PyEval_SaveThread();
-          atomic_store(&p->shared->broken, 1);
-          return -1;
+          if (p->shared) atomic_store(&p->shared->broken, 1);
+          return FAILED;
         }
         break;
       default: break; /* HERE, where a LOSS goes on */
     }
-  return 1;
+  *at = own->end;
+  return ENDED;
+}
+
+static int run_step(const play *p, Py_ssize_t step, PyThreadState **state) {
+  const operation *at[MOST_LISTS];
+  for (int i = 0; i < p->count; i++) at[i] = p->lists[i].ops;
+  for (;;) {
+    int outcome = ENDED;
+    for (int i = 0; i < p->count; i++) {
+      outcome = run_part(p, p->lists + i, at + i, step, state);
+      if (outcome <= STOPPED) return outcome;
+    }
+    if (outcome == ENDED) return ENDED; /* all lists meet equally often */
+    if (p->count < p->threads && !meet(p->shared, p->threads)) return FAILED;
+  }
 }
 
 /* ---- one pass as a function of a row ---------------------------------------------------------------------------------- */
@@ -304,7 +367,7 @@ static int try_pass(const pass *own, PyObject *given) {
   }
   int dimensions = view.ndim;
   PyBuffer_Release(&view);
-  return usable && run_step(&own->p, 0, &state) == 1 ? dimensions : 0;
+  return usable && run_step(&own->p, 0, &state) == ENDED ? dimensions : 0;
 }
 
 /* self is (pass, operations and what else must live, result (K,), result (1, K), the slow way). The interpreter lock is kept, so
@@ -334,7 +397,8 @@ static PyObject *make_pass(PyObject *self, PyObject *args) {
   int held = 0;
   while (own && held < 3 && !PyObject_GetBuffer(of[held], view + held, PyBUF_C_CONTIGUOUS)) held++;
   if (held == 3) { /* the arrays themselves are kept, so their memory stays where it is */
-    own->p.ops = view[0].buf, own->p.count = view[0].len / (Py_ssize_t)sizeof(operation), own->p.values = view[1].buf;
+    own->p.lists[0].ops = view[0].buf, own->p.lists[0].end = own->p.lists[0].ops + view[0].len / (Py_ssize_t)sizeof(operation);
+    own->p.count = 1, own->p.values = view[1].buf;
     own->row = view[2].buf, own->bytes = view[2].len, own->kind[0] = *kind;
     PyObject *capsule = PyCapsule_New(own, PASS, free_pass);
     PyObject *keep = capsule ? PyTuple_Pack(4, ops, values, row, alive) : NULL;
@@ -349,26 +413,43 @@ static PyObject *make_pass(PyObject *self, PyObject *args) {
 
 /* ---- the module ------------------------------------------------------------------------------------------------------- */
 
+/* Fill in the lists of a call, given as a sequence of (operations, calls); how many were held. */
+static int take_lists(play *p, PyObject *lists, Py_buffer *held) {
+  int n = (int)PyList_Size(lists);
+  for (p->count = 0; p->count < n && n <= MOST_LISTS; p->count++) {
+    PyObject *pair = PyList_GetItem(lists, p->count);
+    list *own = p->lists + p->count;
+    PyObject *ops;
+    if (!PyArg_ParseTuple(pair, "OO!", &ops, &PyList_Type, &own->calls)) break;
+    if (PyObject_GetBuffer(ops, held + p->count, PyBUF_C_CONTIGUOUS)) break;
+    own->ops = held[p->count].buf, own->end = own->ops + held[p->count].len / (Py_ssize_t)sizeof(operation);
+  }
+  return p->count;
+}
+
 static PyObject *play_steps(PyObject *self, PyObject *args) {
-  Py_buffer ops, shared, values, losses, inputs;
+  Py_buffer held[MOST_LISTS], shared, values, losses, inputs;
+  PyObject *lists;
   play p;
   Py_ssize_t steps, done = 0;
-  int outcome = 1;
   (void)self;
-  if (!PyArg_ParseTuple(args, "y*w*iiy*w*y*nO!n", &ops, &shared, &p.threads, &p.first, &values, &losses, &inputs, &p.batch, &PyList_Type,
-                        &p.calls, &steps))
+  if (!PyArg_ParseTuple(args, "O!w*iiy*w*y*nn", &PyList_Type, &lists, &shared, &p.threads, &p.first, &values, &losses, &inputs,
+                        &p.batch, &steps))
     return NULL;
-  p.ops = ops.buf, p.count = ops.len / (Py_ssize_t)sizeof(operation), p.shared = shared.buf;
-  p.values = values.buf, p.losses = losses.buf, p.inputs = inputs.buf;
+  p.shared = shared.buf, p.values = values.buf, p.losses = losses.buf, p.inputs = inputs.buf;
   p.numbers = steps ? values.len / 8 / steps : 0, p.shards = steps ? losses.len / 8 / steps : 0;
-  PyThreadState *state = PyEval_SaveThread();
-  for (; done < steps && outcome == 1; done += outcome == 1) {
-    if (p.first) p.shared->committing = 0, p.shared->done = (int)done;
-    outcome = run_step(&p, done, &state);
-  }
-  if (p.first) p.shared->done = (int)done;
-  PyEval_RestoreThread(state);
-  PyBuffer_Release(&ops), PyBuffer_Release(&shared), PyBuffer_Release(&values), PyBuffer_Release(&losses), PyBuffer_Release(&inputs);
+  if (take_lists(&p, lists, held) == PyList_Size(lists)) {
+    PyThreadState *state = PyEval_SaveThread();
+    int outcome = ENDED;
+    for (; done < steps && outcome == ENDED; done += outcome == ENDED) {
+      if (p.first) p.shared->committing = 0, p.shared->done = (int)done;
+      outcome = run_step(&p, done, &state);
+    }
+    if (p.first) p.shared->done = (int)done;
+    PyEval_RestoreThread(state);
+  } else if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "too many lists");
+  while (p.count--) PyBuffer_Release(held + p.count);
+  PyBuffer_Release(&shared), PyBuffer_Release(&values), PyBuffer_Release(&losses), PyBuffer_Release(&inputs);
   return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(done);
 }
 
@@ -384,7 +465,7 @@ static PyObject *own_loops(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-  {"play", play_steps, METH_VARARGS, "play(operations, team, threads, is_first, values, losses, inputs, batch, calls, steps) -> steps done"},
+  {"play", play_steps, METH_VARARGS, "play([(operations, calls)], team, threads, is_first, values, losses, inputs, batch, steps) -> steps done"},
   {"compiled", make_pass, METH_VARARGS, "compiled(operations, values, row, kind, result, results, slow, alive) -> a function of a row"},
   {"loops", own_loops, METH_NOARGS, "The loops of this file: name -> address"},
   {NULL, NULL, 0, NULL},

@@ -18,19 +18,9 @@ from backprop.checks import Array
 from backprop.engine.blas import address
 from backprop.engine.calls import Call, Copy, Ufunc
 from backprop.engine.native import player
-from backprop.engine.native.lower import (
-    FINITE,
-    HERE,
-    LOSS,
-    MEET,
-    NORM,
-    NUMBER,
-    RECORD,
-    ROWS,
-    STOP,
-    Operations,
-    own_loops,
-)
+from backprop.engine.native.fuse import fused
+from backprop.engine.native.loops import FINITE, HERE, LOSS, MEET, NORM, NUMBER, RECORD, ROWS, STOP, own_loops
+from backprop.engine.native.lower import Operations
 from backprop.engine.planning import PIECE
 from backprop.engine.play import Bound
 from backprop.engine.step import Batch, run_all
@@ -120,8 +110,9 @@ class Program:
         kind = picked_from(steps.X, steps.y)
         return [kind, steps.shares is None, batch.mean, batch.net.phi, *of_rule, *batch.bound_now()]
 
-    def play(self, steps: Steps, pool: Pool | None) -> Played:
-        """Play the steps."""
+    def play(self, steps: Steps, pool: Pool | None, *, together: bool = False) -> Played:
+        """Play the steps: each list in a thread of its own, or `together`, by turns in this one."""
+        together = together or pool is None or pool.n < self.threads
         self.steps, count = steps, len(steps.alphas)
         data: list[Array] = [np.ascontiguousarray(steps.rows, np.int64)]
         if picked_from(steps.X, steps.y):
@@ -129,11 +120,9 @@ class Program:
         inputs = np.array([array.ctypes.data for array in data], np.uint64)
         team, losses = np.zeros(16, np.int32), np.zeros((count, self.batch.S))
         given = self.table(steps.alphas, steps.key[1]), losses, inputs, self.batch.shape.n
-        calls = [
-            partial(player.play, packed, team, self.threads, not i, *given, ops.python, count)
-            for i, (packed, ops) in enumerate(zip(self.packed, self.lists, strict=True))
-        ]
-        played = Played(losses, team)
+        lists = [(packed, ops.python) for packed, ops in zip(self.packed, self.lists, strict=True)]
+        played, turns = Played(losses, team), [lists] if together else [[each] for each in lists]
+        calls = [partial(player.play, mine, team, self.threads, not i, *given, count) for i, mine in enumerate(turns)]
         try:
             run_all(calls, pool)
         except BaseException as error:
@@ -247,7 +236,10 @@ class Program:
             ops.call(lambda step: rule.step(batch.net.phi, batch.g))
         elif thread < len(calls):
             ops.store(batch.numbers)
+            before = len(ops.rows)
             ops.extend(calls[thread])
+            if not batch.mixes:
+                ops.rows[before:] = fused(ops.rows[before:])
 
     def _clip(self, ops: Operations, g: Array) -> None:
         """As `Optimizer.clip`."""
