@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,13 +10,14 @@ import numpy as np
 
 from backprop import architecture, checks
 from backprop.checks import Array
+from backprop.engine.native.compiled import compiled, passes_of
 from backprop.files import container
 from backprop.files.atomic import PathLike
 from backprop.layers import Gradients, Layer, Residual
 from backprop.layers.composition import Chain
 from backprop.layers.nesting import chain, leaves, place, reseed, views, write
 
-BLOCK_BYTES = 1 << 22  # predict works on about this much of X at a time, so that activations stay in cache
+BLOCK_BYTES = 1 << 18  # predict works on about this much of X at a time, so that activations stay in cache
 
 
 class FlatGradients(dict[str, Array]):
@@ -188,11 +190,11 @@ class Sequential(Chain):
             X = X.copy()  # what is written to `out` may be rows that are still to be read
         n, block = X.shape[0], vars(self)["_block"]
         if n <= block and out is None:
-            return self._infer_rows(X, 0, n).T
+            return self._of_rows(X, 0, n)
         for start in range(0, n, block):
-            f = self._infer_rows(X, start, start + block)
-            out = self._checked_out(out, (n, len(f)))
-            out[start : start + block] = f.T
+            f = self._of_rows(X, start, start + block)
+            out = self._checked_out(out, (n, f.shape[1]))
+            out[start : start + block] = f
         return out  # type: ignore[return-value]
 
     def compiled(self, rows: int = 1) -> Callable[[Array], Array]:
@@ -207,18 +209,23 @@ class Sequential(Chain):
         >>> policy(np.zeros(4, "float32"))
         array([0., 0.], dtype=float32)
         """
-        from backprop.engine.native.compiled import compiled
-
         rows = checks.integer(f"{self.label}.compiled", "rows", rows)
         if self.in_features is None:
             expected = "a network that takes a known number of features"
             raise ValueError(checks.message(f"{self.label}.compiled", expected, "any", "Begin it with a Linear."))
         return compiled(self.copy(), self.phi.dtype, self.in_features, rows)
 
-    def _infer_rows(self, X: Any, start: int, end: int) -> Array:
+    def _of_rows(self, X: Any, start: int, end: int) -> Array:
+        """Outputs (n, K) for some of the rows: what `infer` gives, from a pass that was made for so many rows if there is one."""
         X, dtype = np.asarray(X[start:end]), self.phi.dtype
+        passes = passes_of(self)
+        if X.dtype == dtype and (found := passes(X)) is not None:
+            return found
         checks.finite(vars(self)["_predict"], "X", X, start, dtype)
-        return self.infer(X.T if X.dtype == dtype else X.T.astype(dtype))
+        began = time.perf_counter()
+        f = self.infer(X.T if X.dtype == dtype else X.T.astype(dtype)).T
+        passes.spent(self, X, f, time.perf_counter() - began)
+        return f
 
     def _checked_out(self, out: Array | None, shape: tuple[int, int]) -> Array:
         if out is None:
@@ -311,6 +318,6 @@ def _short(layer: Layer) -> str:
 
 
 def rows_per_block(net: Sequential) -> int:
-    """Rows whose activations in the widest layer fill a block."""
+    """Rows whose activations in the widest layer fill a block; enough of them for products to be quick."""
     widest = max(16, net.in_features or 1, *(layer.out_features or 1 for layer in leaves(net)))
-    return max(1, BLOCK_BYTES // (widest * net.phi.itemsize))
+    return max(256, BLOCK_BYTES // (widest * net.phi.itemsize))

@@ -162,7 +162,7 @@ class TestFloors:
         assert sorted(name for _, name in imports(tree)) == ["a", "backprop", "backprop.checks", "c"]
 
     def test_the_chalkboard_does_not_know_the_engine(self):
-        chalkboard = ("layers", "losses", "optimizers", "sequential", "schedules", "initializers", "autodiff")
+        chalkboard = ("layers", "losses", "optimizers", "schedules", "initializers", "autodiff")
         found = [
             f"{module} imports {name}"
             for module, tree in TREES.items()

@@ -159,6 +159,7 @@ TRAINER_SETTINGS = {
     "shards": 2,
     "threads": 2,
     "deterministic": True,
+    "native": False,
     "constraints": {"*.omega": bp.MaxNorm(0.1)},
     "loss": bp.AbsoluteError(),
 }

@@ -482,7 +482,7 @@ class TestControlC:
         X, y = data()
         net = network()
         trainer = trainer_of(net)
-        timer = threading.Timer(0.03, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.start()
         history = trainer.fit(X, y, epochs=10**6, verbose=0)
         timer.join()

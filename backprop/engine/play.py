@@ -153,11 +153,11 @@ class Bound:
                 return
             if ufunc is np.add and self._adds_a_column(op, args, out):
                 return
-            number = args[-1] if ufunc in (np.maximum, np.minimum) and type(args[-1]) in (int, float) else None
+            number = _number(ufunc, args)
             args = self._as_floats(ufunc, _quicker(ufunc, args, op), op)
             self.calls.append(Ufunc(ufunc, method, args, out, op.options, number))
             return
-        self.calls.append(Ufunc(ufunc, method, args, out, op.options))
+        self.calls.append(Ufunc(ufunc, method, args, out, op.options, _number(ufunc, args)))
 
     def _as_floats(self, ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:
         """A mask as numbers beforehand: NumPy converts it by itself, but in small arrays that takes longer than to multiply."""
@@ -222,6 +222,11 @@ class Bound:
                     np.copyto(out, ready.pop(key) if key in ready else slope(part), casting="unsafe")
 
         return run
+
+
+def _number(ufunc: np.ufunc, args: Sequence[Any]) -> float | None:
+    """The number that a maximum or minimum is of, beside an array."""
+    return args[-1] if ufunc in (np.maximum, np.minimum) and type(args[-1]) in (int, float) else None
 
 
 def _quicker(ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:

@@ -155,10 +155,16 @@ class Batch:
         """Number of shards."""
         return len(self.bounds) - 1
 
-    @property
     def was_played(self) -> bool:
-        """Whether all of it is bound: it was played once."""
+        """Whether all of it is bound to the arrays that there are."""
+        self._look_at_state()
         return bool(self._bound)
+
+    def _look_at_state(self) -> None:
+        """Bind anew where somebody has put another array in the place of the one that gradients land in."""
+        if self._landed_in is not None and self.rule.state.get(self.landed) is not self._landed_in:  # type: ignore[union-attr]
+            self._bound.clear()
+            self._keeps.clear()
 
     @property
     def length(self) -> int:
@@ -222,9 +228,7 @@ class Batch:
         Where L is not finite, nothing has changed.
         """
         self.now = alpha, t
-        if self._landed_in is not None and self.rule.state.get(self.landed) is not self._landed_in:  # type: ignore[union-attr]
-            self._bound.clear()  # somebody put another array there
-            self._keeps.clear()
+        self._look_at_state()
         for name, buffer in (self.net.buffers if self.spared else {}).items():
             np.copyto(self.spared[name], buffer)
         if self.S == 1:

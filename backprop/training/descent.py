@@ -167,24 +167,29 @@ class Descent:
 
         steps = Steps(present, examples.X, examples.y, shares, copied, alphas, (seed, t))
         by_numpy = partial(self.step, batch, examples, rows[0], seed, (), counts[0])
-        self.presses.hold()
-        played = None
+        batch.on_commit = self.presses.hold
+        if not batch.is_opaque:  # in whose layers Ctrl-C may end a step, until it begins to change something
+            batch.on_commit()
+        played, projecting = None, False
         try:
-            played = self.native.play(batch, steps, by_numpy, self._kept(), self._pool)
+            played = self.native.play(batch, steps, by_numpy, self._kept, self._pool)
             if played is not None:
-                self._note(played, t, counts)
+                self._note(played, t, counts, partial(self._not_finite, batch, examples, rows))
+            projecting = True
             for constraint, parameter in project:
                 constraint.project(parameter)
         except BaseException:
             batch.restore()
-            if played is not None and (played.error is None or played.committing):
+            if projecting or (played is not None and played.committing):
                 self.go_back()
             raise
         finally:
-            self.presses.held = False
+            self.presses.held = batch.committing = False
         return 1 if played is None else played.done
 
-    def _note(self, played: Played, t: int, counts: Sequence[float]) -> None:
+    def _note(
+        self, played: Played, t: int, counts: Sequence[float], lost: Callable[[Played], FloatingPointError]
+    ) -> None:
         """Move on behind the steps that were played; raise what ended them."""
         self.engine.rule.t = t + played.done  # type: ignore[union-attr]
         for share, L in zip(counts, played.losses, strict=False):
@@ -192,6 +197,15 @@ class Descent:
             self.position.batch += 1
         if played.error is not None:
             raise played.error
+        if played.done < len(counts):
+            raise lost(played)
+
+    def _not_finite(self, batch: Batch, examples: Examples, rows: Array, played: Played) -> FloatingPointError:
+        """The error of the step that the player did not finish."""
+        of_step = rows[played.done]
+        if not math.isfinite(played.last):
+            return self._lost("loss", None, examples, of_step)
+        return self._lost("gradient", batch.g, examples, of_step)
 
     def _rates(self, count: int) -> list[float]:
         """α of the next steps; those before one for which the schedule has none."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.native.program import Steps
 from backprop.engine.planning import Shape
 from backprop.engine.step import Engine
 from backprop.engine.threads import Pool
@@ -40,6 +41,7 @@ from backprop.training.data import Examples
 from backprop.training.descent import at_work, cores_for, fill, first_bad, interrupts, most
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
+from backprop.training.native import Native
 from backprop.training.watch import Watch, check_callbacks, check_verbose, validation_examples, watching
 
 # What switches each method's own limits off: `tolerance` and `iterations` then mean the same for all of them. Not here are those
@@ -156,13 +158,36 @@ class Objective:
         shape = Shape(n, examples.X.shape[1], ((*y.shape[1:], n), y.dtype), examples.w is not None, examples.dtype)
         self.batch = Engine(self.net, loss, None).batch(shape, "auto", most(threads))
         self.share = share(loss, np.empty((0, n)), examples.w)
+        self.native = Native()
+        shares = np.asarray(self.share)[None].astype(examples.dtype) if examples.w is not None else None
+        fill_step = lambda step, mine, arrays: fill(examples, self.rows, self.share, mine, arrays)  # noqa: E731
+        self.step = Steps(self.rows[None], examples.X, y, shares, fill_step, [0.0], (0, 0))
+
+    def _passes(self, pool: Pool | None) -> float:
+        """Both passes: L, with the gradient in `batch.g`."""
+        batch, found = self.batch, []
+
+        def by_numpy() -> float:
+            found.append(batch.run(partial(fill, self.examples, self.rows, self.share), 0.0, 0, (), pool))
+            return found[0]
+
+        began = time.perf_counter()
+        if self.native.steps(batch, "auto"):
+            kept = lambda: {"g": batch.g, **self.net.buffers}  # noqa: E731
+            played = self.native.play(batch, self.step, by_numpy, kept, pool)
+            if played is not None and played.error is not None:
+                raise played.error
+            return found[0] if played is None else played.losses[0] if played.done else played.last
+        by_numpy()
+        self.native.spent(batch, time.perf_counter() - began)
+        return found[0]
 
     def at(self, phi: Array, pool: Pool | None) -> Point:
         """J and ∂J/∂φ at phi (P,), which is copied."""
         net, g = self.net, self.batch.g
         np.copyto(net.phi, phi)
         with np.errstate(all="ignore"):
-            L = self.batch.run(partial(fill, self.examples, self.rows, self.share), 0.0, 0, (), pool)
+            L = self._passes(pool)
         decay = self.decay * net.phi
         J = L + 0.5 * float(decay @ net.phi)
         lost = ""

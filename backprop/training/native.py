@@ -60,7 +60,6 @@ class Chance:
     refused: str = ""
     trusted: bool = False  # a step was played both ways
     spent: float = 0.0  # seconds of NumPy's steps until now
-    pause: bool = False  # the next step is NumPy's, which says what is wrong with it
     calls: int = 0
     alone: bool = True  # whether the next call plays all on this thread
     seconds: dict[bool, float] = field(default_factory=dict)  # of a step, for each value of `alone`
@@ -110,10 +109,10 @@ class Native:
                     checks.message("Trainer", "steps that can be played natively", chance.refused, advice)
                 )
             return 0
-        if chance.pause or not batch.was_played or (setting == "auto" and chance.spent < COST * batch.length):
-            chance.pause = False
+        if not batch.was_played() or (setting == "auto" and (batch.is_opaque or chance.spent < COST * batch.length)):
             return 0
-        return chance.next_call() if chance.trusted else 1
+        # Layers of one's own may take their time: Ctrl-C is looked at after each step.
+        return chance.next_call() if chance.trusted and not batch.is_opaque else 1
 
     def spent(self, batch: Batch, seconds: float) -> None:
         """NumPy has played a step of this batch."""
@@ -121,22 +120,26 @@ class Native:
             chance.spent += seconds
 
     def play(
-        self, batch: Batch, steps: Steps, by_numpy: Callable[[], float], kept: dict[str, Array], pool: Pool | None
+        self,
+        batch: Batch,
+        steps: Steps,
+        by_numpy: Callable[[], float],
+        kept: Callable[[], dict[str, Array]],
+        pool: Pool | None,
     ) -> Played | None:
         """Play steps; returns what they came to. The first one of a program is compared with NumPy's, which it then is: None.
 
-        `kept` are φ, state and statistics.
+        `kept` tells φ, state and statistics.
         """
         chance = self._chances[batch]
         if chance.program is None or not chance.program.is_current(steps):
             # What is one's own may count its calls: it is not played twice.
             chance.program, chance.trusted = Program(batch, steps), batch.is_opaque or batch.by_hand
         if not chance.trusted:
-            self._compare(chance, steps, by_numpy, kept, pool)
+            self._compare(chance, steps, by_numpy, kept(), pool)
             return None
         start = time.perf_counter()
         played = chance.program.play(steps, pool, together=chance.alone)
-        chance.pause = played.done < len(steps.alphas)
         if played.done:
             chance.seconds[chance.alone] = (time.perf_counter() - start) / played.done
         return played

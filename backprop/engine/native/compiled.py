@@ -2,56 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from threading import Lock
+from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
 from backprop.engine import native
-from backprop.engine.plan import Plan, make
+from backprop.engine.plan import make
 from backprop.engine.play import Bound, part_at
 from backprop.engine.trace import CannotTrace
-from backprop.engine.twins import trace_infer
+from backprop.engine.twins import Missing, same_setting, trace_infer
 from backprop.layers import Layer
 from backprop.layers.boundary import is_traced
 from backprop.layers.nesting import inside
 
 Function = Callable[[Array], Array]
 
+MOST_FLOPS = 2e7  # of a pass that keeps the interpreter to itself, about 0.2 ms; longer ones gain nothing
+MOST_SIZES = 8  # numbers of rows whose passes are kept for each network
+COST = 1e-3  # seconds that a pass takes to make: so long NumPy goes on with a size
+
 
 def compiled(net: Layer, dtype: np.dtype[Any], D: int, rows: int) -> Function:
     """`infer` of a network that nobody else changes, as a function of X (rows, D), or of x (D,) where it takes one row."""
-    who, plan = f"{net.label}.compiled", inference(net, dtype, D, rows)
-    X = np.zeros((rows, D), dtype)
-    arrays = {"X": X, **net.parameters, **net.buffers}
+    who = f"{net.label}.compiled"
+    bound = inference(who, net, dtype, D, rows)[0]
+
+    def slowly(given: Any) -> Array:
+        return _slowly(who, (rows, D), dtype, play, given)
+
+    play = (native.player and _natively(bound, slowly)) or _by_numpy(bound)
+    return play if type(play) is not FunctionType else slowly
+
+
+def inference(
+    who: str, net: Layer, dtype: np.dtype[Any], D: int, rows: int
+) -> tuple[Bound, dict[tuple[str, str], Any]]:
+    """The pass of `infer` for so many rows, NumPy's own calls, and the settings that it holds for.
+
+    Raises TypeError where a layer of one's own would have to be called.
+    """
+    own = [layer.label for layer in inside(net) if not is_traced(layer)]
+    advice = "Say traced = True in the class, if its passes always make the same calls."
+    if own:
+        raise TypeError(checks.message(who, "layers that can be traced", own[0], advice))
+    try:
+        trace, f = trace_infer(net, D, rows, dtype)
+    except CannotTrace as error:
+        raise TypeError(checks.message(who, "layers that can be traced", str(error))) from None
+    plan = make(None, [], trace.writes, exact=True, results=[f])
+    arrays = {"X": np.zeros((rows, D), dtype), **net.parameters, **net.buffers}
     for name in plan.inputs:
         path, colon, attribute = name.rpartition(":")
         if colon:
             arrays[name] = getattr(part_at(net, None, path), attribute)
-    bound = Bound(plan, arrays)
-    play = _natively(bound, who) if native.player else None
-    return play or partial(_slowly, who, X.shape, dtype, _by_numpy(bound))
+    return Bound(plan, arrays, exact=True), trace.settings
 
 
-def inference(net: Layer, dtype: np.dtype[Any], D: int, rows: int) -> Plan:
-    """The plan of `infer` for so many rows. Raises TypeError where a layer of one's own would have to be called."""
-    own = [layer.label for layer in inside(net) if not is_traced(layer)]
-    advice = "Say traced = True in the class, if its passes always make the same calls."
-    if own:
-        raise TypeError(checks.message(f"{net.label}.compiled", "layers that can be traced", own[0], advice))
-    try:
-        trace, f = trace_infer(net, D, rows, dtype)
-    except CannotTrace as error:
-        raise TypeError(checks.message(f"{net.label}.compiled", "layers that can be traced", str(error))) from None
-    return make(None, [], trace.writes, results=[f])
-
-
-def _natively(bound: Bound, who: str) -> Function | None:
-    """The native player's function; None where a call needs Python."""
+def _natively(bound: Bound, slowly: Callable[[Any], Any]) -> Function | None:
+    """The native player's function, which leaves to `slowly` what is no finite X of this type; None where Python is needed."""
     from backprop.engine.native.loops import PYTHON
     from backprop.engine.native.lower import Operations
 
@@ -60,11 +76,8 @@ def _natively(bound: Bound, who: str) -> Function | None:
     packed, values = ops.packed(), np.array([*ops.values, 0.0])
     if (packed["kind"] == PYTHON).any():
         return None
-    play: Function
-    slowly = partial(_slowly, who, X.shape, X.dtype, lambda given: play(given))
     row = results[0] if len(X) == 1 else None
-    play = native.player.compiled(packed, values, X, X.dtype.char, row, results, slowly, (ops, bound))
-    return play
+    return native.player.compiled(packed, values, X, X.dtype.char, row, results, slowly, (ops, bound))
 
 
 def _by_numpy(bound: Bound) -> Function:
@@ -91,3 +104,90 @@ def _slowly(who: str, shape: tuple[int, int], dtype: Any, play: Function, given:
     checks.finite(who, "X", X, 0, dtype)
     found = play(np.ascontiguousarray(X, dtype))
     return found[0] if one else found
+
+
+class Passes:
+    """The passes of a network that somebody holds and changes, by number of rows: the bits of `infer`, sooner.
+
+    So which of the two computes a prediction is decided by time alone.
+    """
+
+    def __init__(self, net: Layer) -> None:
+        self._known: OrderedDict[tuple[int, int], Function] = OrderedDict()
+        self._spent: dict[tuple[int, int], float] = {}
+        self._refused = native.player is None or os.environ.get("BACKPROP_NATIVE") == "0"
+        self._entries: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._noted: list[tuple[Any, str, Any]] = []
+
+    def __call__(self, X: Array) -> Array | None:
+        """F (N, K) for finite rows X (N, D) of the network's type; None where `infer` has to do it."""
+        play = self._known.get(X.shape)
+        if play is None:
+            return None
+        if not self._is_current():
+            self._known.clear()
+            return None
+        return play(X)
+
+    def spent(self, net: Layer, X: Array, f: Array, seconds: float) -> None:
+        """Note the time of `infer`, which gave f (N, K) for X, and make a pass for this size where it pays."""
+        if self._refused or 2.0 * net.size * len(X) > MOST_FLOPS:
+            return
+        if len(self._spent) > 8 * MOST_SIZES:
+            self._spent.clear()
+        self._spent[X.shape] = self._spent.get(X.shape, 0.0) + seconds
+        if self._spent[X.shape] > COST:
+            self._make(net, X, f)
+
+    def _make(self, net: Layer, X: Array, f: Array) -> None:
+        try:
+            bound, settings = inference(net.label, net, X.dtype, X.shape[1], len(X))
+            play = _natively(bound, _nothing)
+        except TypeError:
+            play = None
+        found = None if play is None else play(np.ascontiguousarray(X))
+        if play is None or (found is not None and found.tobytes() != f.tobytes()):
+            self._refused = True
+            return
+        if not self._known or not self._is_current():
+            self._known.clear()
+            self._note(net, settings, bound)
+        while len(self._known) >= MOST_SIZES:
+            self._known.popitem(last=False)
+        self._known[X.shape] = play
+
+    def _note(self, net: Layer, settings: Mapping[tuple[str, str], Any], bound: Bound) -> None:
+        """Keep what the passes hold for: layers, φ, statistics, arrays that layers keep, and settings."""
+        self._entries = [(vars(net), "_phi", vars(net).get("_phi"))]
+        for layer in inside(net):
+            for entries in (layer.children, vars(layer).get("buffers", {})):
+                self._entries += [(entries, key, value) for key, value in entries.items()]
+        self._noted = [(part_at(net, None, path), name, value) for (path, name), value in settings.items()]
+        for name, array in bound.sources.items():
+            path, colon, attribute = name.rpartition(":")
+            self._noted += [(part_at(net, None, path), attribute, array)] if colon else []
+
+    def _is_current(self) -> bool:
+        for entries, key, value in self._entries:
+            if entries.get(key) is not value:
+                return False
+        for part, name, value in self._noted:
+            now = getattr(part, name, Missing)
+            if now is not value and not same_setting(now, value):
+                return False
+        return True
+
+
+def _nothing(given: Any) -> None:
+    """What a pass gives that cannot take an X."""
+
+
+_passes: WeakKeyDictionary[Layer, Passes] = WeakKeyDictionary()
+
+
+def passes_of(net: Layer) -> Passes:
+    """The passes of this very network."""
+    found = _passes.get(net)
+    if found is None:
+        found = _passes[net] = Passes(net)
+    return found

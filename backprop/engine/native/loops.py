@@ -10,7 +10,9 @@ import numpy as np
 
 from backprop.engine.native import player
 
-LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, HERE = range(16)
+LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE = range(
+    17
+)
 
 OPERATION = np.dtype(
     [

@@ -20,6 +20,7 @@ from backprop.engine.native.loops import (
     GEMM,
     GEMV,
     LOOP,
+    MATMUL,
     NUMBER,
     OPERATION,
     PICK,
@@ -127,6 +128,10 @@ class Operations:
         if call.method == "reduce":
             self._reduce(call)
             return
+        if ufunc is np.matmul:
+            A, B = call.args
+            self._matmul(A, B, out)
+            return
         if call.method != "__call__" or call.options or ufunc.nout != 1 or ufunc.signature is not None:
             raise Unknown
         kinds = tuple(x.dtype if hasattr(x, "dtype") else type(x) for x in call.args)
@@ -142,6 +147,17 @@ class Operations:
         self.loop(inner_loop(ufunc, (*ins, result)), [*args, target], out.shape)
         if target is not out:
             self.convert(target, out)
+
+    def _matmul(self, A: Any, B: Any, C: Array) -> None:
+        """NumPy's own product of two matrices."""
+        alike = all(
+            isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype == C.dtype and x.flags.aligned for x in (A, B, C)
+        )
+        if not alike or np.may_share_memory(A, C) or np.may_share_memory(B, C):
+            raise Unknown
+        function, data = inner_loop(np.matmul, (C.dtype,) * 3)
+        strides = [[*A.strides], [*B.strides], [*C.strides]]
+        self.op(MATMUL, A, B, C, n=[*A.shape, B.shape[1]], strides=strides, function=function, data=data)
 
     def _as(self, x: Any, dtype: np.dtype[Any], out: Array) -> Array:
         """An input in the type of the loop: converted once if it is a number, in every step if it is an array.

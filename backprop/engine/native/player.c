@@ -127,7 +127,7 @@ typedef void axpy(const int *, const void *, const void *, const int *, void *, 
 typedef float norm_of_floats(const int *, const void *, const int *);
 typedef double norm_of_doubles(const int *, const void *, const int *);
 
-enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, HERE };
+enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE };
 
 typedef struct {
   int64_t kind;
@@ -227,6 +227,15 @@ static void run_blas(const operation *o, const double *values) {
   }
 }
 
+/* NumPy's own product, of one pair of matrices (m, k) and (k, n), with their strides */
+static void run_matmul(const operation *o) {
+  char *at[3] = {o->at[0], o->at[1], o->at[2]};
+  const intptr_t sizes[4] = {1, (intptr_t)o->n[0], (intptr_t)o->n[1], (intptr_t)o->n[2]};
+  intptr_t strides[9] = {0};
+  for (int i = 0; i < 6; i++) strides[3 + i] = (intptr_t)o->strides[i / 2][i % 2];
+  ((loop *)o->function)(at, sizes, strides, o->data);
+}
+
 /* min(1, most / (|g| + 1e-6)), what clipping by the norm multiplies g with */
 static void run_norm(const operation *o, const double *values) {
   static const int one = 1;
@@ -281,6 +290,7 @@ static int run_part(const play *p, const list *own, const operation **at, Py_ssi
       case LOOP: run_loop(o); break;
       case TILES: run_tiles(o); o += o->n[0]; break;
       case GEMM: case GEMV: case AXPY: run_blas(o, values); break;
+      case MATMUL: run_matmul(o); break;
       case NUMBER:
         if (o->is_double) *(double *)o->at[0] = values[o->scale];
         else *(float *)o->at[0] = (float)values[o->scale];

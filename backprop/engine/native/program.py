@@ -31,12 +31,11 @@ TIME = re.compile(r"\bt\b")
 
 
 class Played:
-    """What a call came to: the losses (steps, S) of the steps that are done, and the error that ended it."""
+    """What a call came to: the losses of the steps that are done, and what ended it before the last one."""
 
     def __init__(self, losses: Array, team: Array) -> None:
-        self._losses, self._team, self.error = losses, team, None
-
-    error: BaseException | None
+        self._losses, self._team = losses, team
+        self.error: BaseException | None = None
 
     @property
     def done(self) -> int:
@@ -46,18 +45,24 @@ class Played:
     @property
     def committing(self) -> bool:
         """Whether the step that it ended in had begun to change φ, state or statistics."""
-        return self.error is not None and bool(self._team[4])
+        return bool(self._team[4])
 
     @property
     def losses(self) -> list[float]:
         """L of each whole step."""
-        found = []
-        for of_shards in self._losses[: self.done].tolist():
-            L = of_shards[0]
-            for loss in of_shards[1:]:
-                L += loss
-            found.append(L)
-        return found
+        return [self._sum(row) for row in self._losses[: self.done].tolist()]
+
+    @property
+    def last(self) -> float:
+        """L of the step that it ended in: where it is finite, the gradient is not."""
+        return self._sum(self._losses[self.done].tolist())
+
+    @staticmethod
+    def _sum(of_shards: list[float]) -> float:
+        L = of_shards[0]
+        for loss in of_shards[1:]:
+            L += loss
+        return L
 
 
 @dataclass(eq=False)
@@ -232,6 +237,8 @@ class Program:
             if not thread:
                 self._clip(ops, batch.g)
             self._meet(ops)
+        if batch.is_opaque and not thread:
+            ops.call(lambda step: batch.commit())
         if batch.by_hand and not thread:  # which counts its steps by itself
             ops.call(lambda step: rule.step(batch.net.phi, batch.g))
         elif thread < len(calls):
