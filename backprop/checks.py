@@ -42,14 +42,10 @@ def naming(part: object, method: str, **shapes: tuple[int, ...]) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        _note(error, part, method, shapes)
+        if not type(part).__module__.startswith("backprop."):
+            given = " and ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+            error.add_note(f"In {getattr(part, 'label', part)!s}.{method}, for {given}.")
         raise
-
-
-def _note(error: Exception, part: object, method: str, shapes: Mapping[str, Any]) -> None:
-    if not type(part).__module__.startswith("backprop."):
-        given = " and ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-        error.add_note(f"In {getattr(part, 'label', part)!s}.{method}, for {given}.")
 
 
 def message(who: object, expected: str, got: str, advice: str = "") -> str:
@@ -76,12 +72,9 @@ def number(
     >>> number("SGD", "momentum", 0.9, least=0, below=1)
     0.9
     """
-    limits = [
-        f"{name} {sign} {limit:g}"
-        for sign, limit in ((">", above), ("≥", least), ("<", below), ("≤", most))
-        if math.isfinite(limit)
-    ]
-    expected = " and ".join(limits) or f"{name} a finite number"
+    limits = zip(">≥<≤", (above, least, below, most), strict=True)
+    ranges = [f"{name} {sign} {limit:g}" for sign, limit in limits if math.isfinite(limit)]
+    expected = " and ".join(ranges) or f"{name} a finite number"
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(message(who, f"a number, {expected}", f"{value!r} ({type(value).__name__})"))
     try:
@@ -161,11 +154,9 @@ def integer_or(who: object, name: str, value: object, word: str) -> int | str:
     >>> integer_or("Trainer", "threads", "auto", "auto")
     'auto'
     """
-    return (
-        choice(who, f"{name} a whole number ≥ 1 or", value, [word])
-        if isinstance(value, str)
-        else integer(who, name, value)
-    )
+    if isinstance(value, str):
+        return choice(who, f"{name} a whole number ≥ 1 or", value, [word])
+    return integer(who, name, value)
 
 
 def boolean(who: object, name: str, value: object) -> bool:
@@ -195,18 +186,15 @@ def numeric(who: object, name: str, values: object) -> Array:
     Raises TypeError for the kind, ValueError for ragged or empty data.
     """
     array = values if type(values) is np.ndarray else _array(who, name, values)
-    if array.dtype.kind in "fiub" and array.size:
-        return array
-    raise _not_numeric(who, name, array)
-
-
-def _not_numeric(who: object, name: str, array: Array) -> Exception:
-    if array.dtype.kind == "c":
-        return TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
-    if array.dtype.kind not in "fiub":
-        advice = "Encode text and categories as numbers first." if array.dtype.kind in "OSUT" else "Convert it first."
-        return TypeError(message(who, f"{name} numbers", f"an array of dtype {array.dtype}", advice))
-    return ValueError(message(who, f"{name} with at least one example", f"shape {array.shape}"))
+    kind = array.dtype.kind
+    if kind == "c":
+        raise TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
+    if kind not in "fiub":
+        advice = "Encode text and categories as numbers first." if kind in "OSUT" else "Convert it first."
+        raise TypeError(message(who, f"{name} numbers", f"an array of dtype {array.dtype}", advice))
+    if not array.size:
+        raise ValueError(message(who, f"{name} with at least one example", f"shape {array.shape}"))
+    return array
 
 
 def not_masked(who: object, name: str, values: object) -> None:
@@ -288,37 +276,24 @@ def rows(who: object, X: Any, in_features: int | None) -> Any:
 def floating(who: object, name: str, value: object) -> Array:
     """An array of a floating or complex type; whole numbers become float64. Raises TypeError for anything else."""
     array = value if type(value) is np.ndarray else _array(who, name, value)
-    if array.dtype.kind in "iub":
-        return array.astype(np.float64)
-    if array.dtype.kind not in "fc":
+    if array.dtype.kind not in "fciub":
         raise TypeError(message(who, f"{name} of real numbers", f"an array of dtype {array.dtype}"))
-    return array
+    return array.astype(np.float64) if array.dtype.kind in "iub" else array
 
 
 def columns(layer: Any, method: str, h: object) -> Array:
-    """Input of a layer: shape (D,) or (D, N), one example per column.
-
-    Raises TypeError or ValueError; a matrix of rows is told to transpose itself.
-    """
-    array = floating(Door(layer, method), "h", h)
-    if 0 < array.ndim < 3 and layer.in_features in (None, array.shape[0]):
-        return array
-    raise _not_columns(layer, method, array)
-
-
-def _not_columns(layer: Any, method: str, array: Array) -> ValueError:
-    width = layer.in_features
-    wanted = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
-    fits = array.ndim == 2 and array.shape[1] == width
-    advice = "Pass h.T, or use predict(X), which takes one row per example." if fits else ""
-    return ValueError(message(Door(layer, method), wanted, f"shape {array.shape}", advice))
+    """Input of a layer: shape (D,) or (D, N), one example per column. Raises TypeError or ValueError."""
+    array, width = floating(Door(layer, method), "h", h), layer.in_features
+    if array.ndim not in (1, 2) or width not in (None, array.shape[0]):
+        expected = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
+        fits = array.ndim == 2 and array.shape[1] == width
+        advice = "Pass h.T, or use predict(X), which takes one row per example." if fits else ""
+        raise ValueError(message(Door(layer, method), expected, f"shape {array.shape}", advice))
+    return array
 
 
 def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
-    """Argument of `backward`: the shape of what `forward` returned; None means that forward has not run yet.
-
-    Raises RuntimeError before forward, TypeError for the kind, ValueError for the shape.
-    """
+    """Argument of `backward`, in the shape of what `forward` returned. Raises RuntimeError before it, TypeError, ValueError."""
     if shape is None:
         raise too_early(layer)
     array = floating(Door(layer, "backward"), "dL_df", dL_df)
@@ -329,10 +304,7 @@ def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
 
 
 def weights(who: object, sample_weight: object, n: int) -> Array:
-    """Sample weights: n finite numbers ≥ 0 that are not all 0.
-
-    Raises TypeError or ValueError.
-    """
+    """Sample weights: n finite numbers ≥ 0 that are not all 0. Raises TypeError or ValueError."""
     w = numeric(who, "sample_weight", sample_weight)
     if w.shape != (n,):
         raise ValueError(message(who, f"sample_weight with shape ({n},), one per example", f"shape {w.shape}"))
@@ -350,16 +322,18 @@ def weights(who: object, sample_weight: object, n: int) -> Array:
 
 def too_early(layer: Any) -> RuntimeError:
     """The error of a `backward` that comes before its `forward`."""
-    return RuntimeError(
-        message(f"{layer.label}.backward", "forward to have run before backward", "no forward pass yet")
-    )
+    expected, got = "forward to have run before backward", "no forward pass yet"
+    return RuntimeError(message(Door(layer, "backward"), expected, got))
 
 
 def instance(who: object, name: str, value: object, kind: type) -> None:
     """An instance of a class; the class itself given by mistake is told to add parentheses."""
     if not isinstance(value, kind):
-        advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
-        raise TypeError(message(who, f"{name}: a {kind.__name__}", repr(value), advice))
+        raise TypeError(message(who, f"{name}: a {kind.__name__}", repr(value), _call_it(value)))
+
+
+def _call_it(value: object) -> str:
+    return f"Write {value.__name__}(…)." if isinstance(value, type) else ""
 
 
 def kind_of(who: object, name: str, value: Any, kind: type) -> Any:
@@ -369,12 +343,11 @@ def kind_of(who: object, name: str, value: Any, kind: type) -> Any:
 
 
 def layer(who: object, value: object, kind: type) -> Any:
-    """A layer instance; a class given by mistake is told to add parentheses."""
+    """A layer instance, as one of several."""
+    if isinstance(value, list | tuple):
+        raise TypeError(message(who, "layers", repr(value), f"Pass them one by one: {who}(*layers)."))
     if not isinstance(value, kind):
-        advice = f"Write {value.__name__}(…)." if isinstance(value, type) else ""
-        if isinstance(value, list | tuple):
-            advice = f"Pass them one by one: {who}(*layers)."
-        raise TypeError(message(who, "layers", f"{value!r}", advice))
+        raise TypeError(message(who, "layers", repr(value), _call_it(value)))
     return value
 
 
@@ -409,9 +382,8 @@ def values_between(who: object, name: str, array: Array, low: float, high: float
         raise ValueError(message(who, expected, f"{array[where]} for example {where[-1]}"))
 
 
-def numbers_like(who: object, name: str, array: Any, like: Array) -> None:
-    """Refuse what a part of one's own returns if it is no array of numbers, or complex where what it got is real."""
-    kinds = "fiubc" if like.dtype.kind == "c" else "fiub"
+def numbers(who: object, name: str, array: Any, kinds: str) -> None:
+    """Refuse what a part of one's own returns if it is no array of numbers of these kinds."""
     if getattr(array, "dtype", None) is None or array.dtype.kind not in kinds:
         got = f"one of {array.dtype}" if hasattr(array, "dtype") else f"a {type(array).__name__}"
         raise TypeError(message(who, f"{name} an array of real numbers", got))
@@ -419,15 +391,12 @@ def numbers_like(who: object, name: str, array: Any, like: Array) -> None:
 
 def forward_result(layer: Any, f: Any, h: Array) -> Array:
     """What a layer's `forward` returned for h (D, N): (D_out, N). Raises TypeError or ValueError for anything else."""
-    N = h.shape[1] if h.ndim == 2 else 1
-    if len(getattr(f, "shape", ())) != 2 or f.shape[1] != N:
-        got = f"shape {np.shape(f)}" if hasattr(f, "shape") else f"a {type(f).__name__}"
+    who, N, shape = Door(layer, "forward"), h.shape[1], getattr(f, "shape", None)
+    if shape is None or len(shape) != 2 or shape[1] != N:
+        kind, got = (TypeError, f"a {type(f).__name__}") if shape is None else (ValueError, f"shape {shape}")
         advice = "An example is a column: keep axis 1."
-        raise (ValueError if hasattr(f, "shape") else TypeError)(
-            message(f"{layer.label}.forward", f"f with {N} columns for {N} examples", got, advice)
-        )
-    # Parameters may be complex where h is not.
-    numbers_like(f"{layer.label}.forward", "f", f, np.empty(0, complex))
+        raise kind(message(who, f"f with {N} columns for {N} examples", got, advice))
+    numbers(who, "f", f, "fiubc")  # parameters may be complex where h is not
     return f
 
 
@@ -440,18 +409,19 @@ def same_shape(who: object, f: Array, shape: tuple[int, ...]) -> Array:
 
 def backward_result(layer: Any, result: Any, shape: tuple[int, ...] | None) -> tuple[Array, dict[str, Array]]:
     """What a layer's `backward` returned: (dL_dh, gradients), one gradient per parameter. Raises TypeError or ValueError."""
+    who = Door(layer, "backward")
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
         expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
-        raise TypeError(message(f"{layer.label}.backward", expected, f"a {type(result).__name__}"))
-    if shape is not None and getattr(result[0], "shape", None) != shape:
-        returned = f"shape {result[0].shape}" if hasattr(result[0], "shape") else f"a {type(result[0]).__name__}"
-        raise ValueError(message(f"{layer.label}.backward", f"dL_dh with the shape of h, {shape}", returned))
-    parameters, gradients = layer.parameters, result[1]
+        raise TypeError(message(who, expected, f"a {type(result).__name__}"))
+    dL_dh, gradients, parameters = *result, layer.parameters
+    if shape is not None and getattr(dL_dh, "shape", None) != shape:
+        returned = f"shape {dL_dh.shape}" if hasattr(dL_dh, "shape") else f"a {type(dL_dh).__name__}"
+        raise ValueError(message(who, f"dL_dh with the shape of h, {shape}", returned))
     if gradients.keys() != parameters.keys():
         expected, advice = f"gradients named {list(parameters)}", "Return one gradient per parameter."
         if not parameters:
             advice = 'Parameters are the arrays in self.parameters: self.parameters["omega"] = … makes one.'
-        raise ValueError(message(f"{layer.label}.backward", expected, f"{list(gradients)}", advice))
+        raise ValueError(message(who, expected, f"{list(gradients)}", advice))
     for name, parameter in parameters.items():
         got = np.shape(gradients[name])
         if got != parameter.shape:
@@ -459,22 +429,7 @@ def backward_result(layer: Any, result: Any, shape: tuple[int, ...] | None) -> t
             if len(parameter.shape) == 1:
                 advice = "Sum over the wrong axis? One β serves all examples: sum over them, axis=1."
             expected = f"gradient {name!r} with shape {parameter.shape}"
-            raise ValueError(message(f"{layer.label}.backward", expected, f"shape {got}", advice))
-    for name, array in {"dL_dh": result[0], **gradients}.items():
-        numbers_like(f"{layer.label}.backward", name, array, np.empty(0, complex))
+            raise ValueError(message(who, expected, f"shape {got}", advice))
+    for name, array in {"dL_dh": dL_dh, **gradients}.items():
+        numbers(who, name, array, "fiubc")
     return result
-
-
-def same_keys(who: object, expected: Mapping[str, Any], value: Any) -> list[str]:
-    """The names of the arrays to assign, all of which must be there. Raises ValueError."""
-    if not isinstance(value, Mapping) or value.keys() != expected.keys():
-        got = f"{list(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
-        raise ValueError(message(who, f"a dict of {list(expected)}", got))
-    return list(expected)
-
-
-def nothing(who: object, result: object) -> None:
-    """Refuse a rule that returns something: it moves what it was given, in place."""
-    if result is not None:
-        advice = "Write phi -= …, state[...] = …, in place; what is returned would be lost."
-        raise TypeError(message(who, "None", f"a {type(result).__name__}", advice))

@@ -6,6 +6,7 @@ So a complex step proves the derivatives to the last digits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,15 @@ FAR = 1000.0  # beyond it eʰ is 0 or inf in every type, so h may be cut there: 
 def column(vector: Array) -> Array:
     """β (D,) as a column (D, 1), which is added to each example."""
     return vector[:, None]
+
+
+def views(arrays: Mapping[str, Array], flat: Array) -> dict[str, Array]:
+    """A vector (P,) that holds arrays of these shapes one after another, seen as them; of rows (N, P), each is (N, *shape)."""
+    found, start = {}, 0
+    for name, array in arrays.items():
+        found[name] = flat[..., start : start + array.size].reshape(flat.shape[:-1] + array.shape)
+        start += array.size
+    return found
 
 
 def positive_part(h: Array) -> Array:

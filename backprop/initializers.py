@@ -126,7 +126,6 @@ class Normal(_Normal):
         self.variance = checks.number("Normal", "variance", variance, least=0)
 
     def variance_of(self, fan_out: int, fan_in: int) -> float:
-        """The σ² that was asked for."""
         return self.variance
 
 
@@ -145,7 +144,6 @@ class Orthogonal(Initializer):
         self.gain = checks.number("Orthogonal", "gain", gain)
 
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
-        """Return gain · Q."""
         q, r = np.linalg.qr(generator.standard_normal((max(shape), min(shape))))
         q *= np.sign(np.diagonal(r))
         return self.gain * (q if shape[0] >= shape[1] else q.T)
@@ -163,5 +161,4 @@ class Constant(Initializer):
         self.value = checks.number("Constant", "value", value)
 
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
-        """Return an array filled with the value."""
         return np.full(shape, self.value)

@@ -61,7 +61,6 @@ class ConstantRate(Schedule):
         self.learning_rate = checks.number("ConstantRate", "learning_rate", learning_rate, above=0)
 
     def __call__(self, t: int) -> float:
-        """The same at every step."""
         return self.learning_rate
 
 
@@ -78,7 +77,6 @@ class StepDecay(Schedule):
         self.factor = checks.number("StepDecay", "factor", factor, above=0, most=1)
 
     def __call__(self, t: int) -> float:
-        """Lower by `factor` every `every` steps."""
         return self.learning_rate * self.factor ** (t // self.every)
 
 
@@ -94,7 +92,6 @@ class ExponentialDecay(Schedule):
         self.factor = checks.number("ExponentialDecay", "factor", factor, above=0, most=1)
 
     def __call__(self, t: int) -> float:
-        """Lower by `factor` at every step."""
         return self.learning_rate * self.factor**t
 
 
@@ -112,7 +109,6 @@ class CosineDecay(Schedule):
         self.final = checks.number("CosineDecay", "final", final, least=0)
 
     def __call__(self, t: int) -> float:
-        """Along the cosine."""
         share = min(t / self.steps, 1.0)
         return self.final + 0.5 * (self.learning_rate - self.final) * (1 + math.cos(math.pi * share))
 
@@ -130,17 +126,14 @@ class WarmUp(Schedule):
         self.steps = checks.integer("WarmUp", "steps", steps)
 
     def __call__(self, t: int) -> float:
-        """Rise, then follow `after`."""
         if t < self.steps:
             return self.after(0) * (t + 1) / (self.steps + 1)
         return self.after(t - self.steps)
 
     def serve(self, owner: object | None) -> None:
-        """What comes after is that of one optimizer."""
         self.after.serve(owner)
 
     def observe(self, loss: float) -> None:
-        """Pass the loss on to `after`."""
         self.after.observe(loss)
 
 
@@ -160,7 +153,6 @@ class OneCycle(Schedule):
         self.rise = checks.number("OneCycle", "rise", rise, above=0, below=1)
 
     def __call__(self, t: int) -> float:
-        """Along the cycle."""
         top, last = self.rise * self.steps - 1, self.steps - 1
         if t < top:
             share, low, high = t / top, self.learning_rate / 25, self.learning_rate
@@ -190,11 +182,9 @@ class ReduceOnPlateau(Schedule):
         self._rate, self._best, self._waited = self.learning_rate, math.inf, 0
 
     def __call__(self, t: int) -> float:
-        """The rate as it stands."""
         return self._rate
 
     def observe(self, loss: float) -> None:
-        """Count epochs without improvement."""
         margin = 0.0 if math.isinf(self._best) else abs(self._best) * self.threshold
         if loss < self._best - margin:
             self._best, self._waited = loss, 0

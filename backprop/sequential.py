@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from backprop.checks import Array
 from backprop.engine.native.compiled import compiled, passes_of
 from backprop.files import container
 from backprop.files.atomic import PathLike
-from backprop.layers import Gradients, Layer, Residual
-from backprop.layers.composition import Chain
-from backprop.layers.nesting import chain, leaves, place, reseed, views, write
+from backprop.functions import views
+from backprop.layers import Composite, Gradients, Layer, Residual
+from backprop.layers.boundary import forward, infer
+from backprop.layers.nesting import chain, leaves, place, reseed, write
 
 BLOCK_BYTES = 1 << 18  # predict works on about this much of X at a time, so that activations stay in cache
 
@@ -23,9 +24,9 @@ BLOCK_BYTES = 1 << 18  # predict works on about this much of X at a time, so tha
 class FlatGradients(dict[str, Array]):
     """Gradients by name, as views of one vector `dL_dphi` (P,) laid out like φ."""
 
-    def __init__(self, gradients: Gradients, dL_dphi: Array) -> None:
-        super().__init__(gradients)
-        self.dL_dphi = dL_dphi
+    def __init__(self, gradients: Gradients, dtype: Any) -> None:
+        self.dL_dphi = np.concatenate([np.zeros(0, dtype), *(gradient.ravel() for gradient in gradients.values())])
+        super().__init__(views(gradients, self.dL_dphi))
 
 
 class Fixed(dict[str, Layer]):
@@ -41,7 +42,7 @@ class Fixed(dict[str, Layer]):
     __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
 
 
-class Sequential(Chain):
+class Sequential(Composite):
     """Layers one after another, themselves a layer.
 
         f      = layer_K[… layer_0[h]]
@@ -66,8 +67,6 @@ class Sequential(Chain):
     >>> list(net.parameters), net.phi.shape
     (['0.beta', '0.omega', '2.beta', '2.omega'], (13,))
     """
-
-    traced = True
 
     def __init__(
         self, *layers: Layer, seed: int | None = None, dtype: Any = "float32", checkpoint: int | None = None
@@ -109,6 +108,40 @@ class Sequential(Chain):
         for layer in free:
             vars(layer)["_owned"] = True
 
+    def forward(self, h: Array) -> Array:
+        """Outputs (D_out, N) of h (D_in, N), or of one example (D_in,); keeps what `backward` needs."""
+        for layer in self.layers.values():
+            h = forward(layer, h)
+        return h
+
+    def infer(self, h: Array) -> Array:
+        """Outputs as `predict` computes them; keeps nothing."""
+        for layer in self.layers.values():
+            h = infer(layer, h)
+        return h
+
+    def backward(self, dL_df: Array) -> tuple[Array, FlatGradients]:
+        """(dL_dh, gradients) of the last `forward`; the gradients are views of `gradients.dL_dphi` (P,)."""
+        gradients: Any = {}
+        for key in reversed(self.layers):
+            dL_df, own = self.backward_child(key, dL_df)
+            gradients = own | gradients
+        return dL_df, gradients  # made one vector for a caller from outside, by `_handed_out`
+
+    def _handed_out(self, gradients: Gradients) -> Gradients:
+        return FlatGradients({name: gradients[name] for name in vars(self)["_names"]}, self.phi.dtype)
+
+    @property
+    def keeps_width(self) -> bool:  # type: ignore[override]
+        """Whether every layer does."""
+        return all(layer.keeps_width for layer in self.layers.values())
+
+    def chain(self, width: int | None) -> int | None:
+        """Rows of f for an h of `width` rows. Raises ValueError if two neighbors do not fit."""
+        for layer in self.layers.values():
+            width = chain(layer, width)
+        return width
+
     @property
     def phi(self) -> Array:
         """φ (P,): all parameters, one vector. Assigning copies into it."""
@@ -120,38 +153,18 @@ class Sequential(Chain):
 
     def bind(self, phi: Array) -> None:
         """Move the parameters into `phi` (P,), of any type, which becomes the network's φ."""
-        parts = views(self, phi)
-        for name, array in self.parameters.items():
-            parts[name][...] = array
-        self._seat(phi)
-
-    def _seat(self, phi: Array) -> None:
-        """Have `phi`, which holds the parameters already, as φ."""
-        start = 0
-        for leaf in leaves(self):
-            part = phi[start : start + leaf.size]
-            place(leaf, views(leaf, part))
-            start += leaf.size
-        self._pass_on(self, phi)
-
-    def _pass_on(self, layer: Layer, phi: Array) -> None:
-        """Tell the networks inside their part of φ."""
-        if isinstance(layer, Sequential):
-            vars(layer)["_phi"] = phi
-        start = 0
-        for child in layer.children.values():
-            size = child.size
-            self._pass_on(child, phi[start : start + size])
-            start += size
+        for part, array in zip(self.views(phi).values(), self.parameters.values(), strict=True):
+            part[...] = array
+        vars(self)["_names"] = tuple(self.parameters)  # in the order of φ, which a layer of one's own need not keep
+        _seat(self, phi)
 
     def views(self, flat: Array) -> dict[str, Array]:
         """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
-        return views(self, flat)
+        return views(self.parameters, flat)
 
     def reseed(self, *key: int) -> None:
         """Start the randomness of the next forward pass, such as the masks of Dropout, from `key`."""
-        for i, layer in enumerate(self.layers.values()):
-            reseed(layer, *key, i)
+        reseed(self, *key)
 
     def frozen(self) -> Self:
         """The network as `predict` computes it, an independent copy: Dropout is the identity, BatchNorm an affine map."""
@@ -164,16 +177,7 @@ class Sequential(Chain):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
         vars(self).update(state)
-        self._seat(self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
-
-    if TYPE_CHECKING:  # at run time it is that of `Chain`, whose gradients `_handed_out` makes views of one vector
-
-        def backward(self, dL_df: Array) -> tuple[Array, FlatGradients]: ...  # noqa: D102
-
-    def _handed_out(self, gradients: Gradients) -> Gradients:
-        """The gradients as views of one vector."""
-        dL_dphi = np.concatenate([np.zeros(0, self.phi.dtype), *(gradient.ravel() for gradient in gradients.values())])
-        return FlatGradients(views(self, dL_dphi), dL_dphi)
+        _seat(self, self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
 
     def predict(self, X: Any, out: Array | None = None) -> Array:
         """Outputs (N, K) for rows X (N, D), computed block by block; written to `out` if given.
@@ -305,6 +309,19 @@ class Sequential(Chain):
             lines.append(f"{key:<4}{name:<34}{width or '?':>8}{layer.size:>13,}")
         lines.append(f"{'':4}{'φ':<34}{'':>8}{self.size:>13,}  {self.phi.nbytes / 1024:,.1f} KiB {self.phi.dtype}")
         return "\n".join(lines)
+
+
+def _seat(layer: Layer, phi: Array) -> None:
+    """Have `phi`, which holds the parameters already, as φ of a network, and its parts as the φ and parameters inside."""
+    if isinstance(layer, Sequential):
+        vars(layer)["_phi"] = phi
+    if not layer.children:
+        place(layer, views(layer.parameters, phi))
+    start = 0
+    for child in layer.children.values():
+        size = child.size
+        _seat(child, phi[start : start + size])
+        start += size
 
 
 def _short(layer: Layer) -> str:

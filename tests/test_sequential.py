@@ -354,6 +354,28 @@ class TestPredict:
         assert_array_equal(X, spread((3, 2)))
 
 
+class TestGradients:
+    @pytest.mark.parametrize("traced", [False, True])
+    def test_in_any_order_of_a_layer_of_ones_own_are_laid_out_like_phi(self, traced):
+        """One parameter was once trained with the gradient of the other."""
+
+        class Affine(bp.Linear):
+            def backward(self, dL_df):
+                dL_dh, gradients = super().backward(dL_df)
+                return dL_dh, dict(reversed(gradients.items()))
+
+        Affine.traced = traced
+        net = bp.Sequential(bp.Linear(4, 3), Affine(3, 2), seed=0, dtype="float64")
+        ours = bp.Sequential(bp.Linear(4, 3), bp.Linear(3, 2), seed=0, dtype="float64")
+        for each in (net, ours):
+            each.forward(spread((4, 5)))
+        found, wanted = (each.backward(spread((2, 5), seed=2))[1] for each in (net, ours))
+        assert list(found) == list(wanted)
+        assert_array_equal(found.dL_dphi, wanted.dL_dphi)
+        for name, gradient in wanted.items():
+            assert_array_equal(found[name], gradient)
+
+
 class TestContainer:
     def test_indexing_length_and_iteration(self):
         layers = [bp.Linear(4, 3), bp.ReLU(), bp.Linear(3, 2)]

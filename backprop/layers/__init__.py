@@ -5,6 +5,7 @@ from backprop.layers.activations import (
     GELU,
     Activation,
     Cos,
+    Elementwise,
     Exp,
     Identity,
     LeakyReLU,
@@ -15,35 +16,12 @@ from backprop.layers.activations import (
     Softplus,
     Tanh,
 )
-from backprop.layers.base import Gradients, Layer
-from backprop.layers.composition import Composite, FanOut, Residual
+from backprop.layers.base import Composite, Gradients, Layer
+from backprop.layers.composition import FanOut, Residual
 from backprop.layers.dropout import Dropout
-from backprop.layers.elementwise import Elementwise
 from backprop.layers.linear import Linear
 from backprop.layers.normalization import BatchNorm, LayerNorm
 
-__all__ = [
-    "ELU",
-    "GELU",
-    "Activation",
-    "BatchNorm",
-    "Composite",
-    "Cos",
-    "Dropout",
-    "Elementwise",
-    "Exp",
-    "FanOut",
-    "Gradients",
-    "Identity",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "ReLU",
-    "Residual",
-    "SiLU",
-    "Sigmoid",
-    "Sin",
-    "Softplus",
-    "Tanh",
-]
+__all__ = ["ELU", "GELU", "Activation", "Cos", "Elementwise", "Exp", "Identity", "LeakyReLU", "ReLU"]
+__all__ += ["SiLU", "Sigmoid", "Sin", "Softplus", "Tanh"]
+__all__ += ["BatchNorm", "Composite", "Dropout", "FanOut", "Gradients", "Layer", "LayerNorm", "Linear", "Residual"]

@@ -12,10 +12,12 @@ give the limit, and far out the slope is taken from h, where 1 − f has lost al
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
 from backprop import checks
+from backprop.autodiff import Value
 from backprop.checks import Array
 from backprop.functions import FAR, minus_abs, negative_part, positive_part, sigmoid, softplus_tail, within
 from backprop.layers.base import Gradients, Layer
@@ -69,8 +71,6 @@ class ReLU(Activation):
     array([0., 0., 2.])
     """
 
-    traced = True
-
     def value(self, h: Array) -> Array:
         return positive_part(h)
 
@@ -90,8 +90,6 @@ class LeakyReLU(Activation):
     >>> bp.LeakyReLU(0.1).forward(np.array([-1.0, 2.0]))
     array([-0.1,  2. ])
     """
-
-    traced = True
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = checks.number("LeakyReLU", "negative_slope", negative_slope, least=0)
@@ -116,8 +114,6 @@ class ELU(Activation):
     >>> bp.ELU().forward(np.array([0.0, 2.0]))
     array([0., 2.])
     """
-
-    traced = True
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = checks.number("ELU", "alpha", alpha, above=0)
@@ -145,8 +141,6 @@ class Sigmoid(Activation):
     array([0.5])
     """
 
-    traced = True
-
     def value(self, h: Array) -> Array:
         return sigmoid(h)
 
@@ -166,8 +160,6 @@ class Tanh(Activation):
     >>> bp.Tanh().forward(np.array([0.0]))
     array([0.])
     """
-
-    traced = True
 
     def value(self, h: Array) -> Array:
         return np.tanh(h)
@@ -192,8 +184,6 @@ class SiLU(Activation):
     array([0.])
     """
 
-    traced = True
-
     def value(self, h: Array) -> Array:
         h = within(h, -FAR, np.inf)
         return h * sigmoid(h)
@@ -215,8 +205,6 @@ class GELU(Activation):
     >>> bp.GELU().forward(np.array([0.0]))
     array([0.])
     """
-
-    traced = True
 
     def value(self, h: Array) -> Array:
         from scipy.special import ndtr  # here, so that importing the package does not import SciPy
@@ -245,8 +233,6 @@ class Softplus(Activation):
     array([10000.])
     """
 
-    traced = True
-
     def value(self, h: Array) -> Array:
         return positive_part(h) + softplus_tail(h)
 
@@ -267,8 +253,6 @@ class Sin(Activation):
     array([0.])
     """
 
-    traced = True
-
     def value(self, h: Array) -> Array:
         return np.sin(h)
 
@@ -286,8 +270,6 @@ class Cos(Activation):
     >>> bp.Cos().forward(np.array([0.0]))
     array([1.])
     """
-
-    traced = True
 
     def value(self, h: Array) -> Array:
         return np.cos(h)
@@ -307,8 +289,6 @@ class Exp(Activation):
     array([1.])
     """
 
-    traced = True
-
     def value(self, h: Array) -> Array:
         return np.exp(h)
 
@@ -327,8 +307,6 @@ class Identity(Activation):
     array([3.])
     """
 
-    traced = True
-
     def value(self, h: Array) -> Array:
         return h
 
@@ -337,3 +315,76 @@ class Identity(Activation):
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
         return dL_df, {}
+
+
+class Elementwise(Activation):
+    """The activation a given by `function`, which takes a `Value` and returns one of the same shape. Nobody writes a derivative.
+
+        f      = a[h]
+        ∂L/∂h  = a'[h] ⊙ ∂L/∂f
+
+    a'[h] is ∂(Σ f)/∂h by `Value.backward`: entries do not mix, so each gets its own slope.
+    `function` must treat every entry on its own: a mean or a softmax has no slope per entry. This is tested with the first
+    h of each shape: weights w on the entries of f must come back as w ⊙ a'[h]. Each pass computes the graph anew, so a layer
+    with a hand-written slope is several times faster.
+
+    Raises TypeError if `function` is not callable, returns no Value, or complex numbers for real h; ValueError if it returns
+    another shape or mixes entries.
+
+    >>> import numpy as np, backprop as bp
+    >>> def swish(v): return v * v.sigmoid()
+    >>> net = bp.Sequential(bp.Linear(2, 8), bp.Elementwise(swish), bp.Linear(8, 1), seed=0)
+    >>> net[1], bp.check_gradients(net, bp.LeastSquares(), np.eye(2), np.ones(2)).passed
+    (Elementwise(swish), True)
+    """
+
+    traced = False  # nobody knows what the function does
+
+    def __init__(self, function: Callable[[Value], Value]) -> None:
+        if not callable(function):
+            raise TypeError(checks.message("Elementwise", "a function of a Value", repr(function)))
+        self.function = function
+        self._tested: set[tuple[int, ...]] = set()  # shapes
+
+    def value(self, h: Array) -> Array:
+        v, result = self._graph(h)
+        if h.shape not in self._tested:
+            self._test(v, result)
+            self._tested.add(h.shape)
+        return result.data.astype(h.dtype, copy=False)
+
+    def slope(self, h: Array, f: Array) -> Array:
+        v, result = self._graph(h)
+        result.sum().backward()
+        return v.grad
+
+    def _graph(self, h: Array) -> tuple[Value, Value]:
+        """Values of h and of function(h)."""
+        v = Value(h, "h")
+        result = self.function(v)
+        if not isinstance(result, Value):
+            advice = "Build it from the operations and methods of Value."
+            raise TypeError(checks.message(self.label, "a function that returns a Value", repr(result), advice))
+        if result.shape != h.shape:
+            expected = f"a function that returns the shape of its argument, {h.shape}"
+            raise ValueError(checks.message(self.label, expected, f"shape {result.shape}"))
+        if not np.can_cast(result.data.dtype, h.dtype, "same_kind"):
+            raise TypeError(checks.message(self.label, f"a function that returns {h.dtype}", f"{result.data.dtype}"))
+        return v, result
+
+    def _test(self, v: Value, result: Value) -> None:
+        """Refuse a function in which one entry of f depends on several of h."""
+        result.sum().backward()
+        slope = v.grad
+        v.grad = np.zeros_like(slope)
+        # Powers of 2 scale without rounding, so that what is left is a mixture of entries.
+        w = 2.0 ** np.random.default_rng(0).integers(0, 8, v.shape)
+        (result * w).sum().backward()
+        if not np.allclose(v.grad, w * slope, rtol=1e-4, atol=1e-30, equal_nan=True):
+            advice = "Means, sums, products and softmax mix entries: write a Layer for them."
+            raise ValueError(
+                checks.message(self.label, "a function of each entry alone", "one that mixes entries", advice)
+            )
+
+    def __repr__(self) -> str:
+        return f"Elementwise({getattr(self.function, '__name__', repr(self.function))})"

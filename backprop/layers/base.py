@@ -1,4 +1,4 @@
-"""What a layer is. It keeps this contract (h and f hold one example per column):
+"""What a layer is, and a layer made of layers. Both keep this contract (h and f hold one example per column):
 
     f = layer.forward(h)                       training pass; keeps what backward needs
     dL_dh, gradients = layer.backward(dL_df)   gradients: a dict like layer.parameters, {} if there are none
@@ -21,25 +21,26 @@ import numpy as np
 from backprop import checks, notation
 from backprop.checks import Array
 from backprop.layers import boundary
-from backprop.layers.nesting import release, write
+from backprop.layers.nesting import frozen, release, write
 
 Gradients = dict[str, Array]
 GONE = ("empty", "land", "scratch", "take")  # methods that layers of version 0.1 called
-
-
-FIXED = ("in_features", "out_features", "bias")  # of a layer in a network, whose φ they have shaped
+# What in a network is, or shapes, a place in φ.
+RULED = ("parameters", "buffers", "in_features", "out_features", "bias")
 
 
 class Arrays(dict[str, Array]):
     """Arrays by name. Once they are placed, as parameters are in φ, assignment copies into them."""
 
-    def __init__(self, arrays: Mapping[str, Array] | None = None, *, placed: bool = False) -> None:
+    def __init__(
+        self, arrays: Mapping[str, Array] | None = None, placed: bool = False, aliases: dict[str, str] | None = None
+    ) -> None:
         super().__init__(arrays or {})
         self.placed = placed
-        self.aliases: dict[str, str] = {}  # attribute -> name, for a layer that keeps a parameter under another name
+        self.aliases = aliases or {}  # attribute -> name, for a layer that keeps a parameter under another name
 
     def __reduce__(self) -> Any:
-        return _arrays, (dict(self), self.placed, self.aliases)
+        return Arrays, (dict(self), self.placed, self.aliases)
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not self.placed:
@@ -62,14 +63,7 @@ class Arrays(dict[str, Array]):
 NOWHERE = Arrays()
 
 
-def _arrays(arrays: dict[str, Array], placed: bool, aliases: dict[str, str]) -> Arrays:
-    """A copy of `Arrays`."""
-    made = Arrays(arrays, placed=placed)
-    made.aliases = aliases
-    return made
-
-
-class Layer(ABC):
+class Layer(notation.Part, ABC):
     """A differentiable function of h with parameters. Subclass it with `forward` and `backward`, on columns (D, N).
 
     Parameters go into `self.parameters`; `self.omega` is then `self.parameters["omega"]`, and likewise for `self.buffers`, state
@@ -94,9 +88,6 @@ class Layer(ABC):
     out_features: int | None = None
     keeps_width: ClassVar[bool] = False  # f has as many rows as h, whatever that number is
     couples_examples: ClassVar[bool] = False  # f of one column depends on the other columns
-    traced: ClassVar[bool] = (
-        False  # the promise that every pass makes the same NumPy calls (docs/how_to/write_a_layer.md)
-    )
     equations: ClassVar[tuple[str, ...]] = ("f = layer[h]",)  # of the docstring's table; shown by `explain`
 
     parameters: dict[str, Array]
@@ -110,12 +101,11 @@ class Layer(ABC):
         vars(layer).update(parameters=Arrays(), buffers=Arrays(), _owned=False, _inside=False, _called=called)
         return layer
 
-    def __init__(self) -> None:  # noqa: B027
+    def __init__(self) -> None:
         """Take no arguments; a layer that takes some says so."""
 
     def __init_subclass__(cls) -> None:
-        if "equations" not in vars(cls) and (written := notation.equations(cls.__doc__)):
-            cls.equations = written
+        super().__init_subclass__()
         for name in ("forward", "backward", "infer"):
             method = getattr(cls, name)  # also one of a mixin, which is no Layer
             if not hasattr(method, "plain") and not getattr(method, "__isabstractmethod__", False):
@@ -186,42 +176,42 @@ class Layer(ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         held, key = self._find(name)
-        if key:
-            self._assign(held, key, value)
-        elif name in ("parameters", "buffers"):
-            self._assign_all(name, value)
+        if key or name in RULED:
+            self._assign(held, key, name, value)
         else:
-            if name in FIXED and vars(self).get("_owned"):
-                self._require_same(name, value)
             object.__setattr__(self, name, value)
-
-    def _assign(self, held: Arrays, key: str, value: Any) -> None:
-        if not held.placed:
-            vars(self).pop(key, None)
-        if held[key] is not value:  # it is after `self.omega *= 2`
-            held[key] = value
-
-    def _assign_all(self, kind: str, value: Any) -> None:
-        """All parameters or buffers: those of a network are copied to their places."""
-        if not getattr(arrays := getattr(self, kind), "placed", False):
-            vars(self)[kind] = Arrays(value)
-            return
-        for key in checks.same_keys(f"{self.label}.{kind}", arrays, value):
-            arrays[key] = value[key]
-
-    def _require_same(self, name: str, value: Any) -> None:
-        if (fixed := getattr(self, name)) != value:
-            advice = "Put a new layer into a new network."
-            raise ValueError(checks.message(self.label, f"{name} {fixed} for good", repr(value), advice))
 
     def _find(self, name: str) -> tuple[Arrays, str]:
         """The parameter or buffer that an attribute of this name stands for: its place and its key, "" if there is none."""
-        for kind in ("parameters", "buffers"):
-            held = vars(self).get(kind, {})
-            key = getattr(held, "aliases", {}).get(name, name)
-            if key in held:
+        for held in (vars(self).get("parameters", NOWHERE), vars(self).get("buffers", NOWHERE)):
+            if (key := held.aliases.get(name, name)) in held:
                 return held, key
         return NOWHERE, ""
+
+    def _assign(self, held: Arrays, key: str, name: str, value: Any) -> None:
+        """Set a parameter or buffer, all of them, or a width: what a network holds is copied to its place, or stays."""
+        if key:
+            if not held.placed:
+                vars(self).pop(key, None)
+            if held[key] is not value:  # it is after `self.omega *= 2`
+                held[key] = value
+        elif name in ("parameters", "buffers"):
+            self._assign_all(name, value)
+        else:
+            if vars(self).get("_owned") and (fixed := getattr(self, name)) != value:
+                advice = "Put a new layer into a new network."
+                raise ValueError(checks.message(self.label, f"{name} {fixed} for good", repr(value), advice))
+            object.__setattr__(self, name, value)
+
+    def _assign_all(self, kind: str, value: Any) -> None:
+        arrays: Arrays = getattr(self, kind)  # of a composite, those of all children
+        if not arrays.placed:
+            vars(self)[kind] = Arrays(value)
+            return
+        if not isinstance(value, Mapping) or value.keys() != arrays.keys():
+            got = f"{list(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+            raise ValueError(checks.message(f"{self.label}.{kind}", f"a dict of {list(arrays)}", got))
+        arrays.update(value)
 
     def __repr__(self) -> str:
         if self.in_features is None or self.out_features is None:
@@ -231,3 +221,47 @@ class Layer(ABC):
 
 def _word(value: object) -> object:
     return value if value is None or isinstance(value, bool | int | float | str) else ...
+
+
+class Composite(Layer):
+    """A layer made of layers. Subclasses fill `self.layers`, a dict of key -> layer in the order of φ.
+
+    In one of one's own: `self.layers[key].forward(h)`, and `self.backward_child(key, dL_df)`, which names the gradients.
+    """
+
+    layers: dict[str, Layer]
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one, by key."""
+        return self.layers
+
+    @property
+    def parameters(self) -> dict[str, Array]:  # type: ignore[override]
+        """Parameters of all children, named "key.name"."""
+        return self._named("parameters")
+
+    @property
+    def buffers(self) -> dict[str, Array]:  # type: ignore[override]
+        """Buffers of all children, named "key.name"."""
+        return self._named("buffers")
+
+    def _named(self, kind: str) -> Arrays:
+        held = [(key, getattr(child, kind)) for key, child in self.layers.items()]
+        return Arrays({f"{key}.{name}": array for key, arrays in held for name, array in arrays.items()}, placed=True)
+
+    @property
+    def couples_examples(self) -> bool:  # type: ignore[override]
+        """Whether a layer inside couples the examples of a batch."""
+        return any(child.couples_examples for child in self.layers.values())
+
+    def backward_child(self, key: str, dL_df: Array) -> tuple[Array, Gradients]:
+        """∂L/∂h of one child, and its gradients, named "key.name"."""
+        dL_dh, gradients = boundary.backward(self.layers[key], dL_df)
+        return dL_dh, {f"{key}.{name}": gradient for name, gradient in gradients.items()}
+
+    def frozen(self) -> Self:
+        """A copy with frozen children."""
+        twin = self.copy()
+        vars(twin)["layers"] = type(self.layers)({key: frozen(child) for key, child in self.layers.items()})
+        return twin

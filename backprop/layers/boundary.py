@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import wraps
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,7 +97,7 @@ def around_forward(equation: Equation) -> Equation:
             return equation(self, h)
         array = checks.columns(self, "forward", h)
         vars(self)["_shape"] = None
-        f = forward(self, np.array(array if array.ndim == 2 else array[:, None]), MethodType(call, self))
+        f = forward(self, np.array(array if array.ndim == 2 else array[:, None]), call)
         f = np.array(f if array.ndim == 2 else f[:, 0])
         vars(self)["_shape"] = f.shape
         return f
@@ -116,7 +115,7 @@ def around_backward(equation: Equation) -> Equation:
             return equation(self, dL_df)
         array = checks.gradient(self, dL_df, vars(self).get("_shape"))
         columns = np.array(array if array.ndim == 2 else array[:, None])
-        dL_dh, gradients = backward(self, columns, MethodType(call, self))
+        dL_dh, gradients = backward(self, columns, call)
         return np.array(dL_dh if array.ndim == 2 else dL_dh[:, 0]), self._handed_out(gradients)
 
     call.plain = equation  # type: ignore[attr-defined]
@@ -155,8 +154,6 @@ def beside(layer: Any) -> Any:
 
 
 def _own(value: Any) -> Any:
-    if value is None or type(value) in (int, float, bool, str):
-        return value
     if isinstance(value, np.random.Generator | np.ndarray):
         return copy.deepcopy(value)
     if hasattr(value, "forward") and hasattr(value, "backward"):

@@ -1,99 +1,14 @@
-"""Layers made of layers: one after another, around one, and side by side."""
+"""Layers made of layers: around one, and side by side. (One after another is `Sequential`.)"""
 
 from __future__ import annotations
-
-from typing import Self
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.layers import Gradients, Layer
-from backprop.layers.base import Arrays
-from backprop.layers.boundary import backward, forward, infer
-from backprop.layers.nesting import chain, frozen
-
-
-class Composite(Layer):
-    """A layer made of layers. Subclasses fill `self.layers`, a dict of key -> layer in the order of φ.
-
-    In one of one's own: `self.layers[key].forward(h)`, and `self.backward_child(key, dL_df)`, which names the gradients.
-    """
-
-    layers: dict[str, Layer]
-
-    @property
-    def children(self) -> dict[str, Layer]:
-        """The layers inside this one, by key."""
-        return self.layers
-
-    @property
-    def parameters(self) -> dict[str, Array]:  # type: ignore[override]
-        """Parameters of all children, named "key.name"."""
-        return self._named("parameters")
-
-    @property
-    def buffers(self) -> dict[str, Array]:  # type: ignore[override]
-        """Buffers of all children, named "key.name"."""
-        return self._named("buffers")
-
-    def _named(self, kind: str) -> Arrays:
-        found = {
-            f"{k}.{name}": array for k, child in self.layers.items() for name, array in getattr(child, kind).items()
-        }
-        return Arrays(found, placed=True)
-
-    @property
-    def couples_examples(self) -> bool:  # type: ignore[override]
-        """Whether a layer inside couples the examples of a batch."""
-        return any(child.couples_examples for child in self.layers.values())
-
-    def backward_child(self, key: str, dL_df: Array) -> tuple[Array, Gradients]:
-        """∂L/∂h of one child, and its gradients, named "key.name"."""
-        dL_dh, gradients = backward(self.layers[key], dL_df)
-        return dL_dh, {f"{key}.{name}": gradient for name, gradient in gradients.items()}
-
-    def frozen(self) -> Self:
-        """A copy with frozen children."""
-        twin = self.copy()
-        vars(twin)["layers"] = type(self.layers)({key: frozen(child) for key, child in self.layers.items()})
-        return twin
-
-
-class Chain(Composite):
-    """Layers one after another; what `Sequential` computes.
-
-    h_{k+1} = f_k[h_k]
-    ∂L/∂h_k, gradients_k = layer_k.backward(∂L/∂h_{k+1})     from the last layer to the first
-    """
-
-    def forward(self, h: Array) -> Array:
-        for layer in self.layers.values():
-            h = forward(layer, h)
-        return h
-
-    def infer(self, h: Array) -> Array:
-        for layer in self.layers.values():
-            h = infer(layer, h)
-        return h
-
-    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        gradients: Gradients = {}
-        for key in reversed(self.layers):
-            dL_df, own = self.backward_child(key, dL_df)
-            gradients = own | gradients
-        return dL_df, gradients
-
-    @property
-    def keeps_width(self) -> bool:  # type: ignore[override]
-        """Whether every layer does."""
-        return all(layer.keeps_width for layer in self.layers.values())
-
-    def chain(self, width: int | None) -> int | None:
-        """Rows of f for an h of `width` rows. Raises ValueError if two neighbors do not fit."""
-        for layer in self.layers.values():
-            width = chain(layer, width)
-        return width
+from backprop.layers.base import Composite, Gradients, Layer
+from backprop.layers.boundary import forward, infer
+from backprop.layers.nesting import chain
 
 
 class Residual(Composite):
@@ -110,7 +25,6 @@ class Residual(Composite):
     array([2., 4.])
     """
 
-    traced = True
     keeps_width = True
 
     def __init__(self, layer: Layer) -> None:
@@ -158,8 +72,6 @@ class FanOut(Composite):
     >>> bp.FanOut(bp.Identity(), bp.Exp()).forward(np.array([0.0]))
     array([0., 1.])
     """
-
-    traced = True
 
     def __init__(self, *branches: Layer, join: str = "concatenate") -> None:
         if not branches:

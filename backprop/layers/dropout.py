@@ -24,7 +24,6 @@ class Dropout(Layer):
     array([1., 2.])
     """
 
-    traced = True
     keeps_width = True
 
     def __init__(self, rate: float = 0.5, *, seed: int | None = None) -> None:

@@ -32,8 +32,6 @@ class Linear(Layer):
     array([32.])
     """
 
-    traced = True
-
     def __init__(
         self,
         in_features: int,

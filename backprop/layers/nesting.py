@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, functions
 from backprop.checks import Array
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ def release(layer: Layer) -> None:
 
 def leaves(layer: Layer) -> Iterator[Layer]:
     """The layers without children, in the order of φ."""
-    if not layer.children:
-        yield layer
-    for child in layer.children.values():
-        yield from leaves(child)
+    return (each for each in inside(layer) if not each.children)
 
 
 def inside(layer: Layer) -> Iterator[Layer]:
@@ -97,11 +94,7 @@ def inside(layer: Layer) -> Iterator[Layer]:
 
 def views(layer: Layer, flat: Array) -> dict[str, Array]:
     """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
-    found, start = {}, 0
-    for name, array in layer.parameters.items():
-        found[name] = flat[..., start : start + array.size].reshape(flat.shape[:-1] + array.shape)
-        start += array.size
-    return found
+    return functions.views(layer.parameters, flat)
 
 
 def chain(layer: Layer, width: int | None) -> int | None:
@@ -144,12 +137,8 @@ def reseed(layer: Layer, *key: int) -> None:
 @contextmanager
 def reseeded(layer: Layer, *key: int) -> Iterator[None]:
     """With the randomness started from `key`; afterwards the generators kept as attributes are the ones from before."""
-    inside = [layer]
-    for each in inside:
-        inside.extend(each.children.values())
-    own = [
-        (vars(each), name, x) for each in inside for name, x in vars(each).items() if isinstance(x, np.random.Generator)
-    ]
+    kept = [(vars(each), name, x) for each in inside(layer) for name, x in vars(each).items()]
+    own = [each for each in kept if isinstance(each[2], np.random.Generator)]
     reseed(layer, *key)
     try:
         yield

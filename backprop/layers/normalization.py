@@ -74,7 +74,6 @@ class LayerNorm(_Normalization):
     array([-1.,  1.])
     """
 
-    traced = True
     axis = 0
 
     def forward(self, h: Array) -> Array:
@@ -100,7 +99,6 @@ class BatchNorm(_Normalization):
     array([[-1.,  1.]])
     """
 
-    traced = True
     axis = 1
     couples_examples = True
 
@@ -159,7 +157,6 @@ class FrozenBatchNorm(BatchNorm):
     array([[0.894, 2.683]])
     """
 
-    traced = True
     couples_examples = False
 
     def forward(self, h: Array) -> Array:

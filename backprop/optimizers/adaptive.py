@@ -29,7 +29,6 @@ class RMSProp(Optimizer):
     array([0.])
     """
 
-    traced = True
     slots = ("square",)
 
     def __init__(
@@ -48,13 +47,11 @@ class RMSProp(Optimizer):
         self.eps = checks.number("RMSProp", "eps", eps, above=0)
 
     def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
-        """The three lines above."""
         (s,) = state
         s[...] = self.decay * s + (1 - self.decay) * (g * g)
         phi -= alpha * g / (np.sqrt(s) + self.eps)
 
     def rates(self, alpha: float, *state: Array) -> Array:
-        """α / (√s + eps)."""
         return alpha / (np.sqrt(state[0]) + self.eps)
 
 
@@ -74,7 +71,6 @@ class Adagrad(Optimizer):
     array([0.9])
     """
 
-    traced = True
     slots = ("sum_of_squares",)
 
     def __init__(
@@ -91,13 +87,11 @@ class Adagrad(Optimizer):
         self.eps = checks.number("Adagrad", "eps", eps, above=0)
 
     def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
-        """The three lines above."""
         (s,) = state
         s += g * g
         phi -= alpha * g / (np.sqrt(s) + self.eps)
 
     def rates(self, alpha: float, *state: Array) -> Array:
-        """α / (√s + eps)."""
         return alpha / (np.sqrt(state[0]) + self.eps)
 
 
@@ -120,7 +114,6 @@ class Adam(Optimizer):
     array([0.9])
     """
 
-    traced = True
     slots = ("first_moment", "second_moment")
 
     def __init__(
@@ -155,7 +148,6 @@ class Adam(Optimizer):
         phi -= (alpha * (1 - beta1) / (1 - beta1**t) * c) * M / (np.sqrt(S) + self.eps * c)
 
     def rates(self, alpha: float, *state: Array) -> Array:
-        """α / (√ŝ + eps)."""
         beta2 = self.betas[1]
         root_of_s_hat = ((1 - beta2) / (1 - beta2 ** (self.t + 1))) ** 0.5 * np.sqrt(state[1])
         return alpha / (root_of_s_hat + self.eps)
@@ -173,8 +165,6 @@ class AdamW(Adam):
     array([0.95])
     """
 
-    traced = True
-
     def __init__(
         self,
         learning_rate: float | Schedule = 1e-3,
@@ -189,5 +179,4 @@ class AdamW(Adam):
         super().__init__(learning_rate, betas, eps, weight_decay, l1=l1, clip_value=clip_value, clip_norm=clip_norm)
 
     def apply_decay(self, alpha: float, decay: Any, phi: Array, g: Array) -> None:
-        """Weight decay of φ itself."""
         phi *= 1 - alpha * decay

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 from backprop.functions import norm
 from backprop.optimizers.penalties import Parametrized, Penalty, number_or_patterns, over_phi, shrink
@@ -26,7 +26,7 @@ from backprop.schedules import ConstantRate, Schedule, schedule
 SETTINGS = ("weight_decay", "l1", "clip_value", "clip_norm", "schedule", "learning_rate")  # of every rule
 
 
-class Optimizer(ABC):
+class Optimizer(notation.Part, ABC):
     """State, clipping and penalties common to all rules. `t` counts the steps taken; `state` holds vectors (P,) by `slots`.
 
     `weight_decay` and `l1` are numbers ≥ 0 or dicts such as {"*.omega": 1e-4, "0.*": 0}: the first pattern that matches the name
@@ -38,7 +38,6 @@ class Optimizer(ABC):
     """
 
     schedule: Any  # α as a function of t; a number becomes a `ConstantRate`
-    traced: ClassVar[bool] = False  # the promise that `update` makes the same NumPy calls in every step
     slots: tuple[str, ...] = ()  # names of the state vectors, each (P,), all starting at 0
 
     def __init__(
@@ -76,9 +75,8 @@ class Optimizer(ABC):
         return value
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in vars(self).items() if name != "_serves"
-        }  # a copy is free to serve another
+        # A copy is free to serve another network.
+        return {name: value for name, value in vars(self).items() if name != "_serves"}
 
     @property
     def learning_rate(self) -> float:
@@ -120,18 +118,15 @@ class Optimizer(ABC):
 
     def penalty(self, name: str) -> Any:
         """λ ("weight_decay") or λ₁ ("l1"): one number for all of φ, or a vector (P,). Raises RuntimeError before `assign`."""
-        value = getattr(self, name)
-        return self._over_phi(name, value) if isinstance(value, dict) else value
-
-    def _over_phi(self, name: str, value: dict[str, float]) -> Array:
-        own, who = vars(self), type(self).__name__
+        value, own, who = getattr(self, name), vars(self), type(self).__name__
+        if not isinstance(value, dict):
+            return value
         if "_names" not in own:
             expected, advice = "assign(net) before the first step", "Call optimizer.assign(net) once; Trainer does it."
             raise RuntimeError(checks.message(who, expected, f"{name} by names not yet known", advice))
         if name not in own["_by_name"]:
             own["_by_name"][name] = over_phi(who, name, value, own["_names"], own["_dtype"])
-        vector: Array = own["_by_name"][name]
-        return vector
+        return own["_by_name"][name]
 
     def step(self, phi: Array, dL_dphi: Array) -> None:
         """Move phi (P,) in place along its gradient dL_dphi (P,), which is not changed.
@@ -194,7 +189,9 @@ class Optimizer(ABC):
         with checks.naming(self, "update", phi=phi.shape):
             moved = self.update(alpha, phi, g, *state)
         if moved is not None:
-            checks.nothing(f"{type(self).__name__}.update", moved)
+            who, got = f"{type(self).__name__}.update", f"a {type(moved).__name__}"
+            advice = "Write phi -= …, state[...] = …, in place; what is returned would be lost."
+            raise TypeError(checks.message(who, "None", got, advice))
         if np.ndim(l1) or l1:
             shrink(phi, l1 * self.rates(alpha, *state))
 
@@ -217,3 +214,54 @@ class Optimizer(ABC):
 
 class Mark:
     """What tells a network, and the optimizer and copies that belong to it, from all others."""
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+        g ← ∂L/∂φ + λ φ
+        v ← μ v + g                        momentum μ
+        φ ← φ − α v                        or, with nesterov,  φ ← φ − α (g + μ v)
+
+    Source: Sutskever, Martens, Dahl and Hinton (2013), "On the importance of initialization and momentum".
+
+    >>> import numpy as np, backprop as bp
+    >>> phi = np.array([1.0])
+    >>> bp.SGD(0.1).step(phi, np.array([2.0]))
+    >>> phi
+    array([0.8])
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: Penalty = 0.0,
+        *,
+        l1: Penalty = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay, l1=l1, clip_value=clip_value, clip_norm=clip_norm)
+        self.momentum = checks.number("SGD", "momentum", momentum, least=0, below=1)
+        self.nesterov = checks.boolean("SGD", "nesterov", nesterov)
+        if nesterov and not momentum:
+            raise ValueError(checks.message("SGD", "momentum > 0 with nesterov=True", "momentum 0"))
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The velocity v, with momentum."""
+        return ("velocity",) if self.momentum else ()
+
+    def update(self, alpha: float, phi: Array, g: Array, *state: Array) -> None:
+        if not self.momentum:
+            phi -= alpha * g
+            return
+        (v,) = state
+        v[...] = self.momentum * v + g
+        phi -= alpha * (g + self.momentum * v if self.nesterov else v)
+
+    def rates(self, alpha: float, *state: Array) -> float:
+        """α (1 + μ + … + μᵗ⁻¹), one power more with nesterov: v of a steady gradient of 1."""
+        return alpha * (1 - self.momentum ** (self.t + 1 + self.nesterov)) / (1 - self.momentum)

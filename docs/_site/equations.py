@@ -1,7 +1,7 @@
 r"""Which line of code a displayed equation stands for.
 
     $$ f = \beta + \Omega h $$                          below it, in a paragraph of its own:
-    `backprop/losses/regression.py`: `return d * d`         a file of the repository and a part of one of its lines
+    `backprop/losses/base.py`: `return d * d`         a file of the repository and a part of one of its lines
     `backprop/layers/linear.py`, `forward`: `self.omega @ h`    the same, of a line of the only function of that name in it
     `this page`: `p = beta + omega * x`                     or of a line of the page's own Python blocks
 
