@@ -68,7 +68,8 @@ def test_both_passes_of_linear():
     assert files <= 5
 
 
-def test_an_epoch_of_fit():
+def test_an_epoch_of_fit(monkeypatch):
+    monkeypatch.setenv("BACKPROP_NATIVE", "0")  # the player in NumPy, which is the one to read
     net, X, Y = made()
     trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01))
     trainer.fit(X, Y, epochs=1, verbose=0)  # the plan of the step is made here, once
