@@ -186,10 +186,9 @@ def numeric(who: object, name: str, values: object) -> Array:
     Raises TypeError for the kind, ValueError for ragged or empty data.
     """
     array = values if type(values) is np.ndarray else _array(who, name, values)
-    kind = array.dtype.kind
-    if kind == "c":
-        raise TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
-    if kind not in "fiub":
+    if (kind := array.dtype.kind) not in "fiub":
+        if kind == "c":
+            raise TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
         advice = "Encode text and categories as numbers first." if kind in "OSUT" else "Convert it first."
         raise TypeError(message(who, f"{name} numbers", f"an array of dtype {array.dtype}", advice))
     if not array.size:
