@@ -129,9 +129,11 @@ def check_callbacks(who: str, callbacks: object) -> None:
 
 
 def validation_examples(who: str, net: Sequential, loss: Loss, data: tuple[Array, ...] | None) -> Examples | None:
-    """The examples of validation_data, (X, y) or (X, y, sample_weight)."""
+    """The examples of validation_data, (X, y) or (X, y, sample_weight), or rows that know their target."""
     if data is None:
         return None
+    if getattr(data, "target", None) is not None:
+        data = (data, None)  # type: ignore[assignment]
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         got = f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
         raise TypeError(checks.message(who, "validation_data as (X, y) or (X, y, sample_weight)", got))
