@@ -209,7 +209,7 @@ class ParquetRows:
                         break
 
 
-def read_whole(path: str | os.PathLike[str]) -> Any:
+def read_whole(who: str, path: str | os.PathLike[str]) -> Any:
     """The Arrow table of a file or a folder of files, without what pandas wrote for its index.
 
     Raises as ParquetRows does.
@@ -217,7 +217,7 @@ def read_whole(path: str | os.PathLike[str]) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    footers = Footers(os.fspath(path), path)
+    footers = Footers(who, path)
     names = [name for name in footers.schema.names if name not in footers.index]
     return pa.concat_tables(
         [pq.read_table(each, columns=names, partitioning=None).select(names) for each in footers.paths]
@@ -271,9 +271,10 @@ def _kind(who: str, schema: Any, name: str, where: str) -> str:
 
 def _merged(low: float, high: float, dtype: np.dtype[Any]) -> str:
     """How many numbers between these two are left in a dtype, where that is too few; or nothing."""
-    step = float(np.spacing(np.asarray(max(abs(low), abs(high)), dtype)))
-    if dtype != np.float32 or not low < high or not np.isfinite(step):
+    if dtype != np.float32 or not low < high or not max(abs(low), abs(high)) < float(np.finfo(dtype).max):
         return ""
+    # That below the largest number: 2²⁴ is still exact, and the step above it is twice as long.
+    step = float(np.spacing(np.nextafter(np.asarray(max(abs(low), abs(high)), dtype), dtype.type(0))))
     left = round((float(np.float32(high)) - float(np.float32(low))) / step) + 1
     if isinstance(low, int):
         many = high - low + 1

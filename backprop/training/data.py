@@ -25,6 +25,7 @@ class Examples:
 
     def __init__(self, who: str, net: Sequential, loss: Loss, X: Any, y: object, sample_weight: object = None) -> None:
         self.X = X = checks.rows(who, X, net.in_features)
+        require_targets(who, X, y)
         self.n, self.dtype = X.shape[0], net.phi.dtype
         self.block = _rows_per_block(X)
         for start in range(0, self.n, self.block):
@@ -36,7 +37,7 @@ class Examples:
             # Once: to gather rows from columns costs twice as much in each epoch.
             self.X = np.ascontiguousarray(X, self.dtype)
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
-        columns = loss.from_rows(who, own_targets(who, X) if y is None else y, K, self.n)
+        columns = loss.from_rows(who, X.targets() if y is None else y, K, self.n)
         checks.finite(who, "y", columns.T, dtype=self.dtype)
         if columns.dtype.kind == "f":
             columns = columns.astype(self.dtype, copy=False)
@@ -168,12 +169,18 @@ class Examples:
         return found
 
 
-def own_targets(who: str, X: Any) -> Array:
-    """The targets that rows bring along. Raises TypeError for those that have none."""
-    if getattr(X, "target", None) is None:
-        advice = "Rows that bring their own are bp.ParquetRows(…, target=…)."
+def knows_target(X: Any) -> bool:
+    """Whether these are rows that bring their targets along, as `ParquetRows(…, target=…)` do."""
+    return isinstance(getattr(X, "target", None), str) and callable(getattr(X, "targets", None))
+
+
+def require_targets(who: str, X: Any, y: object) -> None:
+    """Refuse rows without targets, and those with two. Raises TypeError, ValueError."""
+    if y is None and not knows_target(X):
+        advice = "Rows that bring their own are ParquetRows(…, target=…)."
         raise TypeError(checks.message(who, "y: numbers, a target for each row of X", "None", advice))
-    return X.targets()
+    if y is not None and knows_target(X):
+        raise ValueError(checks.message(who, f"either y or rows that bring their target {X.target!r}", "both"))
 
 
 def sha256(array: Any, block: int) -> str:

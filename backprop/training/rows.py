@@ -11,7 +11,7 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.sequential import Sequential
-from backprop.training.data import Examples, sha256
+from backprop.training.data import Examples, require_targets, sha256
 from backprop.training.streams import PLACES, Order
 
 MOST_ROWS = 1 << 17  # in all windows: what is in memory is the same for 10⁶ rows and for 10⁷
@@ -55,6 +55,7 @@ class Streamed(Examples):
     ) -> None:
         self.who, self.net, self.loss, self.source = who, net, loss, X
         checks.rows(who, X, net.in_features)
+        require_targets(who, X, y)
         self.n, self.dtype = X.shape[0], net.phi.dtype
         self.S = 1 if isinstance(shards, str) else shards
         X.require_digits(who, self.dtype)
@@ -184,25 +185,23 @@ class Streamed(Examples):
         try:
             return self._targets(self.who, y, len(y))
         except ValueError:
-            low, high = 0, len(y)
-            while high - low > 1:  # the first that does not fit is in low … high − 1
+            low, high = 0, len(y)  # between them is the first that does not fit
+            while high - low > 1:
                 middle = (low + high) // 2
-                low, high = (low, middle) if self._misfits(y[low:middle]) else (middle, high)
-            self._targets(f"{self.who}, {self.source.target!r} of row {first_row + low:,}", y[low:high], 1)
-            raise
+                low, high = (low, middle) if self._misfit(y[low:middle], first_row + low) else (middle, high)
+            raise self._misfit(y[low:high], first_row + low) from None
 
-    def _misfits(self, y: Array) -> bool:
+    def _misfit(self, y: Array, row: int) -> ValueError | None:
+        """The error of targets, the first of which is that of this row."""
         try:
             self._targets(self.who, y, len(y))
-        except ValueError:
-            return True
-        return False
+        except ValueError as error:
+            text = str(error).replace(" at row 0", "").replace(" for example 0", "")
+            return ValueError(f"{self.who}, {self.source.target!r} of row {row:,}: {text}")
+        return None
 
     def _first_target(self) -> Array:
         """That of row 0, for its shape and type."""
-        if self.source.target is None:
-            advice = "Pass y, or name the column: ParquetRows(…, target=…)."
-            raise TypeError(checks.message(self.who, "y: numbers, a target for each row", "None", advice))
         blocks = self.source.blocks(0, 1)
         return next(self._checked(block, row) for row, columns, block in blocks if columns is None)
 

@@ -21,7 +21,7 @@ from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
 from backprop.training import checkpoint
 from backprop.training.advice import Advisor
-from backprop.training.callbacks import Callback
+from backprop.training.callbacks import Callback, EarlyStopping
 from backprop.training.data import Examples
 from backprop.training.descent import Descent, interrupts
 from backprop.training.history import Epoch, History
@@ -281,7 +281,8 @@ class Trainer:
 
         Rows X (N, D) and targets y (N,) or (N, K), or X alone: `ParquetRows` that know their target. `epochs` are so many more;
         `until` are all of this trainer, those before included, so that a program that is started again after
-        `resume` says the same as before. Where nothing is left to do, callbacks start and end, and the history is empty.
+        `resume` says the same as before. Where nothing is left to do, or `EarlyStopping` had stopped what is resumed,
+        callbacks start and end, and the history is empty.
 
         `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2"),
         names of scikit-learn's scorers ("f1_macro", "roc_auc"), or functions of predictions (N, K) and targets in rows, without
@@ -302,6 +303,9 @@ class Trainer:
             with watching(self, callbacks, verbose, n * epochs, "example", "epoch") as watch:
                 if self._waiting:
                     checkpoint.go_on(self._waiting, callbacks)
+                    stops = [each for each in callbacks if isinstance(each, EarlyStopping) and each.over]
+                    epochs = 0 if stops else epochs
+                    watch.history.stopped = type(stops[0]).__name__ if stops else ""
                 # Once for all epochs; and Ctrl-C between two of them loses no record.
                 descent, settings = self._ready(), self.settings
                 size = n if isinstance(settings.batch_size, str) else min(settings.batch_size, n)
