@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ class TestOrder:
             places = line[mine // 10]
             assert len(np.unique(places)) <= -(-len(mine) // 10) + 1
             ends.append((places.min(), places.max()))
-        assert all(before[1] <= after[0] for before, after in zip(ends, ends[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in pairwise(ends))
 
     def test_windows_mix_what_lies_apart(self, small):
         """From row groups as long as four windows, a batch has rows of nearly all of 16 groups."""
@@ -237,7 +238,7 @@ class TestFolder:
         assert bp.ParquetRows(tmp_path / "b.parquet", ["id"]).feature_names == ["id"]  # where it is asked for
 
     def test_through_a_table(self, tmp_path):
-        X, y = numbers()
+        X, _y = numbers()
         towns = np.random.default_rng(0).choice(["Ulm", "Bonn"], 600)
         path = write(tmp_path / "rows", X, towns, town=towns)
         table = bp.Table("y")
@@ -405,7 +406,7 @@ class TestTraining:
     @pytest.mark.parametrize("shards", ["auto", 3])
     def test_goes_on_within_an_epoch_with_the_same_bits(self, folder, tmp_path, small, shards, given):
         small(64)
-        X, y = numbers()
+        _X, y = numbers()
         w = np.random.default_rng(0).random(600) * (np.arange(600) % 5 > 0)
         data = (
             (bp.ParquetRows(folder, target="y"),)
@@ -458,7 +459,7 @@ class TestTraining:
 
     def test_files_of_earlier_versions_say_what_changed(self, folder, tmp_path):
         """Version 0.1 read blocks, and knew X by the SHA-256 of its numbers."""
-        X, y = numbers()
+        _X, y = numbers()
         rows, trainer = bp.ParquetRows(folder, ["x0", "x1", "x2", "x3"]), trainer_of()
         trainer._data = {
             "shape of X": [600, 4],
@@ -667,7 +668,7 @@ class TestCommandLine:
         assert len(succeeds("predict", model, str(folder)).stdout.splitlines()) == 601
 
     def test_the_index_of_pandas_is_no_feature(self, tmp_path):
-        X, y = numbers(100)
+        X, _y = numbers(100)
         frame = pd.DataFrame({"a": X[:, 0], "y": np.sort(X[:, 1])}).sample(frac=1, random_state=0)
         frame.to_parquet(tmp_path / "shuffled.parquet")
         said = succeeds(
@@ -678,8 +679,12 @@ class TestCommandLine:
 
     def test_a_folder_without_tables_is_told(self, tmp_path):
         found = run("fit", str(tmp_path), "--target", "y", "--out", str(tmp_path / "model.safetensors"))
+        assert found.exit_code == 2
+        assert "a folder of .parquet files" in found.stderr
+        (tmp_path / "a.parquet").write_text("no table")
+        found = run("fit", str(tmp_path), "--target", "y", "--out", str(tmp_path / "model.safetensors"))
         assert found.exit_code == 1
-        assert ".parquet" in found.stderr
+        assert "a.parquet" in found.stderr
         assert len(found.stderr.splitlines()) == 1
 
 

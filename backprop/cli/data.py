@@ -1,4 +1,4 @@
-"""Data in: CSV, Parquet files and folders of them, .npy, .npz and standard input as one Arrow table. Predictions out: CSV, JSON lines, .npy."""
+"""Data in: CSV, Parquet, .npy, .npz and standard input as an Arrow table. Predictions out: CSV, JSON lines, .npy."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Reading:
         readers = {".csv": text, ".tsv": partial(text, delimiter="\t"), ".txt": text}
         readers |= {".npy": _npy, ".npz": _npz}
         suffix, known = path.suffix.lower(), ", ".join([*readers, ".parquet"])
-        if suffix == ".parquet" or path.is_dir():
+        if suffix == ".parquet" or any(path.glob("*.parquet")):
             from backprop.tables.parquet import read_whole
 
             return read_whole("the folder" if path.is_dir() else "the file", path)

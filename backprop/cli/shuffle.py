@@ -28,8 +28,8 @@ def shuffle(data: Path, out: Path, seed: int, as_json: bool) -> None:
 
     \b
     Examples:
-      backprop shuffle sorted.parquet mixed.parquet
-      backprop shuffle days/ mixed --seed 1
+      backprop shuffle flats.parquet mixed.parquet
+      backprop shuffle flats.parquet mixed --seed 1
     """
     from backprop.tables.shuffle import shuffle as shuffle_rows
     from backprop.training.watch import progress_bar

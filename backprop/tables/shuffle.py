@@ -3,7 +3,7 @@
     1    each row goes to one of B buckets, files that lie beside the result, by chance
     2    the rows of each bucket are shuffled in memory and written
 
-Every order of all rows is equally likely (for B buckets of any sizes). Source: Sandelius (1962), "A simple randomization procedure".
+Every order of all rows is equally likely. Source: Sandelius (1962), "A simple randomization procedure".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,7 +28,12 @@ MOST_BUCKETS = 512  # … may be open
 BATCH_ROWS = 1 << 15  # decoded at once
 GROUP_ROWS = 1 << 16  # of a row group of the result: training reads several of them at once
 
-Progress = Callable[[int, int], object]  # told of so many more rows, of how many in all; each comes twice
+
+class Progress(Protocol):
+    """Told of so many more rows, of how many in all; each comes twice."""
+
+    def __call__(self, rows: int, of: int) -> object:
+        """Show it."""
 
 
 def shuffle(source: Path, out: Path, *, seed: int = 0, progress: Progress = lambda rows, of: None) -> int:
@@ -90,7 +95,7 @@ def _gathered(footers: Footers, size: int) -> Iterator[Any]:
 
 
 def _together(tables: list[Any], schema: Any) -> Any:
-    """One table, in one piece and with this schema: others may name their columns in another order, or pandas' index otherwise."""
+    """One table in one piece, with this schema: others may have their columns in another order, and other notes of pandas."""
     import pyarrow as pa
 
     columns = [[table[name] for table in tables] for name in schema.names]

@@ -189,7 +189,10 @@ class Streamed(Examples):
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (low, middle) if self._misfit(y[low:middle], first_row + low) else (middle, high)
-            raise self._misfit(y[low:high], first_row + low) from None
+            named = self._misfit(y[low:high], first_row + low)
+            if named is None:
+                raise
+            raise named from None
 
     def _misfit(self, y: Array, row: int) -> ValueError | None:
         """The error of targets, the first of which is that of this row."""
