@@ -29,7 +29,7 @@ class Footers:
         digest = hashlib.sha256()
         self._metadata, self._marks = [], []
         for each in self.paths:
-            with _open(f"{who}: {each.name}" if len(self.paths) > 1 else who, each) as file:
+            with _open(who if each == Path(path) else f"{who}: {each.name}", each) as file:
                 self._metadata.append(file.metadata)
                 schema = file.schema_arrow
             self.schema = schema if len(self._metadata) == 1 else self._same_columns(each, schema)
@@ -121,7 +121,7 @@ def _open(who: str, path: Path, metadata: Any = None) -> Any:
         # Buffered, column chunks are read as they are decoded; else each would be in memory whole.
         return pq.ParquetFile(path, metadata=metadata, buffer_size=1 << 16, pre_buffer=False)
     except pa.ArrowInvalid as error:
-        raise ValueError(checks.message(who, "a Parquet file", str(error))) from None
+        raise ValueError(checks.message(who, "a Parquet file", str(error).rstrip("."))) from None
 
 
 def _footer(path: Path) -> bytes:

@@ -102,7 +102,7 @@ class Descent:
         return at.total / self._share(examples.weights(order), examples.n)
 
     def _next(self, examples: Examples, order: Any, start: int, batch_size: int) -> tuple[Array, Array | None]:
-        """Rows of batches to come, and their weights: all, or of those on disk a few. One that cannot be read undoes the epoch."""
+        """Rows of batches to come, of those on disk a few, and their weights. One that cannot be read undoes the epoch."""
         try:
             rows = order[start : start + examples.stretch(batch_size)]
         except Exception:
