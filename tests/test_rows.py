@@ -186,6 +186,41 @@ class TestOrder:
         assert sys.platform != "linux" or len(os.listdir("/proc/self/fd")) == before
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("k", range(1, 12))
+    def test_an_error_while_rows_are_read_leaves_no_half_of_a_window(self, small, k):
+        small(30, 4)
+        source, plain = InMemory([9] * 9), batches(examples(InMemory([9] * 9)), (0, 0), 4)
+        of, calls, blocks = examples(source), [], source.blocks
+
+        def broken(start, stop):
+            calls.append(start)
+            if len(calls) == k:
+                raise KeyboardInterrupt
+            return blocks(start, stop)
+
+        source.blocks = broken
+        for _ in range(3):
+            try:
+                found = batches(of, (0, 0), 4)
+            except KeyboardInterrupt:
+                continue
+        for one, other in zip(found, plain, strict=True):
+            assert_array_equal(one, other)
+
+    def test_a_full_disk_says_where_rows_wait(self, small, monkeypatch):
+        class Full:
+            def __init__(self, room):
+                self.close = self.tell = lambda: 0
+
+            def write(self, data):
+                raise OSError(28, "No space left on device")
+
+        small(8)
+        monkeypatch.setattr("backprop.training.streams.SpooledTemporaryFile", Full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            batches(examples(InMemory([50] * 5)), (0, 0), 4)
+        assert "TMPDIR" in caught.value.__notes__[0]
+
 
 def numbers(n=600, seed=0):
     rng = np.random.default_rng(seed)

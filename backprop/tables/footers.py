@@ -14,7 +14,7 @@ import numpy as np
 from backprop import checks
 from backprop.tables.frame import listing, require_names
 
-MOST_RANGES = 256  # row groups whose ranges are looked at; of more, evenly spread ones
+MOST_RANGES = 64  # row groups whose ranges are looked at; of more, evenly spread ones
 
 
 class Footers:
@@ -27,13 +27,17 @@ class Footers:
     def __init__(self, who: str, path: str | os.PathLike[str]) -> None:
         self.who, self.paths = who, _files(who, Path(path))
         digest = hashlib.sha256()
-        self._metadata, self._marks = [], []
+        self._metadata, self._marks, self._places = [], [], []
         for each in self.paths:
             with _open(who if each == Path(path) else f"{who}: {each.name}", each) as file:
                 self._metadata.append(file.metadata)
                 schema = file.schema_arrow
             self.schema = schema if len(self._metadata) == 1 else self._same_columns(each, schema)
             self._marks.append(_mark(each))
+            columns = self._metadata[-1].schema
+            self._places.append(
+                {columns.column(j).path: j for j in range(len(columns))}
+            )  # of those that are not nested
             digest.update(b"" if each == Path(path) else os.fsencode(each.name))
             digest.update(_footer(each))
         self.digest = digest.hexdigest()
@@ -87,9 +91,8 @@ class Footers:
         for i in some:
             f, g = self._groups[i]
             group = self._metadata[f].row_group(g)
-            if group.num_rows < least or (column := _column(self._metadata[f], name)) is None:
-                continue
-            known = group.column(column).statistics
+            column = self._places[f].get(name)
+            known = None if column is None or group.num_rows < least else group.column(column).statistics
             if known is not None and known.has_min_max:
                 for values, value in zip(found, (int(self.starts[i]), known.min, known.max), strict=True):
                     values.append(value)
@@ -135,9 +138,3 @@ def _footer(path: Path) -> bytes:
 def _mark(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
-
-
-def _column(metadata: Any, name: str) -> int | None:
-    """The place of a column that is not nested."""
-    names = [metadata.schema.column(j).path for j in range(metadata.num_columns)]
-    return names.index(name) if name in names else None

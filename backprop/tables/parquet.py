@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -125,10 +127,10 @@ class ParquetRows:
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes these rows these, without reading them: names and footers of the files, and what is read of them."""
-        how = "as they are" if all(column in self.feature_names for column in self._table.columns) else "encoded"
+        how = hashlib.sha256(json.dumps(self._table.state()).encode()).hexdigest()
         found: dict[str, Any] = {"shape of X": list(self.shape), "dtype of X": str(self.dtype)}
-        found |= {"columns of X": f"{self.feature_names} {how}", "target": self.target}
-        return found | {"table": self._table.state(), "SHA-256 of names and footers": self._footers.digest}
+        found |= {"columns of X": listing(self.feature_names), "target": self.target, "SHA-256 of what encodes X": how}
+        return found | {"SHA-256 of names and footers": self._footers.digest}
 
     def in_order(self) -> str:
         """What says that the rows are not in a random order: a column whose row groups do not overlap; or nothing."""

@@ -46,7 +46,7 @@ def shuffle(source: Path, out: Path, *, seed: int = 0, progress: Progress = lamb
     Raises what reading Parquet does (see `Footers`), FileExistsError for an `out` that is there, OSError for one that cannot
     be written.
     """
-    footers = Footers("shuffle", source)
+    footers = Footers(os.fspath(source), source)
     with naming(os.fspath(out)), ExitStack() as stack:
         if out.exists():
             raise FileExistsError(errno.EEXIST, "File exists: remove it first, or write elsewhere", os.fspath(out))

@@ -123,7 +123,7 @@ class Streamed(Examples):
         """What makes these examples these: names and footers, and how they are read. X is not."""
         if not self._fingerprint:
             found = self.source.fingerprint()
-            found["way to read X"] = f"in windows of {self._most()} rows for {self.S} shards"
+            found["way to read X"] = f"in windows of {self._most()} rows from {PLACES} places, for {self.S} shards"
             given = {"SHA-256 of y": self.given, "SHA-256 of sample_weight": self.given_w}
             self._fingerprint = found | {k: "none" if v is None else sha256(v, self.n) for k, v in given.items()}
         return self._fingerprint

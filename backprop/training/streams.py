@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,7 +65,12 @@ class Spool:
         for row, columns, block in source.blocks(start, stop):
             if row == start:
                 self._parts.append((columns, block.dtype, block[0].size, self._file.tell()))
-            self._file.write(np.ascontiguousarray(block).data.cast("B"))
+            try:
+                self._file.write(np.ascontiguousarray(block).data.cast("B"))
+            except OSError as error:
+                advice = "Set TMPDIR to a folder with room, or write smaller row groups with `backprop shuffle`."
+                error.add_note(f"Rows wait in temporary files in {gettempdir()}. {advice}")
+                raise
 
     def read(self, start: int, stop: int) -> tuple[Array, Array | None]:
         """X (n, D), and the target (n,) if there is one."""
