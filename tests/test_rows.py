@@ -177,6 +177,7 @@ class TestOrder:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         small(8)
         of = examples(InMemory([50] * 5))
+        gc.collect()
         before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
         order = of.order(0, 0, 4)
         order[:4]
