@@ -42,8 +42,10 @@ def shuffle(data: Path, out: Path, seed: int, as_json: bool) -> None:
             bars[:] = bars or [progress_bar(of, "row")]
             bars[0].update(rows)
 
-    n = shuffle_rows(data, out, seed=seed, progress=show)
-    for bar in bars:
-        bar.close()
+    try:
+        n = shuffle_rows(data, out, seed=seed, progress=show)
+    finally:
+        for bar in bars:
+            bar.close()
     tell(f"{n:,} rows saved to {out}.")
     answer({"out": str(out), "rows": n}, as_json)

@@ -40,8 +40,7 @@ def shuffle(source: Path, out: Path, *, seed: int = 0, progress: Progress = lamb
     """Write all rows of a Parquet file or a folder of them in a random order; returns how many there are.
 
     `out` becomes a file if it ends in .parquet, else a folder of files; it is there whole or not at all. All columns keep their
-    types; the same seed gives the same bits. Beside `out` there has to be room for the rows
-    twice, once without compression.
+    types; the same seed gives the same bits. Beside `out` there has to be room for the rows twice, once without compression.
 
     Raises what reading Parquet does (see `Footers`), FileExistsError for an `out` that is there, OSError for one that cannot
     be written.
@@ -58,7 +57,8 @@ def shuffle(source: Path, out: Path, *, seed: int = 0, progress: Progress = lamb
         if out.suffix.lower() != ".parquet":
             made.mkdir()
         _write(footers.schema, buckets, made, np.random.default_rng([seed, 1]), more)
-        os.chmod(made, 0o777 & ~_mask() if made.is_dir() else 0o666 & ~_mask())
+        for path in [*(made.iterdir() if made.is_dir() else ()), made]:
+            _make_durable(path)
         os.rename(made, out)
     return int(footers.starts[-1])
 
@@ -139,7 +139,12 @@ def _taken(path: Path, schema: Any) -> Any:
     return rows
 
 
-def _mask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _make_durable(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

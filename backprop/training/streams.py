@@ -169,9 +169,8 @@ class Order:
         self._base = np.cumsum(self._room) - self._room
         self.pool.room(int(self._room.sum()))
         self._head, self._tail = self._base.copy(), self._base.copy()
-        self._number, self._skip = np.divmod(
-            self._before(row), self.window
-        )  # of the next window, and what of it is done
+        # Of the next window, and what of it is done.
+        self._number, self._skip = np.divmod(self._before(row), self.window)
         self._now = np.minimum(self._lanes[:, :-1] + self._number[:, None] * self.width, self._lanes[:, 1:])
         self.close()
 
