@@ -9,10 +9,11 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto tests backprop
 
-# What is slower: many more random programs, and what needs PyTorch.
+# What is slower: many more random programs, tens of millions of rows, and what needs PyTorch.
 test-all: .venv/dev .venv/test-torch
 	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
 	BACKPROP_NETWORKS=3000 $(BIN)/python -m pytest -n auto tests/test_check_gradients.py
+	BACKPROP_ROWS=1 $(BIN)/python -m pytest tests/test_rows.py
 	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_migrate.py tests/test_regularization.py
 
 # The suite with the oldest versions that pyproject.toml promises, for each Python that there is: about 5 minutes each.

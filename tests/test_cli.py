@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
@@ -215,6 +217,7 @@ def files(tmp_path_factory):
         write_csv("new.csv", flats(5, 2, target=False))
         write_csv("irises.csv", irises(150, 3))
         Path("layers.py").write_text(LAYERS)
+        pyarrow.parquet.write_table(pyarrow.csv.read_csv("flats.csv"), "flats.parquet")
         succeeds("fit", "flats.csv", "--target", "rent", "--epochs", 30, "-o", "rent.safetensors")
         succeeds("fit", "irises.csv", "--target", "species", "--missing", "impute", "-o", "species.safetensors")
     finally:

@@ -1172,3 +1172,78 @@ def test_monitor_is_the_name_of_a_column(monitor):
         return
     with pytest.raises(TypeError, match="EarlyStopping: expected monitor"):
         bp.EarlyStopping(monitor)
+
+
+class TestUntil:
+    """`until` counts the epochs of a trainer, `epochs` those of a call."""
+
+    def test_is_so_many_in_all(self):
+        (X, y), parts, whole = data(), trainer_of(network()), trainer_of(network())
+        history = whole.fit(X, y, epochs=5, verbose=0)
+        lengths = [len(parts.fit(X, y, until=n, verbose=0)) for n in (2, 2, 1, 5, 5)]
+        assert lengths == [2, 0, 0, 3, 0]
+        assert_array_equal(parts.net.phi, whole.net.phi)
+        assert parts.epochs_done == len(history) == 5
+
+    def test_an_epoch_that_was_left_is_one_of_them(self):
+        (X, y), parts, whole = data(), trainer_of(network()), trainer_of(network())
+        parts.after_step = [lambda: parts.optimizer.t == 10 and os.kill(os.getpid(), signal.SIGINT)]
+        assert parts.fit(X, y, until=4, verbose=0).stopped == "Ctrl-C"
+        assert parts.position == (1, 3)
+        assert [record.epoch for record in parts.fit(X, y, until=4, verbose=0)] == [2, 3, 4]
+        whole.fit(X, y, epochs=4, verbose=0)
+        assert_array_equal(parts.net.phi, whole.net.phi)
+
+    def test_with_nothing_left_data_are_checked_and_callbacks_start_and_end(self):
+        seen = []
+
+        class Notes(bp.Callback):
+            def start(self, trainer):
+                seen.append("start")
+
+            def end(self, trainer):
+                seen.append("end")
+
+        (X, y), trainer = data(), trainer_of(network())
+        trainer.fit(X, y, epochs=2, verbose=0)
+        before = trainer.net.phi.copy()
+        history = trainer.fit(X, y, until=2, callbacks=[Notes()], verbose=0)
+        assert (len(history), history.stopped, history["loss"], seen) == (0, "", [], ["start", "end"])
+        assert_array_equal(trainer.net.phi, before)
+        assert_refused(lambda: trainer.fit(X[:, 1:], y, until=2, verbose=0), ValueError, "Trainer", "6 columns")
+
+    @pytest.mark.parametrize("epochs", [10, 3])
+    def test_both_are_refused(self, epochs):
+        trainer = trainer_of(network())
+        call = lambda: trainer.fit(*data(), epochs=epochs, until=5, verbose=0)  # noqa: E731
+        assert_refused(call, ValueError, "Trainer.fit", "either epochs or until", f"{epochs} and 5")
+
+    @pytest.mark.parametrize(
+        ("until", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError), ("3", TypeError)]
+    )
+    def test_is_a_number_of_epochs(self, until, error):
+        trainer = trainer_of(network())
+        assert_refused(lambda: trainer.fit(*data(), until=until), error, "Trainer.fit", "until", repr(until))
+
+    def test_neither_is_ten_epochs(self):
+        assert len(trainer_of(network()).fit(*data(), verbose=0)) == 10
+
+    @pytest.mark.parametrize("how", [{"until": 50}, {"epochs": 3}])
+    def test_what_early_stopping_had_stopped_stays_stopped(self, tmp_path, how):
+        """Resumed again and again, it trained one epoch more each time."""
+        (X, y), path = data(), tmp_path / "run"
+
+        def fit(trainer, patience=2, **how):
+            callbacks = [bp.EarlyStopping("epoch", patience=patience), bp.Checkpoints(path)]
+            return trainer.fit(X, y, callbacks=callbacks, verbose=0, **how)
+
+        trainer = trainer_of(network())
+        history = fit(trainer, until=50)
+        assert (len(history), history.stopped) == (3, "EarlyStopping")
+        best = trainer.net.phi.copy()
+        for _ in range(2):
+            again = bp.Trainer.resume(path)
+            history = fit(again, **how)
+            assert (len(history), history.stopped, again.epochs_done) == (0, "EarlyStopping", 3)
+            assert_array_equal(again.net.phi, best)
+        assert len(fit(bp.Trainer.resume(path), patience=4, until=50)) == 2

@@ -16,6 +16,7 @@ from backprop.cli.group import Command, Group
 from backprop.cli.pictures import plot
 from backprop.cli.predict import evaluate, predict
 from backprop.cli.resume import resume
+from backprop.cli.shuffle import shuffle
 
 
 @click.group(cls=Group, name="backprop", context_settings={"show_default": True})
@@ -52,5 +53,5 @@ def completion(shell: str) -> None:
     click.echo(complete(commands, {}, "backprop", "_BACKPROP_COMPLETE").source())
 
 
-for command in (fit, predict, evaluate, resume, export, plot, explain, check, bench, demo, completion):
+for command in (fit, predict, evaluate, resume, export, plot, explain, check, shuffle, bench, demo, completion):
     commands.add_command(command)

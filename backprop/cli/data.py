@@ -1,4 +1,4 @@
-"""Data in: CSV, Parquet, .npy, .npz and standard input as one Arrow table. Predictions out: CSV, JSON lines, .npy."""
+"""Data in: CSV, Parquet, .npy, .npz and standard input as an Arrow table. Predictions out: CSV, JSON lines, .npy."""
 
 from __future__ import annotations
 
@@ -68,10 +68,15 @@ class Reading:
             return text(sys.stdin.buffer)
         readers: dict[str, Callable[[BinaryIO], Any]]
         readers = {".csv": text, ".tsv": partial(text, delimiter="\t"), ".txt": text}
-        readers |= {".parquet": _parquet, ".npy": _npy, ".npz": _npz}
-        suffix, known = path.suffix.lower(), ", ".join(readers)
+        readers |= {".npy": _npy, ".npz": _npz}
+        suffix, known = path.suffix.lower(), ", ".join([*readers, ".parquet"])
+        if suffix == ".parquet" or any(path.glob("*.parquet")):
+            from backprop.tables.parquet import read_whole
+
+            return read_whole("the folder" if path.is_dir() else "the file", path)
         if suffix not in readers:
-            raise click.BadParameter(f"'{path}' should end in one of {known}, or be - for a CSV on standard input.")
+            other = "be a folder of .parquet files, or - for a CSV on standard input"
+            raise click.BadParameter(f"'{path}' should end in one of {known}, {other}.")
         with path.open("rb") as file:
             return readers[suffix](file)
 
@@ -128,12 +133,6 @@ def _is_grouped(column: Any) -> bool:
     grouped = compute.match_substring_regex(column, r"^-?\d{1,3}(,\d{3})*(\.\d+)?$")
     commas = compute.match_substring(column, ",")
     return bool(compute.all(grouped).as_py() and compute.any(commas).as_py())
-
-
-def _parquet(file: BinaryIO) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(file)
 
 
 def _npy(file: BinaryIO) -> Any:

@@ -48,8 +48,8 @@ PATIENCE = "Stop after so many epochs without a better validation loss, and keep
 def fit(data: Path, out: Path, log: Path | None, checkpoint: Path | None, as_json: bool, **settings: Any) -> int | None:
     """Train a network on DATA and save it, with all that later data need, in one file.
 
-    DATA is a .csv, .parquet, .npy or .npz file (arrays X and y), or - for a CSV on standard input. Columns of numbers are scaled,
-    words become categories, and a target of words makes classes.
+    DATA is a .csv, .parquet, .npy or .npz file (arrays X and y), a folder of .parquet files, or - for a CSV on standard input.
+    Columns of numbers are scaled, words become categories, and a target of words makes classes.
 
     \b
     Examples:

@@ -74,15 +74,16 @@ class Advisor:
         net, loss = self.net, self.loss
         if not len(X):
             return
+        self._tell("order", rows_in_order(examples))
         if type(next(leaves(net))) is Linear:  # other layers may do the scaling
             self._tell("inputs", unscaled_inputs(X))
-        targets = examples.y[:: max(1, examples.n // 2048)]
+        targets = examples.answers()
         if isinstance(loss, REGRESSION):
             self._tell("labels", labels_as_amounts(loss, targets))
         if not may_look(net, loss):
             return
         self.start = start = look(net, loss, X.T, y.T, w, backward=True)
-        if isinstance(loss, REGRESSION) and self.optimizer and not self.told:
+        if isinstance(loss, REGRESSION) and self.optimizer and not self.told - {"order"}:
             self._tell("targets", unscaled_targets(targets, start.f))
         if isinstance(loss, CLASSIFICATION):
             self._tell("probabilities", probabilities(loss, start))
@@ -134,6 +135,17 @@ def outside() -> int:
     ):
         level, frame = level + 1, frame.f_back
     return level + 1
+
+
+def rows_in_order(examples: Examples) -> str:
+    """Rows from disk whose row groups differ by more than chance."""
+    found = examples.disorder()
+    if not found:
+        return ""
+    return (
+        f"the rows lie in an order. Column {found}, so that batches are no random sample of all rows. Write them anew in a "
+        "random order, `backprop shuffle OLD NEW`, and train on NEW."
+    )
 
 
 def unscaled_inputs(X: Array) -> str:

@@ -177,10 +177,15 @@ class EarlyStopping(BestWeights):
         super()._reset()
         self._waited = 0
 
+    @property
+    def over(self) -> bool:
+        """Whether patience is over, as after `Trainer.resume` of a training that this has stopped."""
+        return self._waited >= self.patience
+
     def epoch(self, trainer: Training, record: Epoch) -> bool:
         """True when patience is over. Raises ValueError for an unknown `monitor`."""
         self._waited = 0 if self.improves(trainer, record) else self._waited + 1
-        return self._waited >= self.patience
+        return self.over
 
     def end(self, trainer: Training) -> None:
         """Restore the best weights, if they are wanted."""

@@ -19,11 +19,13 @@ class Examples:
     """Rows X (N, D), their targets and weights, checked against a network and a loss.
 
     X may be any array of numbers, a memory map, or any object with `shape`, `dtype` and slices (such as an HDF5 data set): it is
-    read block by block and never copied whole. Raises TypeError or ValueError; data that does not fit changes nothing.
+    read block by block and never copied whole. y may be None where X has `targets` of its own, which are then read. Raises
+    TypeError or ValueError; data that does not fit changes nothing.
     """
 
     def __init__(self, who: str, net: Sequential, loss: Loss, X: Any, y: object, sample_weight: object = None) -> None:
         self.X = X = checks.rows(who, X, net.in_features)
+        require_targets(who, X, y)
         self.n, self.dtype = X.shape[0], net.phi.dtype
         self.block = _rows_per_block(X)
         for start in range(0, self.n, self.block):
@@ -35,7 +37,7 @@ class Examples:
             # Once: to gather rows from columns costs twice as much in each epoch.
             self.X = np.ascontiguousarray(X, self.dtype)
         K = net.out_features or len(net.infer(np.asarray(X[:1]).T.astype(self.dtype)))
-        columns = loss.from_rows(who, y, K, self.n)
+        columns = loss.from_rows(who, X.targets() if y is None else y, K, self.n)
         checks.finite(who, "y", columns.T, dtype=self.dtype)
         if columns.dtype.kind == "f":
             columns = columns.astype(self.dtype, copy=False)
@@ -46,17 +48,56 @@ class Examples:
         self._slab: tuple[int, Array] | None = None
         self._fingerprint: dict[str, Any] = {}
 
-    def order(self, seed: int, epoch: int) -> Array:
-        """The rows of one epoch, shuffled by (seed, epoch) alone.
+    def order(self, seed: int, epoch: int, batch_size: int = 1, in_order: bool = False) -> Any:
+        """The rows of one epoch, whose slices are arrays: as they are, or shuffled by (seed, epoch) alone.
 
         What can only be sliced is shuffled in two steps, the blocks and then the rows of each, so that each block is read once.
         """
+        if in_order:
+            return np.arange(self.n)
         generator = np.random.default_rng([seed, epoch])
         if isinstance(self.X, np.ndarray):
             return generator.permutation(self.n)
         starts = generator.permutation(np.arange(0, self.n, self.block))
         blocks = [start + generator.permutation(min(self.block, self.n - start)) for start in starts]
         return np.concatenate(blocks)
+
+    def weights(self, order: Any) -> Array | None:
+        """The weights of all rows, if there are any."""
+        return None if self.w is None else self.w[order]
+
+    def stretch(self, batch_size: int) -> int:
+        """How many rows may be asked for at once."""
+        return self.n
+
+    def ahead(self, seed: int, epoch: int, batch_size: int, in_order: bool) -> None:
+        """Read what the first steps of an epoch need, where that is not in memory."""
+
+    def some(self, most: int) -> tuple[Array, Array, Array | None]:
+        """X (m, D), y and weights of at most so many examples, which are spread evenly over the data.
+
+        Of what can only be sliced, they are the first ones, for it is read block by block.
+        """
+        m = min(self.n, most)
+        if isinstance(self.X, np.ndarray):
+            rows = np.linspace(0, self.n - 1, m).astype(int)
+            X = self.X[rows]
+        else:
+            rows = np.arange(min(m, len(self.first)))
+            X = self.first[rows]
+        return X, self.y[rows], None if self.w is None else self.w[rows]
+
+    def answers(self) -> Array:
+        """Some 2,000 targets, or all, spread evenly over the data."""
+        return self.y[:: max(1, self.n // 2048)]
+
+    def disorder(self) -> str:
+        """What says that the rows lie in an order that shuffling does not undo; or nothing."""
+        return ""
+
+    def whole(self) -> Examples:
+        """The same examples, for measures of all of them."""
+        return self
 
     def present(self, rows: Array, net: Sequential) -> Array:
         """The rows, those of weight 0 replaced by one that counts: an absent example may overflow on its way through the network.
@@ -126,6 +167,20 @@ class Examples:
             mine = of_block == b
             found[mine] = slab[1][rows[mine] - b * self.block]
         return found
+
+
+def knows_target(X: Any) -> bool:
+    """Whether these are rows that bring their targets along, as `ParquetRows(…, target=…)` do."""
+    return isinstance(getattr(X, "target", None), str) and callable(getattr(X, "targets", None))
+
+
+def require_targets(who: str, X: Any, y: object) -> None:
+    """Refuse rows without targets, and those with two. Raises TypeError, ValueError."""
+    if y is None and not knows_target(X):
+        advice = "Rows that bring their own are ParquetRows(…, target=…)."
+        raise TypeError(checks.message(who, "y: numbers, a target for each row of X", "None", advice))
+    if y is not None and knows_target(X):
+        raise ValueError(checks.message(who, f"either y or rows that bring their target {X.target!r}", "both"))
 
 
 def sha256(array: Any, block: int) -> str:

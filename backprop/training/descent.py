@@ -72,11 +72,10 @@ class Descent:
         """
         batch_size = examples.n if isinstance(settings.batch_size, str) else settings.batch_size
         in_order = not settings.shuffle or batch_size >= examples.n
-        order = np.arange(examples.n) if in_order else examples.order(settings.seed, self.position.epoch)
+        order = examples.order(settings.seed, self.position.epoch, batch_size, in_order)
         every = max(batch_size, examples.n // 50)
-        weights = None if examples.w is None else examples.w[order]
-        at, rows, self.lost = self.position, order[:batch_size], False
-        done = 0
+        at, rest, self.lost = self.position, np.empty(0, int), False
+        rows, done = rest, 0
         project = projections("Trainer", constraints, self.engine.net.parameters) if constraints else []
         batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size))}
         self.remember()
@@ -84,14 +83,15 @@ class Descent:
             self.presses = interrupted
             start = at.batch * batch_size
             while start < examples.n and not interrupted:
-                rows = order[start : start + batch_size]
-                batch = batches[len(rows)]
-                of_epoch = order[start:], None if weights is None else weights[start:]
-                count = self._play(batch, examples, *of_epoch, settings, project)
+                if not len(rest):
+                    rest, weights = self._next(examples, order, start, batch_size)
+                rows = rest[:batch_size]
+                count = self._play(batches[len(rows)], examples, rest, weights, settings, project)
                 if self.after_step and count:  # it may write a file: of finite numbers only
                     self.require_finite(examples, rows)
                     self.notify()
-                start += max(count, 1) * batch_size
+                played = max(count, 1) * batch_size
+                start, rest, weights = start + played, rest[played:], None if weights is None else weights[played:]
                 if start - done >= every:
                     progress(min(start, examples.n) - done)
                     done = min(start, examples.n)
@@ -99,7 +99,16 @@ class Descent:
             self.require_finite(examples, rows)
         if interrupted:
             raise KeyboardInterrupt
-        return at.total / self._share(weights, examples.n)
+        return at.total / self._share(examples.weights(order), examples.n)
+
+    def _next(self, examples: Examples, order: Any, start: int, batch_size: int) -> tuple[Array, Array | None]:
+        """Rows of batches to come, of those on disk a few, and their weights. One that cannot be read undoes the epoch."""
+        try:
+            rows = order[start : start + examples.stretch(batch_size)]
+        except Exception:
+            self.go_back()
+            raise
+        return rows, None if examples.w is None else examples.w[rows]
 
     @contextmanager
     def alone(self, who: str) -> Iterator[None]:

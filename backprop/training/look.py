@@ -65,15 +65,11 @@ class Look:
 def sample(examples: Examples, net: Sequential) -> tuple[Array, Array, Array | None]:
     """X (m, D), y and the weights of some examples, copied, X in the network's type; none of weight 0.
 
-    They are spread evenly over the data; of what can only be sliced, they are the first ones, for it is read block by block.
+    They are spread as `Examples.some` says.
     """
-    n, X = examples.n, examples.X
-    m = min(n, MOST, max(LEAST, n // SHARE, FREE // (net.size + 1)))
-    rows = np.linspace(0, n - 1, m).astype(int) if isinstance(X, np.ndarray) else np.arange(min(m, len(examples.first)))
-    found = X[rows] if isinstance(X, np.ndarray) else examples.first[rows]
-    w = None if examples.w is None else examples.w[rows]
-    some = slice(None) if w is None else w > 0
-    return np.array(found[some], examples.dtype), examples.y[rows][some], None if w is None else w[some]
+    X, y, w = examples.some(min(MOST, max(LEAST, examples.n // SHARE, FREE // (net.size + 1))))
+    there = slice(None) if w is None else w > 0
+    return np.array(X[there], examples.dtype), y[there], None if w is None else w[there]
 
 
 def may_look(net: Sequential, loss: Loss) -> bool:

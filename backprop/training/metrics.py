@@ -47,7 +47,7 @@ def check_metrics(who: str, net: Sequential, loss: Loss, metrics: Metrics, *data
             who, loss, metric if isinstance(metric, str) else checks.choice(who, "metric", metric, loss.measures)
         )
         for examples in filter(None, data):
-            try_out(who, net, loss, metric, examples)
+            try_out(who, net, loss, metric, examples.whole())
 
 
 def check_name(who: str, loss: Loss, name: str) -> None:

@@ -21,17 +21,24 @@ from backprop.optimizers import Optimizer
 from backprop.sequential import Sequential
 from backprop.training import checkpoint
 from backprop.training.advice import Advisor
-from backprop.training.callbacks import Callback
+from backprop.training.callbacks import Callback, EarlyStopping
 from backprop.training.data import Examples
 from backprop.training.descent import Descent, interrupts
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.native import choice
+from backprop.training.rows import Source, Streamed
 from backprop.training.state import Position, Settings, State
 from backprop.training.watch import NoBar, check_callbacks, check_verbose, validation_examples, watching
 
 Progress = Callable[[int], object]  # told of so many more examples
 
+
+class Unsaid(int):
+    """A default, which is not the same number said."""
+
+
+TEN = Unsaid(10)
 SETTABLE: dict[str, Callable[[Any], Any]] = {
     "loss": lambda value: _checked(checks.kind_of("Trainer", "loss", value, Loss)),
     "optimizer": lambda value: checks.kind_of("Trainer", "optimizer", value, Optimizer),
@@ -223,8 +230,8 @@ class Trainer:
 
     def epochs(
         self,
-        X: Array,
-        y: Array,
+        X: Any,
+        y: Array | None,
         n: int,
         *,
         validation_data: tuple[Array, ...] | None = None,
@@ -233,9 +240,10 @@ class Trainer:
     ) -> Iterator[Epoch]:
         """Train for `n` epochs, yielding a record after each; `break` stops training.
 
-        Rows X (N, D), targets y (N,) or (N, K). Everything is checked before the first step. An epoch that was interrupted is the
-        first of the n; with other data or batches than it began with it begins anew. Raises ValueError after `resume` for other
-        data than those of the file.
+        Rows X (N, D), targets y (N,) or (N, K); None for `ParquetRows` with a target of their own. Everything is checked before
+        the first step, rows on disk as they are read: one that cannot be used is named, and the epoch is as if it had not begun.
+        An epoch that was interrupted is the first of the n; with other data or batches than it began with it begins anew. Raises
+        ValueError after `resume` for other data than those of the file.
         """
         checks.integer("Trainer.epochs", "n", n)
         data = self._prepared(X, y, sample_weight, validation_data, metrics)
@@ -245,19 +253,24 @@ class Trainer:
         self, X: Any, y: Any, sample_weight: Any, validation_data: Any, metrics: Metrics
     ) -> tuple[Examples, Examples | None]:
         """The examples and those of validation, checked."""
-        examples = Examples("Trainer.epochs", self.net, self.loss, X, y, sample_weight)
-        validation = validation_examples("Trainer", self.net, self.loss, validation_data)
-        check_metrics("Trainer", self.net, self.loss, metrics, examples, validation)
+        who, net, loss = "Trainer.epochs", self.net, self.loss
+        if isinstance(X, Source):
+            examples: Examples = Streamed(who, net, loss, X, y, sample_weight, self.shards)
+        else:
+            examples = Examples(who, net, loss, X, y, sample_weight)
+        validation = validation_examples("Trainer", net, loss, validation_data)
+        check_metrics("Trainer", net, loss, metrics, examples, validation)
         if isinstance(self._data, dict):
             checkpoint.check_data("Trainer.epochs", self._data, examples)
         return examples, validation
 
     def fit(
         self,
-        X: Array,
-        y: Array,
+        X: Any,
+        y: Array | None = None,
         *,
-        epochs: int = 10,
+        epochs: int = TEN,
+        until: int | None = None,
         validation_data: tuple[Array, ...] | None = None,
         sample_weight: Array | None = None,
         metrics: Metrics = (),
@@ -265,6 +278,11 @@ class Trainer:
         verbose: int = 1,
     ) -> History:
         """Train, and return the history of this call. A second `fit` goes on where the first stopped.
+
+        Rows X (N, D) and targets y (N,) or (N, K), or X alone: `ParquetRows` that know their target. `epochs` are so many more;
+        `until` are all of this trainer, those before included, so that a program that is started again after
+        `resume` says the same as before. Where nothing is left to do, or `EarlyStopping` had stopped what is resumed,
+        callbacks start and end, and the history is empty.
 
         `validation_data` is (X, y) or (X, y, sample_weight). `metrics` are names of the loss's own measures ("accuracy", "r2"),
         names of scikit-learn's scorers ("f1_macro", "roc_auc"), or functions of predictions (N, K) and targets in rows, without
@@ -275,7 +293,7 @@ class Trainer:
         """
         check_callbacks("Trainer.fit", callbacks)
         verbose = check_verbose("Trainer.fit", verbose)
-        checks.integer("Trainer.fit", "epochs", epochs)
+        epochs = self._left(epochs, until)
         data = self._prepared(X, y, sample_weight, validation_data, metrics)
         if self._fitting:
             advice = "In callbacks do not fit: raise `epochs`, or fit again afterwards."
@@ -285,6 +303,9 @@ class Trainer:
             with watching(self, callbacks, verbose, n * epochs, "example", "epoch") as watch:
                 if self._waiting:
                     checkpoint.go_on(self._waiting, callbacks)
+                    stops = [each for each in callbacks if isinstance(each, EarlyStopping) and each.over]
+                    epochs = 0 if stops else epochs
+                    watch.history.stopped = type(stops[0]).__name__ if stops else ""
                 # Once for all epochs; and Ctrl-C between two of them loses no record.
                 descent, settings = self._ready(), self.settings
                 size = n if isinstance(settings.batch_size, str) else min(settings.batch_size, n)
@@ -299,10 +320,23 @@ class Trainer:
             self._callbacks, self._fitting = (), False
         return watch.history
 
+    def _left(self, epochs: int, until: int | None) -> int:
+        """How many epochs there are to train."""
+        if until is None:
+            return checks.integer("Trainer.fit", "epochs", epochs)
+        if epochs is not TEN:
+            advice = "epochs counts those of this call, until all of the trainer."
+            raise ValueError(
+                checks.message("Trainer.fit", "either epochs or until", f"{epochs!r} and {until!r}", advice)
+            )
+        return max(0, checks.integer("Trainer.fit", "until", until) - self.epochs_done)
+
     def evaluate(
-        self, X: Array, y: Array, sample_weight: Array | None = None, metrics: Metrics = ()
+        self, X: Any, y: Array | None = None, sample_weight: Array | None = None, metrics: Metrics = ()
     ) -> dict[str, float]:
         """Loss and measures on rows X (N, D): {"loss": …, "accuracy": …}. Nothing is trained.
+
+        y may be left out for `ParquetRows` with a target; their targets and predictions, (N,) and (N, K), are in memory.
 
         >>> import numpy as np, backprop as bp
         >>> trainer = bp.Trainer(bp.Sequential(bp.Identity()), bp.LeastSquares(), bp.SGD(0.1))
@@ -319,7 +353,7 @@ class Trainer:
         with self._descent.alone("Trainer.epochs"):
             self._begin(examples)
         if self.position == (0, 0):
-            self._advisor.before(examples)
+            self._advise(examples)
         for _ in range(n):
             with self._descent.alone("Trainer.epochs"):
                 descent = self._ready()
@@ -331,7 +365,7 @@ class Trainer:
                     loss = descent.epoch(examples, self.settings, self.constraints, progress)
                 finally:
                     descent.position = at = descent.position.rest()
-            measured = measure(self.net, self.loss, examples, metrics, own=False) if metrics else {}
+            measured = measure(self.net, self.loss, examples.whole(), metrics, own=False) if metrics else {}
             of_validation = measure(self.net, self.loss, validation, metrics) if validation else {}
             speed = examples.n / at.seconds
             record = Epoch(at.epoch + 1, loss, at.seconds, speed, at.learning_rate, measured, of_validation)
@@ -339,6 +373,13 @@ class Trainer:
             descent.position = Position(record.epoch)  # only now: where `observe` fails, it is asked again
             self._advisor.after(examples, record, descent.before["phi"], self.optimizer.t - descent.t)
             yield record
+
+    def _advise(self, examples: Examples) -> None:
+        """Look at the examples before the first step."""
+        if not self._advisor.quiet:
+            size = examples.n if isinstance(self.batch_size, str) else self.batch_size
+            examples.ahead(self.seed, 0, size, not self.shuffle or size >= examples.n)
+        self._advisor.before(examples)
 
     def _begin(self, examples: Examples) -> None:
         """Go on in an epoch that was left, or begin it anew if the data or the batches are others."""

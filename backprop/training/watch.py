@@ -15,7 +15,7 @@ from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.training.callbacks import Callback, Training
-from backprop.training.data import Examples
+from backprop.training.data import Examples, knows_target
 from backprop.training.history import Epoch, History
 
 HIDDEN = {"epoch", "seconds", "examples_per_second", "learning_rate"}  # what the progress bar leaves out
@@ -129,9 +129,11 @@ def check_callbacks(who: str, callbacks: object) -> None:
 
 
 def validation_examples(who: str, net: Sequential, loss: Loss, data: tuple[Array, ...] | None) -> Examples | None:
-    """The examples of validation_data, (X, y) or (X, y, sample_weight)."""
+    """The examples of validation_data, (X, y) or (X, y, sample_weight), or rows that know their target."""
     if data is None:
         return None
+    if knows_target(data):
+        data = (data, None)  # type: ignore[assignment]
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         got = f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
         raise TypeError(checks.message(who, "validation_data as (X, y) or (X, y, sample_weight)", got))
