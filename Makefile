@@ -14,7 +14,13 @@ test-all: .venv/dev .venv/test-torch
 	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
 	BACKPROP_NETWORKS=3000 $(BIN)/python -m pytest -n auto tests/test_check_gradients.py
 	BACKPROP_ROWS=1 $(BIN)/python -m pytest tests/test_rows.py
+	BACKPROP_NATIVE_PROGRAMS=1000 $(BIN)/python -m pytest -n auto tests/test_native.py
+	for n in 0 1; do BACKPROP_NATIVE=$$n $(BIN)/python -m pytest -n auto $(TRAINING) || exit 1; done
+	$(BIN)/python tests/sanitized.py
 	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_migrate.py tests/test_regularization.py
+
+TRAINING := $(addprefix tests/test_,$(addsuffix .py,trainer engine weights checkpoints callbacks settable spellings recomputation \
+	regularization yesterday minimize sequential optimizers))
 
 # The suite with the oldest versions that pyproject.toml promises, for each Python that there is: about 5 minutes each.
 test-oldest: .venv/dev

@@ -183,7 +183,7 @@ class Descent:
         try:
             played = self.native.play(batch, steps, by_numpy, self._kept, self._pool)
             if played is not None:
-                self._note(played, t, counts, partial(self._not_finite, batch, examples, rows))
+                self._note(played, t, counts, partial(self._not_finite, batch, examples, present))
             projecting = True
             for constraint, parameter in project:
                 constraint.project(parameter)

@@ -1,7 +1,9 @@
 """Native: a step without Python.
 
     player.c    plays a list of operations, many steps in one call, the interpreter lock released
-    lower       makes it of the calls that the NumPy player makes
+    loops       its kinds of operations, and NumPy's inner loops by address
+    lower       makes the list of the calls that the NumPy player makes
+    fuse        what an optimizer's rule does entry by entry, in fewer loops
     program     a whole step: rows picked, both passes, the rule
     compiled    the way forward as a function of a row
 
@@ -11,8 +13,12 @@
 from importlib import import_module
 from typing import Any
 
+VERSION = 1  # of the player that the code here knows
+
 player: Any
 try:
     player = import_module("backprop.engine.native.player")
 except ImportError:
     player = None
+else:  # one that was built from an older file, as after an update of a checkout, is none
+    player = player if player.VERSION == VERSION else None

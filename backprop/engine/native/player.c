@@ -127,6 +127,8 @@ typedef void axpy(const int *, const void *, const void *, const int *, void *, 
 typedef float norm_of_floats(const int *, const void *, const int *);
 typedef double norm_of_doubles(const int *, const void *, const int *);
 
+#define VERSION 1 /* raised with each change of what follows, for a module that was built from an older file */
+
 enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE };
 
 typedef struct {
@@ -486,6 +488,7 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "player", "Plays oper
 
 PyMODINIT_FUNC PyInit_player(void) {
   PyObject *made = PyModule_Create(&module);
-  if (made && PyModule_AddIntConstant(made, "OPERATION", sizeof(operation))) Py_CLEAR(made);
+  if (made && (PyModule_AddIntConstant(made, "VERSION", VERSION) || PyModule_AddIntConstant(made, "OPERATION", sizeof(operation))))
+    Py_CLEAR(made);
   return made;
 }
