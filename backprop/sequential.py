@@ -19,6 +19,7 @@ from backprop.layers.boundary import forward, infer
 from backprop.layers.nesting import chain, leaves, place, reseed, write
 
 BLOCK_BYTES = 1 << 18  # predict works on about this much of X at a time, so that activations stay in cache
+LEAST_ROWS = 256  # … or of these, so that products are quick
 
 
 class FlatGradients(dict[str, Array]):
@@ -337,4 +338,4 @@ def _short(layer: Layer) -> str:
 def rows_per_block(net: Sequential) -> int:
     """Rows whose activations in the widest layer fill a block; enough of them for products to be quick."""
     widest = max(16, net.in_features or 1, *(layer.out_features or 1 for layer in leaves(net)))
-    return max(256, BLOCK_BYTES // (widest * net.phi.itemsize))
+    return max(LEAST_ROWS, BLOCK_BYTES // (widest * net.phi.itemsize))

@@ -280,6 +280,7 @@ class TestBlocks:
         """Ten rows of twelve float32 numbers."""
         monkeypatch.setattr("backprop.training.data.BLOCK_BYTES", 480)
         monkeypatch.setattr("backprop.sequential.BLOCK_BYTES", 640)
+        monkeypatch.setattr("backprop.sequential.LEAST_ROWS", 1)
 
     def make(self, n=64):
         rng = np.random.default_rng(0)
