@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from backprop.training.advice import outside
+from backprop.training.advice import TrainingAdvice, outside
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -25,7 +25,7 @@ except ImportError:  # before 1.9 there is nothing to support
         return method
 
 
-__all__ = ["CallbackSupportMixin", "EpochTasks", "warn", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "EpochTasks", "advise", "tell_untransformed", "warn", "with_callbacks"]
 
 
 def warn(text: str, category: type[Warning]) -> None:
@@ -41,14 +41,53 @@ def warn(text: str, category: type[Warning]) -> None:
     )
 
 
+def advise(who: str, text: str, category: type[Warning] = TrainingAdvice) -> None:
+    """Give advice, at the user's line."""
+    warnings.warn(f"{who}: {text}", category, stacklevel=outside())
+
+
+def around(model: Any) -> Iterator[Any]:
+    """The meta-estimators of scikit-learn whose last step is this model, from the `fit` of the model outwards."""
+    frame = sys._getframe(1)
+    while frame := frame.f_back:
+        outer = frame.f_locals.get("self")
+        if frame.f_globals.get("__name__") == "sklearn.pipeline" and hasattr(outer, "steps"):
+            if outer.steps[-1][1] is model:
+                yield outer
+        elif (
+            frame.f_globals.get("__name__") == "sklearn.compose._target" and getattr(outer, "regressor_", None) is model
+        ):
+            yield outer
+
+
+def tell_untransformed(model: Any, X_name: str, y_name: str) -> None:
+    """Advise where validation data came past the steps of a pipeline, or the transformer of a target."""
+    who = type(model).__name__
+    for outer in around(model):
+        if not hasattr(outer, "steps"):
+            text = f"{y_name} is not transformed by {type(outer).__name__}. scale_targets=True scales y and {y_name} alike."
+        elif all(step in (None, "passthrough") for _, step in outer.steps[:-1]) or (
+            X_name in (getattr(outer, "transform_input", None) or ())
+        ):
+            continue
+        else:
+            text = (
+                f"{X_name} came past the steps of the pipeline before this one, which have transformed X but not it. Let the "
+                'pipeline transform it: Pipeline(…, transform_input=["X_val"]), model.set_fit_request(X_val=True, y_val=True), '
+                "pipeline.fit(X, y, X_val=…, y_val=…), with enable_metadata_routing=True."
+            )
+        advise(who, text)
+
+
 class EpochTasks:
     """Tells scikit-learn's callbacks of the fit and of each epoch; without callbacks it does nothing and costs nothing."""
 
-    def __init__(self, model: Any, epochs: int, **data: Any) -> None:
-        self.model, self.data, self.fit = model, data, None
+    def __init__(self, model: Any, epochs: int, examples: Any) -> None:
+        self.model, self.fit = model, None
         if getattr(model, "_skl_callbacks", None):
+            self.data = {"X": examples.original, "y": examples.y}
             self.fit = model._init_callback_context(max_subtasks=epochs)
-            self.fit.call_on_fit_task_begin(estimator=model, **data)
+            self.fit.call_on_fit_task_begin(estimator=model, **self.data)
 
     def begin(self) -> Any:
         """An epoch begins; returns its task."""
