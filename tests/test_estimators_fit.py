@@ -425,7 +425,7 @@ class TestSparse:
 
     def test_early_stopping_partial_fit_and_validation_data(self):
         model = ours("one number", early_stopping=True, max_iter=3)
-        model.fit(SPARSE, line).partial_fit(SPARSE, line, epochs=2)
+        model.fit(SPARSE, line).partial_fit(SPARSE, line, X_val=SPARSE[40:], y_val=line[40:], epochs=2)
         model.fit(SPARSE[:40], line[:40], validation_data=(SPARSE[40:], line[40:]))
         assert len(model.validation_scores_) == 3
 

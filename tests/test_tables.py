@@ -195,7 +195,12 @@ class TestFit:
         plain = learnt.astype({"month": type(values[0])})
         table = bp.Table()
         X, _ = table.fit(learnt)
-        for frame in (plain, pl.from_pandas(plain), pl.DataFrame([{"month": value} for value in values]), pa.table(plain)):
+        for frame in (
+            plain,
+            pl.from_pandas(plain),
+            pl.DataFrame([{"month": value} for value in values]),
+            pa.table(plain),
+        ):
             assert_array_equal(table.transform(frame), X)
         other = bp.Table()  # and the other way round
         X, _ = other.fit(plain)
@@ -204,9 +209,11 @@ class TestFit:
     def test_a_number_that_is_no_category(self):
         table = bp.Table()
         table.fit(pd.DataFrame({"month": pd.Categorical([3, 1, 2])}))
-        with pytest.raises(ValueError, match="expected one of .1, 2, 3. in column 'month', got 7.0 at row 1"):
+        with pytest.raises(ValueError, match=r"expected one of .1, 2, 3. in column 'month', got 7.0 at row 1"):
             table.transform(pl.DataFrame({"month": [3, 7]}))
-        with pytest.raises(TypeError, match="expected categories that are numbers in column 'month', as in fit, got text"):
+        with pytest.raises(
+            TypeError, match="expected categories that are numbers in column 'month', as in fit, got text"
+        ):
             table.transform(pl.DataFrame({"month": ["3"]}))
 
     def test_classes_that_are_numbers_match_the_plain_values(self):

@@ -25,7 +25,15 @@ except ImportError:  # before 1.9 there is nothing to support
         return method
 
 
-__all__ = ["CallbackSupportMixin", "EpochTasks", "advise", "tell_untransformed", "warn", "with_callbacks"]
+__all__ = [
+    "CallbackSupportMixin",
+    "EpochTasks",
+    "TrainingAdvice",
+    "advise",
+    "tell_untransformed",
+    "warn",
+    "with_callbacks",
+]
 
 
 def warn(text: str, category: type[Warning]) -> None:
@@ -48,16 +56,15 @@ def advise(who: str, text: str, category: type[Warning] = TrainingAdvice) -> Non
 
 def around(model: Any) -> Iterator[Any]:
     """The meta-estimators of scikit-learn whose last step is this model, from the `fit` of the model outwards."""
-    frame = sys._getframe(1)
-    while frame := frame.f_back:
-        outer = frame.f_locals.get("self")
-        if frame.f_globals.get("__name__") == "sklearn.pipeline" and hasattr(outer, "steps"):
-            if outer.steps[-1][1] is model:
+    frame = sys._getframe(1).f_back
+    while frame is not None:
+        outer: Any = frame.f_locals.get("self")
+        if frame.f_globals.get("__name__", "").startswith("sklearn."):
+            steps = getattr(outer, "steps", None)
+            inner = steps[-1][1] if steps else getattr(outer, "regressor_", None)
+            if inner is model:
                 yield outer
-        elif (
-            frame.f_globals.get("__name__") == "sklearn.compose._target" and getattr(outer, "regressor_", None) is model
-        ):
-            yield outer
+        frame = frame.f_back
 
 
 def tell_untransformed(model: Any, X_name: str, y_name: str) -> None:

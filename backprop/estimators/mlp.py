@@ -225,7 +225,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on rows X (N, D); y may be the name of a column, as in `fit`."""
-        return float(super().score(X, data.answers("MLPClassifier.score", X, y), sample_weight))
+        y = data.answers("MLPClassifier.score", X, y)
+        if y is None or y.dtype.kind != "O":
+            return float(super().score(X, y, sample_weight))
+        from sklearn.metrics import accuracy_score
+
+        place = {
+            label: code for code, label in enumerate(self.classes_.tolist())
+        }  # dates, decimals: not all objects are known to it
+        codes = [[place.get(label, -1) for label in labels] for labels in (y.tolist(), self.predict(X).tolist())]
+        return float(accuracy_score(*codes, sample_weight=sample_weight))
 
     def predict(self, X: Any) -> Array:
         """Classes of rows X: (N,), or 0 and 1 (N, K) for several questions."""

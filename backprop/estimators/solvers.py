@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import joblib
 import numpy as np
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
@@ -27,7 +26,9 @@ from backprop.training.descent import interrupts
 from backprop.training.watch import running
 
 # Texts begin as scikit-learn's do, by which its users filter them.
-UNFINISHED = "Stochastic Optimizer: Maximum iterations ({}) reached and the optimization hasn't converged yet."
+UNFINISHED = (
+    "Stochastic Optimizer: Maximum iterations ({}) reached and the optimization hasn't converged yet. Raise max_iter."
+)
 UNFINISHED_LBFGS = "lbfgs failed to converge after {} iteration(s): stopped by {}."
 NOT_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
@@ -108,7 +109,7 @@ class Descent:
 
     def _appoint(self, judges: Examples) -> None:
         """Scores by other examples than before are another measure: the best is to be found anew."""
-        course, found = self.course, joblib.hash((judges.X, judges.targets, judges.w, str(self.model.monitor)))
+        course, found = self.course, f"{self.model.monitor} {data.mark(judges)}"
         if course.judges not in ("", found):
             course.best, course.waited, self.model.best_validation_score_ = None, 0, -np.inf
         course.judges = found

@@ -33,7 +33,7 @@ class Views(list[Array]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(checks.message(self.who, "one array at a time, or all: model.coefs_ = [...]", "another change"))
 
-    __delitem__ = __iadd__ = __imul__ = append = extend = insert = pop = remove = clear = sort = reverse = _refuse  # type: ignore[assignment]
+    __delitem__ = __iadd__ = __imul__ = append = extend = insert = pop = remove = clear = sort = reverse = _refuse
 
 
 class Parameter:

@@ -137,7 +137,8 @@ def declared(series: Any) -> list[Any]:
     if hasattr(series, "chunks"):
         return list(dict.fromkeys(value for chunk in series.chunks for value in chunk.dictionary.to_pylist()))
     categories = getattr(series.dtype, "categories", None)
-    return categories.to_list() if hasattr(categories, "to_list") else []
+    to_list = getattr(categories, "to_list", list)
+    return list(to_list())
 
 
 def inspect(
