@@ -6,23 +6,48 @@ Its callbacks (`set_callbacks`, public since 1.9): a task for the fit, and below
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from backprop.training.advice import TrainingAdvice, outside
 
-try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:  # before 1.9 there is nothing to support
+# Scikit-learn's own is imported by those who set a callback: it brings a library that draws progress bars.
+SUPPORTED = find_spec("sklearn.callback") is not None  # since 1.9
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing."""
 
-    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
-        return method
+class CallbackSupportMixin:
+    """Scikit-learn's mixin, when it is asked for."""
+
+    if SUPPORTED:
+
+        def set_callbacks(self, *callbacks: Any) -> Any:
+            """Set callbacks of scikit-learn's for the next `fit`; returns the estimator."""
+            from sklearn.callback import CallbackSupportMixin as Theirs
+
+            return Theirs.set_callbacks(self, *callbacks)
+
+        def _init_callback_context(self, **settings: Any) -> Any:
+            from sklearn.callback import CallbackSupportMixin as Theirs
+
+            return Theirs._init_callback_context(self, **settings)
+
+
+def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Scikit-learn's decorator of `fit`, which ends callbacks whatever ends that, where there are any."""
+
+    @functools.wraps(method)
+    def run(model: Any, *arguments: Any, **named: Any) -> Any:
+        if "sklearn.callback" not in sys.modules:  # nobody can have set one
+            return method(model, *arguments, **named)
+        from sklearn.callback import with_callbacks as theirs
+
+        return theirs(method)(model, *arguments, **named)
+
+    return run
 
 
 __all__ = [

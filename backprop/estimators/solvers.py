@@ -17,7 +17,6 @@ from backprop.estimators import build, data
 from backprop.estimators.data import Examples
 from backprop.estimators.hooks import EpochTasks, advise, warn
 from backprop.functions import norm
-from backprop.gradients.problem import independent
 from backprop.optimizers import SGD
 from backprop.optimizers.penalties import over_phi
 from backprop.sequential import Sequential
@@ -134,7 +133,11 @@ class Descent:
         if course.last is not None and np.array_equal(net.phi, course.best):  # else somebody has set others since
             net.phi[...] = course.last
         course.last = None
-        return net if course.dtype == net.phi.dtype else independent(net, course.dtype)
+        if course.dtype == net.phi.dtype:
+            return net
+        twin = net.copy()
+        twin.bind(np.empty(net.size, course.dtype))
+        return twin
 
     def run(self, epochs: int, incremental: bool) -> None:
         """Train for so many epochs, or until patience is over: that of a `partial_fit` ends by its score alone."""
