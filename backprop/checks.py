@@ -234,14 +234,15 @@ def loader(values: object) -> str:
     return "compute" if hasattr(kind, "compute") and hasattr(kind, "partitions") else ""  # a frame of dask's
 
 
-def without_index(table: Any) -> Any:
-    """A table of Arrow without the columns in which pandas has kept its index; anything else as it is."""
+def without_index(table: Any, wanted: Iterable[str] = ()) -> Any:
+    """A table of Arrow without the columns in which pandas has kept its index, but those wanted; anything else as it is."""
     if not hasattr(type(table), "drop_columns"):  # asking a lazy frame for its schema is dear
         return table
     metadata = getattr(table.schema, "pandas_metadata", None)
     if not metadata:
         return table
     kept = [name for name in metadata["index_columns"] if isinstance(name, str) and name in table.column_names]
+    kept = [name for name in kept if name not in wanted]
     return table.drop_columns(kept) if kept else table
 
 

@@ -127,7 +127,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         who = self._who
         for name, array in (("X", X), ("y", y), ("sample_weight", w)):
             checks.not_masked(who, name, array)
-        given = X = data.in_memory(who, X)
+        given = X = data.in_memory(who, X, self._wanted(y))
         if reset:
             self.table_ = None
         values = data.answers(who, X, y)
@@ -148,6 +148,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             w = _check_sample_weight(w, X, dtype=np.float64, ensure_non_negative=True)
         flat = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         return Examples(X, flat, self._encode(flat, reset=reset, whole=whole), w, given)
+
+    def _wanted(self, y: Any = None) -> list[str]:
+        """Names of columns that are wanted even if they are the index of pandas: those fitted, and the target."""
+        return [*getattr(self, "feature_names_in_", ()), *([y] if isinstance(y, str) else ())]
 
     @contextmanager
     def _naming_holes(self, who: str, X: Any) -> Iterator[None]:
@@ -200,7 +204,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _learn_scaling(self, X: Array, w: Array | None) -> Standardization:
         scaling = standardization(X, w)
-        constant = np.flatnonzero(scaling.scale == 0)
+        constant = np.flatnonzero(np.isinf(scaling.scale))
         if len(constant):
             names = getattr(self, "feature_names_in_", range(X.shape[1]))
             held = listing(names[i] for i in constant)
@@ -251,7 +255,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self, "network_")
         who = f"{self._who}.predict"
         checks.not_masked(who, "X", X)
-        X = data.in_memory(who, X)
+        X = data.in_memory(who, X, self._wanted())
         if self.table_ is not None:
             return self._network_outputs(check_array(self.table_.transform(X)))
         with self._naming_holes(who, X):

@@ -100,9 +100,8 @@ def to_sklearn(model: BaseMLP) -> Any:
 def _work_in_scaling(model: Any, theirs: Any) -> None:
     inputs, targets = model._input_scaling, model._target_scaling
     if inputs is not None:  # Ω ((x − m) / s) + β
-        scale = np.where(inputs.scale, inputs.scale, np.inf)
-        theirs.intercepts_[0] = theirs.intercepts_[0] - (inputs.mean / scale) @ theirs.coefs_[0]
-        theirs.coefs_[0] = theirs.coefs_[0] / scale[:, None]
+        theirs.intercepts_[0] = theirs.intercepts_[0] - (inputs.mean / inputs.scale) @ theirs.coefs_[0]
+        theirs.coefs_[0] = theirs.coefs_[0] / inputs.scale[:, None]
     if targets is not None:  # s f + m
         theirs.coefs_[-1] = theirs.coefs_[-1] * targets.scale
         theirs.intercepts_[-1] = theirs.intercepts_[-1] * targets.scale + targets.mean

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class SparseRows:
 
 
 class Standardization(NamedTuple):
-    """Columns shifted to mean 0 and divided by their standard deviation; one of scale 0, which was constant, becomes 0."""
+    """Columns shifted to mean 0 and divided by their standard deviation; one that was constant has scale inf and becomes 0."""
 
     mean: Any
     scale: Any
@@ -65,7 +66,7 @@ class Standardization(NamedTuple):
     def forth(self, rows: Array) -> Array:
         """(rows − mean) / scale."""
         with np.errstate(over="ignore"):  # what leaves float64 is looked for afterwards
-            return (rows - self.mean) / np.where(self.scale, self.scale, np.inf)
+            return (rows - self.mean) / self.scale
 
     def back(self, rows: Array) -> Array:
         """Rows · scale + mean."""
@@ -82,7 +83,7 @@ def standardization(rows: Array, w: Array | None) -> Standardization:
     deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=w))
     rounding = len(rows) * np.finfo(np.float64).eps * np.abs(mean)  # what the mean of equal numbers may be off by
     varies = (deviation > rounding) & (deviation * unit > np.finfo(np.float64).tiny)
-    return Standardization(mean * unit, np.where(varies, deviation * unit, 0.0))
+    return Standardization(mean * unit, np.where(varies, deviation * unit, np.inf))
 
 
 def fits_single(*arrays: Any) -> bool:
@@ -120,7 +121,7 @@ def frame_of(X: Any) -> Any:
     return frame if isinstance(frame, nw.DataFrame) else None
 
 
-def in_memory(who: str, X: Any) -> Any:
+def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
     """X as it can be worked with: no index of pandas in a table of Arrow, nothing lazy, no column twice, no ragged rows.
 
     Raises TypeError or ValueError.
@@ -131,7 +132,7 @@ def in_memory(who: str, X: Any) -> Any:
         raise no_frame(who, X)
     if isinstance(X, list | tuple):
         checks.rectangular(who, "X", X)
-    X = checks.without_index(X)
+    X = checks.without_index(X, wanted)
     if hasattr(type(X), "columns"):
         names = Counter(getattr(X, "column_names", X.columns))
         twice = [name for name, n in names.items() if n > 1]

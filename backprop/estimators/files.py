@@ -37,7 +37,8 @@ def save(model: Any, path: PathLike) -> None:
     architecture.require_finite(who, arrays)
     for name, attribute in SCALINGS.items():
         if (scaling := getattr(model, attribute)) is not None:
-            arrays |= {f"{name}.{part}": np.atleast_1d(array) for part, array in scaling._asdict().items()}
+            scale = np.where(np.isinf(scaling.scale), 0.0, scaling.scale)  # files hold finite numbers
+            arrays |= {f"{name}.mean": np.atleast_1d(scaling.mean), f"{name}.scale": np.atleast_1d(scale)}
     story: dict[str, Any] = {
         name: architecture.plain(who, name, getattr(model, name))
         for name in (*COUNTS, *SCORES, *CURVES, "out_activation_")
@@ -152,7 +153,7 @@ def _scaling(arrays: dict[str, Any], name: str) -> Standardization | None:
     large_enough = (scale >= 0 if name == "inputs" else scale > 0).all()  # 0 is that of a constant column
     if not (floats and mean.shape == scale.shape == (mean.size,) and large_enough):
         raise _error(f"{name}: mean and scale > 0 (D,)", (mean, scale))
-    return Standardization(mean, scale)
+    return Standardization(mean, np.where(scale, scale, np.inf))
 
 
 def _described(activation: Any) -> Any:

@@ -374,9 +374,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             raise ValueError(checks.message("MLPRegressor", "scale_targets=False with Poisson counts", "True"))
         if self._target_scaling is None:
             mean, scale = standardization(targets, w)
-            self._target_scaling = Standardization(
-                mean, np.where(scale, scale, 1.0)
-            )  # of equal targets, 0 stands for them
+            # Targets that are all the same are predicted by their mean.
+            self._target_scaling = Standardization(mean, np.where(np.isinf(scale), 1.0, scale))
         return self._target_scaling.forth(targets)
 
     def _score_held_out(self, held_out: Examples) -> float:
