@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -121,6 +122,22 @@ def frame_of(X: Any) -> Any:
     return frame if isinstance(frame, nw.DataFrame) else None
 
 
+def series_of(y: Any) -> Any:
+    """Y as a series of narwhals; None where it is none, or narwhals is not installed."""
+    if isinstance(y, np.ndarray | np.generic):
+        return None
+    try:
+        nw = narwhals()
+    except ImportError:
+        return None
+    if hasattr(type(y), "dictionary_encode") and not hasattr(
+        type(y), "chunks"
+    ):  # an array of Arrow, which has no chunks
+        y = sys.modules["pyarrow"].chunked_array([y])
+    series = nw.from_native(y, series_only=True, pass_through=True)
+    return series if isinstance(series, nw.Series) else None
+
+
 def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
     """X as it can be worked with: no index of pandas in a table of Arrow, nothing lazy, no column twice, no ragged rows.
 
@@ -188,12 +205,9 @@ def answers(who: str, X: Any, y: Any, what: str = "y") -> Any:
             advice = f"For the column of that name pass {y[0]!r} itself, without the list."
             raise ValueError(checks.message(who, "y with one target for each row", f"{y!r}", advice))
         y = checks.rectangular(who, what, y)
-    if hasattr(type(y), "dtype") and not isinstance(y, np.ndarray | np.generic):
-        nw = narwhals()
-        series = nw.from_native(y, series_only=True, pass_through=True)
-        if isinstance(series, nw.Series):
-            return _of_series(who, what, series)
-    elif (frame := frame_of(y)) is not None:
+    if (series := series_of(y)) is not None:
+        return _of_series(who, what, series)
+    if (frame := frame_of(y)) is not None:
         columns = [_of_series(who, f"column {name!r} of {what}", column) for name, column in _columns(frame)]
         return np.column_stack(columns)
     array = np.asarray(y)
