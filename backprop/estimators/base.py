@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.estimators import build, data, files, solvers, weights
+from backprop.estimators import build, data, files, solvers, views
 from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
 from backprop.estimators.data import Examples, Standardization, standardization
 from backprop.estimators.hooks import CallbackSupportMixin, advise, tell_untransformed, with_callbacks
@@ -169,7 +169,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.n_outputs_ = self._outputs(1 if targets.ndim == 1 else targets.shape[1])
         units = [features, *build.widths(self.hidden_layer_sizes), self.n_outputs_]
         self.network_ = build.network(units, self.activation, self.dropout, random, dtype)
-        weights.begin_with(self)
+        views.begin_with(self)
         self.n_layers_ = len(units)
         split = random.get_state()  # of which a copy is a hundred times dearer
         self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split, built(self))
@@ -265,8 +265,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _network_outputs(self, X: Any) -> Array:
         return self.network_.predict(self._scaled(X))
 
-    coefs_ = weights.Parameter()
-    intercepts_ = weights.Parameter()
+    coefs_ = views.Parameter()
+    intercepts_ = views.Parameter()
 
     @property
     def _optimizer(self) -> Any:

@@ -46,7 +46,7 @@ class Parameter:
         if model is None:
             return self
         if hasattr(model, "network_"):
-            return Views(f"{type(model).__name__}.{self.name}", views(model, self.name))
+            return Views(f"{type(model).__name__}.{self.name}", arrays_of(model, self.name))
         if self.name not in model.__dict__.get("_first", {}):
             check_is_fitted(model, "network_")
         return model._first[self.name]
@@ -58,7 +58,7 @@ class Parameter:
             model.__dict__.setdefault("_first", {})[self.name] = arrays
 
 
-def views(model: Any, name: str) -> list[Array]:
+def arrays_of(model: Any, name: str) -> list[Array]:
     """Weights of each layer (D_in, D_out), which are Ωᵀ, or biases (D_out,)."""
     linears = [layer for layer in leaves(model.network_) if isinstance(layer, Linear)]
     return [layer.parameters[NAMES[name]].T for layer in linears]
@@ -66,7 +66,7 @@ def views(model: Any, name: str) -> list[Array]:
 
 def fill(model: Any, name: str, arrays: Any) -> None:
     """Copy arrays into the parameters, all or none. Raises TypeError or ValueError for numbers or shapes that do not fit."""
-    who, places = f"{type(model).__name__}.{name}", views(model, name)
+    who, places = f"{type(model).__name__}.{name}", arrays_of(model, name)
     if not isinstance(arrays, list | tuple) or len(arrays) != len(places):
         got = f"{len(arrays)}" if isinstance(arrays, list | tuple) else f"a {type(arrays).__name__}"
         raise ValueError(checks.message(who, f"a list of {len(places)} arrays, one for each layer", got))
