@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
@@ -164,6 +165,14 @@ class TestValidationData:
                 warnings.simplefilter("error", bp.TrainingAdvice)
                 Pipeline(steps).set_params(net__max_iter=2).fit(X, line, net__validation_data=(X, line))
 
+    def test_past_both_is_told_twice(self):
+        inner = TransformedTargetRegressor(ours("one number", max_iter=2), func=np.log1p, inverse_func=np.expm1)
+        given = {"net__X_val": X, "net__y_val": np.exp(line)}
+        with pytest.warns(bp.TrainingAdvice) as caught:
+            Pipeline([("scale", StandardScaler()), ("net", inner)]).fit(X, np.exp(line), **given)
+        told = [str(warning.message) for warning in caught if warning.category is bp.TrainingAdvice]
+        assert ["TransformedTargetRegressor" in told[0], "past the steps" in told[1]] == [True, True]
+
     def test_past_the_transformer_of_a_target_is_told(self):
         model = TransformedTargetRegressor(ours("one number", max_iter=2), func=np.log1p, inverse_func=np.expm1)
         with pytest.warns(bp.TrainingAdvice, match=r"y_val is not transformed by TransformedTargetRegressor"):
@@ -184,6 +193,22 @@ class TestValidationData:
         model.fit(X, line, X_val=X[20:], y_val=line[20:])
         assert model.best_validation_score_ == max(model.validation_scores_[-model.n_iter_ :]) < 1
         assert_allclose(model.score(X[20:], line[20:]), model.best_validation_score_, rtol=1e-12)
+
+    def test_of_a_model_from_a_file_begin_anew(self, tmp_path):
+        """Who judged before is not in the file; that its best score is beaten by none must not lose the new weights."""
+        model = ours("one number", early_stopping=True, max_iter=3).fit(X, line, X_val=X, y_val=line)
+        model.best_validation_score_ = 2.0
+        model.save(tmp_path / "m.safetensors")
+        again = MLPRegressor.load(tmp_path / "m.safetensors")
+        again.partial_fit(X, line, X_val=X, y_val=line, epochs=20)
+        assert again.best_validation_score_ == max(again.validation_scores_[-again.n_iter_ :]) < 1
+
+    def test_set_on_the_way_counts(self):
+        model = ours("one number", warm_start=True, max_iter=3).fit(X, line)
+        assert model.validation_scores_ is None
+        model.set_params(early_stopping=True).fit(X, line, X_val=X, y_val=line)
+        assert len(model.validation_scores_) == 3
+        assert model.score(X, line) == model.best_validation_score_ == max(model.validation_scores_)
 
 
 class TestGroups:
@@ -222,6 +247,23 @@ class TestGroups:
             for given in ({}, {"groups": groups})
         ]
         assert scores[0] > 0.5 > 0.2 > scores[1]
+
+    @pytest.mark.parametrize(
+        "library", [lambda frame: frame, pl.from_pandas, pa.table], ids=["pandas", "polars", "Arrow"]
+    )
+    def test_are_advised_where_a_column_names_things_that_come_again(self, library):
+        frame = pd.DataFrame(X, columns=list("abcd")).assign(patient_id=self.groups)
+        model = ours("one number", early_stopping=True, max_iter=1)
+        with pytest.warns(
+            bp.TrainingAdvice, match=r"column 'patient_id' repeats: 12 values in 60 rows.*groups=X\['patient_id'\]"
+        ):
+            model.fit(library(frame), line)
+        for quiet in (frame.rename(columns={"patient_id": "idle"}), frame.assign(patient_id=np.arange(N))):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", bp.TrainingAdvice)
+                warnings.filterwarnings("ignore", "Trainer: the inputs are not scaled")
+                model.fit(library(quiet), line)
+                model.fit(library(frame), line, groups=self.groups)
 
     def test_hold_out_nothing_where_nothing_is_chosen(self):
         a, b = (ours("one number", max_iter=3) for _ in range(2))

@@ -127,7 +127,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         who = self._who
         for name, array in (("X", X), ("y", y), ("sample_weight", w)):
             checks.not_masked(who, name, array)
-        given = X = data.in_memory(who, X, self._wanted(y))
+        names = () if reset else getattr(self, "feature_names_in_", ())
+        given = X = data.in_memory(who, X, {*names, *([y] if isinstance(y, str) else ())})
         if reset:
             self.table_ = None
         values = data.answers(who, X, y)
@@ -148,10 +149,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             w = _check_sample_weight(w, X, dtype=np.float64, ensure_non_negative=True)
         flat = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         return Examples(X, flat, self._encode(flat, reset=reset, whole=whole), w, given)
-
-    def _wanted(self, y: Any = None) -> list[str]:
-        """Names of columns that are wanted even if they are the index of pandas: those fitted, and the target."""
-        return [*getattr(self, "feature_names_in_", ()), *([y] if isinstance(y, str) else ())]
 
     @contextmanager
     def _naming_holes(self, who: str, X: Any) -> Iterator[None]:
@@ -255,7 +252,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self, "network_")
         who = f"{self._who}.predict"
         checks.not_masked(who, "X", X)
-        X = data.in_memory(who, X, self._wanted())
+        X = data.in_memory(who, X, getattr(self, "feature_names_in_", ()))
         if self.table_ is not None:
             return self._network_outputs(check_array(self.table_.transform(X)))
         with self._naming_holes(who, X):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +16,11 @@ from backprop.checks import Array
 from backprop.tables.frame import listing, narwhals, no_frame, read, require_names
 from backprop.training.data import sha256
 
+# Columns whose names say that they name things, of which each has several rows.
+THINGS = re.compile(
+    r"(^|[^a-z])(id|uuid|group|patient|subject|person|user|customer|client|household|session|device|sensor)s?($|[^a-z])"
+)
+FEWEST = 8  # fewer are rather kinds than things
 SINGLE = 1e18  # numbers up to here can be squared and added up in float32
 
 
@@ -141,6 +147,7 @@ def series_of(y: Any) -> Any:
 def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
     """X as it can be worked with: no index of pandas in a table of Arrow, nothing lazy, no column twice, no ragged rows.
 
+    Columns that are wanted, such as those of the fit, stay even if they are that index.
     Raises TypeError or ValueError.
     """
     if X is None:
@@ -168,6 +175,15 @@ def needs_table(X: Any, y: Any, missing: str) -> bool:
         return isinstance(y, str)
     numbers = all(dtype.is_numeric() or dtype == narwhals().Boolean for dtype in frame.schema.values())
     return not numbers or missing == "impute" or any(column.null_count() for column in frame.iter_columns())
+
+
+def repeated_things(X: Any) -> tuple[str, int] | None:
+    """The column of a frame that names things which come again, and how many there are; None without one."""
+    frame = frame_of(X)
+    for name in [] if frame is None else frame.columns:
+        if THINGS.search(str(name).lower()) and FEWEST <= (found := frame[name].n_unique()) <= len(frame) // 2:
+            return name, found
+    return None
 
 
 def refuse_holes(who: str, X: Any, missing: str) -> None:

@@ -89,6 +89,7 @@ def around(model: Any) -> Iterator[Any]:
             inner = steps[-1][1] if steps else getattr(outer, "regressor_", None)
             if inner is model:
                 yield outer
+                model = outer
         frame = frame.f_back
 
 

@@ -109,9 +109,10 @@ class Descent:
     def _appoint(self, judges: Examples) -> None:
         """Scores by other examples than before are another measure: the best is to be found anew."""
         course, found = self.course, f"{self.model.monitor} {data.mark(judges)}"
-        if course.judges not in ("", found):
+        if course.judges != found:
             course.best, course.waited, self.model.best_validation_score_ = None, 0, -np.inf
         course.judges = found
+        self.model.validation_scores_ = self.model.validation_scores_ or []  # None where training began without
 
     def _in_trained_dtype(self, stochastic: bool) -> Any:
         """The examples in what descent computes in: with dtype="auto" float32 for minibatches, else the network's dtype.
@@ -250,6 +251,8 @@ class Descent:
         """Take the best φ; a `partial_fit` starts from there and waits anew, a `fit` goes on from where it was."""
         model, course, phi = self.model, self.course, self.model.network_.phi
         if course.best is None:
+            if not model.n_iter_:  # interrupted at once
+                return
             text = "no validation score was a number, so that early stopping had nothing to go by. The weights are the last ones."
             advise(type(model).__name__, text)
             return
@@ -290,6 +293,10 @@ def split(model: Any, examples: Examples, groups: Array | None) -> tuple[Example
     random.set_state(model._course.split)
     size = math.ceil(fraction * n)  # as train_test_split counts
     stratify = model._stratify(examples, size) if groups is None else None
+    if groups is None and (things := data.repeated_things(examples.given)):
+        name, count = things
+        text = f"column {name!r} repeats: {count:,} values in {n:,} rows. If the model is for new ones, a hold-out by"
+        advise(who, f"{text} chance flatters it: groups=X[{name!r}] holds out whole ones. Leave the column itself out.")
     expected = "at least 2 examples to validate on, and some to train on"
     try:
         if groups is None:
