@@ -211,9 +211,7 @@ def _array(who: object, name: str, values: object) -> Array:
     if hasattr(values, "toarray"):
         advice = "Pass .toarray(), or use the estimators, which take sparse X."
         raise TypeError(message(who, f"{name} a dense array", f"a sparse one ({type(values).__name__})", advice))
-    if load := loader(values):
-        advice = f"Pass .{load}()."
-        raise TypeError(message(who, f"{name} in memory", f"a lazy one ({type(values).__name__})", advice))
+    not_lazy(who, name, values)
     array = rectangular(who, name, without_index(values))
     return _numbers_of_frame(values) if array.dtype == object and hasattr(values, "dtypes") else array
 
@@ -232,6 +230,13 @@ def loader(values: object) -> str:
     if hasattr(kind, "collect"):
         return "collect"
     return "compute" if hasattr(kind, "compute") and hasattr(kind, "partitions") else ""  # a frame of dask's
+
+
+def not_lazy(who: object, name: str, values: object) -> None:
+    """Refuse a lazy frame, with the method that brings it into memory."""
+    if load := loader(values):
+        got = f"a lazy one ({type(values).__name__})"
+        raise TypeError(message(who, f"{name} in memory", got, f"Pass .{load}()."))
 
 
 def without_index(table: Any, wanted: Iterable[str] = ()) -> Any:

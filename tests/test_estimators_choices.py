@@ -203,6 +203,21 @@ class TestValidationData:
         again.partial_fit(X, line, X_val=X, y_val=line, epochs=20)
         assert again.best_validation_score_ == max(again.validation_scores_[-again.n_iter_ :]) < 1
 
+    def test_training_goes_on_from_where_it_was(self):
+        """Also with other judges: the best weights are what is left to predict with."""
+        left = []
+
+        class Watch(bp.Callback):
+            def epoch(self, trainer, record):
+                left.append(trainer.net.phi.copy())
+
+        model = ours("one number", early_stopping=True, warm_start=True, max_iter=20, learning_rate_init=0.1, tol=0)
+        model.set_params(callbacks=[Watch()], dtype="float64").fit(X, line, X_val=X[:20], y_val=line[::-1][:20])
+        assert not np.array_equal(model.network_.phi, left[-1])
+        model.set_params(max_iter=1, learning_rate_init=1e-12).fit(X, line, X_val=X[20:], y_val=line[20:])
+        assert_allclose(left[-1], left[-2], atol=1e-9)
+
+    @pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
     def test_set_on_the_way_counts(self):
         model = ours("one number", warm_start=True, max_iter=3).fit(X, line)
         assert model.validation_scores_ is None

@@ -283,7 +283,7 @@ REFUSED = {
     "ragged X": (lambda: regressor().fit([[1, 2], [1]], [1, 2]), "X a rectangular array"),
     "lazy X": (lambda: regressor().fit(pl.LazyFrame(X), line), r"a lazy frame. Pass frame.collect\(\)"),
     "X of dask": (lambda: regressor().fit(Frame(), line), r"a lazy frame. Pass frame.compute\(\)"),
-    "lazy y": (lambda: regressor().fit(X, Frame()), r"a lazy frame. Pass frame.compute\(\)"),
+    "lazy y": (lambda: regressor().fit(X, Frame()), r"y in memory, got a lazy one \(Frame\). Pass .compute\(\)"),
     "the name in a list": (
         lambda: regressor().fit(NUMBERS, ["a"]),
         r"y with one target for each row, got \['a'\]. For the column of that name pass 'a' itself",

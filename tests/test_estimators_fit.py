@@ -392,7 +392,8 @@ class TestScaling:
     def test_a_constant_column_says_nothing(self, constant):
         Z = X.copy()
         Z[:, 1] = constant
-        model = ours("one number", scale_inputs=True, max_iter=5).fit(Z, line)
+        with pytest.warns(bp.TrainingAdvice, match=r"columns \[1\] hold one value only"):
+            model = ours("one number", scale_inputs=True, max_iter=5).fit(Z, line)
         Z[:, 1] += 1e-3
         predicted = model.predict(Z)
         assert np.isfinite(predicted).all()

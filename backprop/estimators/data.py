@@ -214,8 +214,7 @@ def answers(who: str, X: Any, y: Any, what: str = "y") -> Any:
         return _of_series(who, f"column {y!r}", frame[y])
     if y is None or hasattr(y, "toarray"):
         return y if y is None else y.toarray()
-    if checks.loader(y):
-        raise no_frame(who, y)
+    checks.not_lazy(who, what, y)
     if isinstance(y, list | tuple):
         if len(y) == 1 and isinstance(y[0], str) and y[0] in getattr(frame_of(X), "columns", []):
             advice = f"For the column of that name pass {y[0]!r} itself, without the list."

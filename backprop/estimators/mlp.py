@@ -230,9 +230,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return float(super().score(X, y, sample_weight))
         from sklearn.metrics import accuracy_score
 
-        place = {
-            label: code for code, label in enumerate(self.classes_.tolist())
-        }  # dates, decimals: not all objects are known to it
+        # Dates and decimals are not known to it, so it gets their places among the classes.
+        place = {label: code for code, label in enumerate(self.classes_.tolist())}
         codes = [[place.get(label, -1) for label in labels] for labels in (y.tolist(), self.predict(X).tolist())]
         return float(accuracy_score(*codes, sample_weight=sample_weight))
 
@@ -402,9 +401,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """What to do where predictions are further from the targets than their mean is, on up to 2048 rows; else ""."""
         n = len(examples.targets)
         some = examples.at(np.arange(0, n, 1 + n // 2048))._replace(w=None)
-        unscaled = [f"{name}=True" for name in ("scale_inputs", "scale_targets") if not self._made_by(name)]
-        if hasattr(some.X, "tocsr") or isinstance(self._loss_function, Poisson):
-            unscaled = []
+        possible = {
+            "scale_inputs": not hasattr(some.X, "tocsr"),
+            "scale_targets": not isinstance(self._loss_function, Poisson),
+        }
+        unscaled = [f"{name}=True" for name in possible if possible[name] and not self._made_by(name)]
         score = self._r2(some) if unscaled and n > 1 else np.nan
         if not score < 0:
             return ""

@@ -85,6 +85,7 @@ class Descent:
 
     def __init__(self, model: Any, train: Examples, held_out: Any, groups: Array | None = None) -> None:
         self.model, self.course = model, model._course
+        self._go_back()
         if held_out is None and model.early_stopping:
             train, held_out = split(model, train, groups)
         if model.early_stopping:
@@ -105,6 +106,13 @@ class Descent:
             threads=model.threads,
         )
         self.trainer.epochs_done = self.course.epochs
+
+    def _go_back(self) -> None:
+        """Go on from where early stopping left for the best φ, unless somebody has set others since."""
+        course, phi = self.course, self.model.network_.phi
+        if course.last is not None and np.array_equal(phi, course.best):
+            phi[...] = course.last
+        course.last = None
 
     def _appoint(self, judges: Examples) -> None:
         """Scores by other examples than before are another measure: the best is to be found anew."""
@@ -131,9 +139,6 @@ class Descent:
     def _trainee(self) -> Sequential:
         """The network that descends: `network_`, or a copy of it in the dtype of the training."""
         net, course = self.model.network_, self.course
-        if course.last is not None and np.array_equal(net.phi, course.best):  # else somebody has set others since
-            net.phi[...] = course.last
-        course.last = None
         if course.dtype == net.phi.dtype:
             return net
         twin = net.copy()
@@ -142,8 +147,8 @@ class Descent:
 
     def run(self, epochs: int, incremental: bool) -> None:
         """Train for so many epochs, or until patience is over: that of a `partial_fit` ends by its score alone."""
-        model, trainer, train = self.model, self.trainer, self.train
-        tasks = EpochTasks(model, epochs, train)
+        model, trainer = self.model, self.trainer
+        tasks = EpochTasks(model, epochs, self.train)
         validation = self.held_out and model._for_network(self.held_out, trainer.net.phi.dtype)
         X, targets, w = self.examples
         records = trainer.epochs(X, targets, epochs, sample_weight=w, validation_data=validation)
@@ -172,7 +177,7 @@ class Descent:
         if model.early_stopping and (stalled or not incremental):
             self._end_with_best(incremental)
         if unfinished:
-            warn(UNFINISHED.format(model.max_iter) + model._advice_on_use(train), ConvergenceWarning)
+            warn(UNFINISHED.format(model.max_iter) + model._advice_on_use(self.train), ConvergenceWarning)
         model._no_improvement_count = self.course.waited  # private in scikit-learn, and looked up all the same
         tasks.end(tasks.fit)
 
