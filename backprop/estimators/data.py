@@ -136,9 +136,7 @@ def series_of(y: Any) -> Any:
         nw = narwhals()
     except ImportError:
         return None
-    if hasattr(type(y), "dictionary_encode") and not hasattr(
-        type(y), "chunks"
-    ):  # an array of Arrow, which has no chunks
+    if hasattr(type(y), "dictionary_encode") and not hasattr(type(y), "chunks"):  # of Arrow, in one piece
         y = sys.modules["pyarrow"].chunked_array([y])
     series = nw.from_native(y, series_only=True, pass_through=True)
     return series if isinstance(series, nw.Series) else None
@@ -223,24 +221,17 @@ def answers(who: str, X: Any, y: Any, what: str = "y") -> Any:
     if (series := series_of(y)) is not None:
         return _of_series(who, what, series)
     if (frame := frame_of(y)) is not None:
-        columns = [_of_series(who, f"column {name!r} of {what}", column) for name, column in _columns(frame)]
-        return np.column_stack(columns)
+        columns = [(f"column {column.name!r} of {what}", column) for column in frame.iter_columns()]
+        return np.column_stack([_of_series(who, name, column) for name, column in columns])
     array = np.asarray(y)
     return _of_objects(who, what, array) if array.dtype == object and array.ndim == 1 else array
-
-
-def _columns(frame: Any) -> Any:
-    return ((name, frame[name]) for name in frame.columns)
 
 
 def _of_series(who: str, name: str, series: Any) -> Array:
     nw = narwhals()
     _refuse_missing(who, name, series.is_null().to_numpy())
-    if (
-        (series.dtype.is_numeric() and series.dtype != nw.Decimal)
-        or series.dtype == nw.Boolean
-        or series.dtype.is_temporal()
-    ):
+    dtype = series.dtype
+    if dtype != nw.Decimal and (dtype.is_numeric() or dtype == nw.Boolean or dtype.is_temporal()):
         return np.asarray(series.to_numpy())
     found = np.empty(len(series), object)
     found[:] = series.to_list()
@@ -254,10 +245,8 @@ def _of_objects(who: str, name: str, y: Array) -> Array:
     if kinds <= {bool, np.bool_}:
         return y.astype(bool)
     if kinds & {bool, np.bool_}:
-        places = [
-            next(row for row, value in enumerate(y) if isinstance(value, bool | np.bool_) == which)
-            for which in (True, False)
-        ]
+        boolean = np.array([isinstance(value, bool | np.bool_) for value in y])
+        places = int(boolean.argmax()), int(boolean.argmin())
         got = " and ".join(f"{y[row]!r} at row {row}" for row in sorted(places))
         raise ValueError(checks.message(who, f"{name} with values of one kind", got))
     if all(issubclass(kind, int | np.integer) for kind in kinds):
