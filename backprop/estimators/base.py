@@ -181,7 +181,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _made_by(self, name: str) -> Any:
         """A parameter as it was when the network was made."""
-        return self._course.built.get(name)
+        return self._course.made_by.get(name)
 
     def _scaled(self, X: Any, w: Array | None = None, dtype: Any = None) -> Any:
         """X as a network of this dtype takes it: standardized where `scale_inputs` says so, row by row where it is sparse."""

@@ -70,7 +70,7 @@ def to_sklearn(model: BaseMLP) -> Any:
     check_is_fitted(model, "network_")
     classifier = isinstance(model, MLPClassifier)
     kind = neural_network.MLPClassifier if classifier else neural_network.MLPRegressor
-    parameters = {**model.get_params(), **model._course.built}  # those of the network as they were in `fit`
+    parameters = {**model.get_params(), **model._course.made_by}  # those of the network as they were in `fit`
     theirs = kind(**{name: value for name, value in parameters.items() if name in kind().get_params()})
     activation = parameters["activation"]
     if not isinstance(activation, str) or activation not in SHARED:

@@ -26,14 +26,14 @@ BUILT = (
 class Course:
     """Where the training of a model stands, so that the next `fit` or `partial_fit` goes on from there.
 
-    `built` are the parameters by which the network, its loss and its scaling were made, whatever is set later; `rate` is what
+    `made_by` are the parameters by which the network, its loss and its scaling were made, whatever is set later; `rate` is what
     the learning rate was, as text. `dtype` is what descent computes in. `best` is φ at the best score so far, by the examples of
     which `judges` is the hash; `last` is φ where early stopping left it for the best.
     """
 
     seed: int
     split: Any = field(repr=False)  # the generator's state; each fit that goes on holds out the same examples by it
-    built: dict[str, Any] = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=dict)
     rate: str = ""
     dtype: np.dtype[Any] | None = None
     optimizer: Optimizer | None = None
@@ -82,7 +82,7 @@ def built(model: Any) -> dict[str, Any]:
 def require_same(model: Any) -> None:
     """Refuse to go on with a network that was made by other parameters than these."""
     for name, value in built(model).items():
-        now, before = _text(name, value), _text(name, model._course.built.get(name, value))
+        now, before = _text(name, value), _text(name, model._course.made_by.get(name, value))
         if now != before:
             expected = f"{name} {before}, as when training began"
             advice = "A fit without warm_start begins anew with it."

@@ -33,7 +33,7 @@ def save(model: Any, path: PathLike) -> None:
     """Write a fitted model; see `BaseMLP.save`."""
     check_is_fitted(model, "network_")
     who, arrays = f"{type(model).__name__}.save", dict(architecture.tensors(model.network_))
-    fitted = model._course.built  # whatever `set_params` says since
+    fitted = model._course.made_by  # whatever `set_params` says since
     architecture.require_finite(who, arrays)
     for name, attribute in SCALINGS.items():
         if (scaling := getattr(model, attribute)) is not None:
@@ -71,7 +71,7 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
         _restore(model, about["story"])
         model.table_ = None if about["table"] is None else Table.from_state(about["table"])
         model._loss_function = model._make_loss()
-        model._course = Course(seed=0, split=check_random_state(0).get_state(), built=built(model))
+        model._course = Course(seed=0, split=check_random_state(0).get_state(), made_by=built(model))
         model.network_ = architecture.build(about["network"], known, arrays)
         if arrays:
             raise ValueError(checks.message("model", "the tensors of its network", f"also {sorted(arrays)[:3]}"))
