@@ -62,10 +62,11 @@ LABELS = {
     "objects that are np.int8": (objects([np.int8(c) for c in codes]), [0, 1, 2, 3]),
     "Decimal": (objects([Decimal(int(c)) / 2 for c in codes]), [Decimal(c) / 2 for c in range(4)]),
     "Decimal of polars": (
-        pl.Series([Decimal(int(c)) / 2 for c in codes], dtype=pl.Decimal(10, 1)),
+        pl.Series([Decimal(f"{c / 2:.1f}") for c in codes], dtype=pl.Decimal(10, 1)),
         [Decimal(c) / 2 for c in range(4)],
     ),
     "dates": (DAYS, sorted(set(DAYS))),
+    "dates of polars": (pl.Series(DAYS), sorted(set(DAYS))),
     "datetime64": (np.datetime64("2020-01-01") + codes, np.datetime64("2020-01-01") + np.arange(4)),
     "text": ([f"class {c}" for c in codes], [f"class {c}" for c in range(4)]),
     "string of pandas": (pd.Series([f"class {c}" for c in codes], dtype="string"), [f"class {c}" for c in range(4)]),
@@ -157,6 +158,7 @@ NO_TARGETS = {
     "Timestamps": objects(list(pd.to_datetime(DAYS))),
     "timedelta64": pd.Series(pd.to_timedelta(codes, unit="D")),
     "Date of polars": pl.Series(DAYS),
+    "Datetime of polars": pl.Series(DAYS).cast(pl.Datetime("us")),
     "date32 of Arrow": pa.array(DAYS),
 }
 

@@ -230,8 +230,9 @@ def answers(who: str, X: Any, y: Any, what: str = "y") -> Any:
 def _of_series(who: str, name: str, series: Any) -> Array:
     nw = narwhals()
     _refuse_missing(who, name, series.is_null().to_numpy())
-    dtype = series.dtype
-    if dtype != nw.Decimal and (dtype.is_numeric() or dtype == nw.Boolean or dtype.is_temporal()):
+    dtype = series.dtype  # decimals, and dates of libraries with types of their own, stay what they are, as objects
+    moments = dtype.is_temporal() and series.implementation.is_pandas_like()
+    if (dtype.is_numeric() and dtype != nw.Decimal) or dtype == nw.Boolean or moments:
         return np.asarray(series.to_numpy())
     found = np.empty(len(series), object)
     found[:] = series.to_list()
