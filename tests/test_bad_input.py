@@ -338,7 +338,7 @@ ROWS = {
     "strings": ([["1", "2", "3"]], TypeError, ["numbers", "<U1"]),
     "text": ("file.csv", TypeError, ["numbers", "<U8"]),
     "objects": (np.ones((5, 3), object), TypeError, ["numbers", "object"]),
-    "none": (None, TypeError, ["numbers", "object"]),
+    "none": (None, TypeError, ["numbers", "None"]),
     "dates": (np.ones((5, 3), "M8[D]"), TypeError, ["numbers", "datetime64"]),
     "complex": (np.ones((5, 3), complex), TypeError, ["real numbers", "complex128"]),
     "masked": (MASKED.T, TypeError, ["masked array", "filled"]),

@@ -685,7 +685,7 @@ class TestBadInput:
         ("NaN", np.where(np.arange(21) == 4, np.nan, 1), ValueError, "finite values in v, got nan at 4"),
         ("inf", np.full(21, np.inf), ValueError, "got inf at 0"),
         ("text", np.array(["a"] * 21), TypeError, "dtype"),
-        ("nothing", None, TypeError, "dtype object"),
+        ("nothing", None, TypeError, "an array of numbers, got None"),
     )
 
     @pytest.mark.parametrize("method", ["hessian_product", "gauss_newton_product", "fisher_product"])

@@ -86,8 +86,6 @@ REFUSED = {
     "no columns": (lambda m: m.fit(X[:, :0], thirds), "0 feature"),
     "other lengths": (lambda m: m.fit(X, thirds[:-1]), "inconsistent numbers of samples"),
     "numbers for classes": (lambda m: m.fit(X, line), "continuous"),
-    "one class": (lambda m: m.fit(X, np.full(N, 3)), "at least two classes.*one class, 3"),
-    "the only class": (lambda m: clone(m).partial_fit(X, np.full(N, "a"), classes=["a"]), "at least two classes"),
     "class_weight 0": (
         lambda m: m.set_params(class_weight={0: 0, 1: 0, 2: 0}).fit(X, thirds),
         "class_weight ≥ 0, and > 0 for some",
@@ -96,6 +94,10 @@ REFUSED = {
     "weight in what is held out alone": (
         lambda m: m.set_params(early_stopping=True).fit(X, line > 0, held_out_alone(m, line > 0)),
         "sample_weight > 0",
+    ),
+    "class_weight of a class that is not there": (
+        lambda m: m.set_params(class_weight={0: 1, 7: 2}).fit(X, thirds),
+        r"class_weight for classes \[0, 1, 2\], got also \[7\]",
     ),
     "balanced in parts": (
         lambda m: clone(m).set_params(class_weight="balanced").partial_fit(X, thirds, classes=[0, 1, 2]),
@@ -124,6 +126,29 @@ REFUSED = {
     ),
     "validation data of other columns": (lambda m: m.fit(X, thirds, validation_data=(X[:, :2], thirds)), "features"),
     "validation data of other classes": (lambda m: m.fit(X, thirds, validation_data=(X, thirds + 5)), "classes"),
+    "X_val without y_val": (lambda m: m.fit(X, thirds, X_val=X), "X_val together with y_val, got one of them"),
+    "y_val without X_val": (lambda m: m.fit(X, thirds, y_val=thirds), "X_val together with y_val"),
+    "weights of no validation data": (lambda m: m.fit(X, thirds, sample_weight_val=np.ones(N)), "X_val together with"),
+    "validation data twice": (
+        lambda m: m.fit(X, thirds, X_val=X, y_val=thirds, validation_data=(X, thirds)),
+        "either validation_data or X_val and y_val, got both",
+    ),
+    "groups and validation data": (
+        lambda m: m.fit(X, thirds, groups=thirds, X_val=X, y_val=thirds),
+        "either groups or validation data, got both",
+    ),
+    "groups too few": (
+        lambda m: m.fit(X, thirds, groups=[1, 2]),
+        r"groups with shape \(60,\), one for each row, got shape \(2,\)",
+    ),
+    "a group missing": (
+        lambda m: m.set_params(early_stopping=True).fit(X, thirds, groups=[None, *range(N - 1)]),
+        "groups with a value in each row, got a missing one .* at row 0",
+    ),
+    "one group": (
+        lambda m: m.set_params(early_stopping=True).fit(X, thirds, groups=np.zeros(N)),
+        "at least 2 groups, got 1",
+    ),
     "validation data that is no pair": (lambda m: m.fit(X, thirds, validation_data=X), "validation_data"),
     "first partial_fit without classes": (lambda m: clone(m).partial_fit(X, thirds), "classes"),
 }
@@ -134,6 +159,29 @@ REFUSED_WHEN_FITTED = {
     "other columns in partial_fit": (lambda m: m.partial_fit(X[:, :2], thirds), "features"),
     "a new class in partial_fit": (lambda m: m.partial_fit(X, thirds + 1), "classes"),
     "other classes in partial_fit": (lambda m: m.partial_fit(X, thirds, classes=[0, 1]), "classes"),
+    "early stopping in a stream without validation data": (
+        lambda m: m.set_params(early_stopping=True).partial_fit(X, thirds),
+        "X_val and y_val to stop by.*partial_fit does not support early_stopping=True",
+    ),
+    "fewer classes in a warm start": (
+        lambda m: m.set_params(warm_start=True).fit(X, thirds > 0),
+        r"Previously got \[0 1 2\]",
+    ),
+    "weights of another shape": (
+        lambda m: setattr(m, "coefs_", [np.ones((3, 5)), np.ones((5, 3))]),
+        r"coefs_\[0\]: expected shape \(4, 5\)",
+    ),
+    "weights transposed": (lambda m: setattr(m, "coefs_", [m.coefs_[0].T, m.coefs_[1]]), "It is transposed"),
+    "weights of too few layers": (
+        lambda m: setattr(m, "intercepts_", [np.ones(5)]),
+        "a list of 2 arrays, one for each layer, got 1",
+    ),
+    "weights that are not finite": (
+        lambda m: setattr(m, "intercepts_", [np.ones(5), np.full(3, np.nan)]),
+        "finite values in it, got nan",
+    ),
+    "one weight of another shape": (lambda m: m.coefs_.__setitem__(0, np.ones(2)), r"coefs_\[0\]: expected shape"),
+    "weights added to the list": (lambda m: m.coefs_.append(np.ones(2)), "one array at a time, or all"),
     "epochs 0": (lambda m: m.partial_fit(X, thirds, epochs=0), "epochs"),
     "other columns in a warm start": (lambda m: m.set_params(warm_start=True).fit(X[:, :2], thirds), "features"),
     "a new class in a warm start": (lambda m: m.set_params(warm_start=True).fit(X, thirds + 1), "classes"),

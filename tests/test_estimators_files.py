@@ -186,7 +186,7 @@ class TestFiles:
         for name in vars(model).keys() - skipped:
             if not isinstance(getattr(model, name), (bp.Loss, np.ndarray)) and not name.startswith("_"):
                 assert getattr(again, name) == getattr(model, name), name
-        again.partial_fit(X, y) if hasattr(again, "partial_fit") else again.fit(X, y)
+        again.partial_fit(X, y, X_val=X, y_val=y) if hasattr(again, "partial_fit") else again.fit(X, y)
         assert np.isfinite(outputs(again)).all()
 
     def test_a_table_comes_along(self, tmp_path):

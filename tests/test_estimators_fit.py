@@ -392,7 +392,8 @@ class TestScaling:
     def test_a_constant_column_says_nothing(self, constant):
         Z = X.copy()
         Z[:, 1] = constant
-        model = ours("one number", scale_inputs=True, max_iter=5).fit(Z, line)
+        with pytest.warns(bp.TrainingAdvice, match=r"columns \[1\] hold one value only"):
+            model = ours("one number", scale_inputs=True, max_iter=5).fit(Z, line)
         Z[:, 1] += 1e-3
         predicted = model.predict(Z)
         assert np.isfinite(predicted).all()
@@ -425,7 +426,7 @@ class TestSparse:
 
     def test_early_stopping_partial_fit_and_validation_data(self):
         model = ours("one number", early_stopping=True, max_iter=3)
-        model.fit(SPARSE, line).partial_fit(SPARSE, line, epochs=2)
+        model.fit(SPARSE, line).partial_fit(SPARSE, line, X_val=SPARSE[40:], y_val=line[40:], epochs=2)
         model.fit(SPARSE[:40], line[:40], validation_data=(SPARSE[40:], line[40:]))
         assert len(model.validation_scores_) == 3
 

@@ -423,7 +423,8 @@ class TestRepr:
 class TestNamesOfOthers:
     @pytest.mark.parametrize(
         ("name", "advice"),
-        [("Softmax", "CrossEntropy"), ("MSELoss", "LeastSquares"), ("BCEWithLogitsLoss", "BinaryCrossEntropy")],
+        [("Softmax", "CrossEntropy"), ("MSELoss", "LeastSquares"), ("BCEWithLogitsLoss", "BinaryCrossEntropy")]
+        + [(name, f"Write from backprop.estimators import {name}") for name in ("MLPClassifier", "MLPRegressor")],
     )
     def test_say_where_it_is(self, name, advice):
         with pytest.raises(AttributeError, match=f"no attribute '{name}'. .*{advice}"):

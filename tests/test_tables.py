@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from decimal import Decimal
 from pathlib import Path
 
@@ -143,9 +144,10 @@ class TestFit:
         "town",
         [
             pd.Series(["b", "a", "b"], dtype="category"),
-            pd.Categorical(["b", "a", "b"], categories=["b", "a", "never seen"], ordered=True),
+            pd.Categorical(["b", "a", "b"], categories=["b", "a"], ordered=True),
             pl.Series(["b", "a", "b"], dtype=pl.Categorical),
-            pl.Series(["b", "a", "b"], dtype=pl.Enum(["b", "never seen", "a"])),
+            pl.Series(["c", "b", "a", "b"], dtype=pl.Categorical)[1:],
+            pl.Series(["b", "a", "b"], dtype=pl.Enum(["b", "a"])),
             pa.array(["b", "a", "b"]).dictionary_encode(),
             pd.Series(["b", "a", "b"], dtype=object),
             pd.Series([np.str_("b"), "a", "b"], dtype=object),
@@ -162,6 +164,72 @@ class TestFit:
         assert table.categories == {"town": ["a", "b"]}
         assert_array_equal(X, [[0, 1], [1, 0], [0, 1]])
         assert_array_equal(table.transform(pd.DataFrame({"town": ["a"]})), [[1, 0]])
+
+    @pytest.mark.parametrize(
+        "town",
+        [
+            pd.Categorical(["b", None, "b"], categories=["c", "b", "a"]),
+            pd.Categorical(["b", None, "b"], categories=["c", "b", "a"], ordered=True),
+            pl.Series(["b", None, "b"], dtype=pl.Enum(["b", "c", "a"])),
+            pa.DictionaryArray.from_arrays(pa.array([1, None, 1]), pa.array(["a", "b", "c"])),
+            pl.Series([None, None], dtype=pl.Enum(["b", "c", "a"])),
+        ],
+        ids=["pandas", "pandas, ordered", "polars", "pyarrow", "nothing but levels"],
+    )
+    def test_levels_of_the_dtype_announce_categories(self, town):
+        """So that the first piece of a stream need not hold them all."""
+        home = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}[
+            type(town).__module__.split(".")[0]
+        ]
+        table = bp.Table(missing="impute")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            table.fit(home({"town": town}))
+        assert table.categories == {"town": ["a", "b", "c"]}
+        assert_array_equal(table.transform(pl.DataFrame({"town": ["c", "a"]})), [[0, 0, 1], [1, 0, 0]])
+
+    @pytest.mark.parametrize("values", [[3, 1, 2], [True, False, True], [1.5, 2.5, 1.5]], ids=str)
+    def test_categories_that_are_no_text_match_the_plain_values(self, values):
+        """JSON and polars have no categories of numbers: there they come as numbers."""
+        learnt = pd.DataFrame({"month": pd.Categorical(values)})
+        plain = learnt.astype({"month": type(values[0])})
+        table = bp.Table()
+        X, _ = table.fit(learnt)
+        for frame in (
+            plain,
+            pl.from_pandas(plain),
+            pl.DataFrame([{"month": value} for value in values]),
+            pa.table(plain),
+        ):
+            assert_array_equal(table.transform(frame), X)
+        other = bp.Table()  # and the other way round
+        X, _ = other.fit(plain)
+        assert_array_equal(other.transform(learnt), X)
+
+    def test_a_number_that_is_no_category(self):
+        table = bp.Table()
+        table.fit(pd.DataFrame({"month": pd.Categorical([3, 1, 2])}))
+        with pytest.raises(ValueError, match=r"expected one of .1, 2, 3. in column 'month', got 7.0 at row 1"):
+            table.transform(pl.DataFrame({"month": [3, 7]}))
+        with pytest.raises(
+            TypeError, match="expected categories that are numbers in column 'month', as in fit, got text"
+        ):
+            table.transform(pl.DataFrame({"month": ["3"]}))
+
+    def test_classes_that_are_numbers_match_the_plain_values(self):
+        table = bp.Table("kind")
+        frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], "kind": pd.Categorical([2, 1, 2])})
+        _, y = table.fit(frame)
+        assert_array_equal(table.targets(pl.DataFrame({"kind": [2, 1, 2]})), y)
+
+    def test_the_index_of_pandas_is_no_column(self):
+        """A shuffled frame of pandas has its old row numbers with it, which in rows sorted by the target give that away."""
+        frame = pd.DataFrame({"x": [3.0, 1.0, 2.0], "town": ["a", "b", "a"]}, index=[2, 0, 1])
+        for named in (frame, frame.rename_axis("id")):
+            assert bp.Table().fit(pa.Table.from_pandas(named))[0].shape == (3, 3)
+        table = bp.Table()
+        table.fit(frame)
+        assert table.transform(pa.Table.from_pandas(frame)).shape == (3, 3)
 
     @pytest.mark.parametrize(
         ("make", "values"), [(pd.Categorical, [3, 1, 3]), (pd.Categorical, [True, False, True])], ids=str

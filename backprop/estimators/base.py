@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -12,16 +13,15 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.estimators import build, data, files, solvers
+from backprop.estimators import build, data, files, solvers, views
 from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
 from backprop.estimators.data import Examples, Standardization, standardization
-from backprop.estimators.hooks import CallbackSupportMixin, with_callbacks
+from backprop.estimators.hooks import CallbackSupportMixin, advise, tell_untransformed, with_callbacks
 from backprop.files.atomic import PathLike
-from backprop.layers import Linear
-from backprop.layers.nesting import leaves
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.tables import Table
+from backprop.tables.frame import listing
 
 AS_NUMBERS = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}  # how scikit-learn is to take X
 
@@ -40,43 +40,98 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     @unchanged_if_refused
     @with_callbacks
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, validation_data: Any = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        groups: Any = None,
+        validation_data: Any = None,
+    ) -> Any:
         """Train on rows X (N, D) and targets y from new weights, or with `warm_start` from where the last fit ended.
 
         X may be an array, a sparse matrix or a frame; in a frame, columns of words or categories are encoded, and `y` may be the
-        name of the target's column. `validation_data` is (X, y) or (X, y, sample_weight): its loss is kept in
-        `validation_loss_curve_`, and `early_stopping` goes by it. Raises TypeError or ValueError for data or parameters that do
-        not fit, or when numbers are no longer finite; the model is then as it was.
+        name of the target's column. The loss of `X_val` and `y_val`, weighted or not, is kept in `validation_loss_curve_`, and
+        `early_stopping` goes by them; `validation_data` is (X_val, y_val) or (X_val, y_val, sample_weight_val). Without
+        them `early_stopping` holds out rows by chance, with `groups` (N,) whole groups. Raises TypeError or ValueError for data
+        or parameters that do not fit, or when numbers are no longer finite; the model is then as it was.
         """
-        return self._fit(X, y, sample_weight, validation_data, epochs=self.max_iter)
+        judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, judges, groups, epochs=self.max_iter)
 
     def _fit(
-        self, X: Any, y: Any, w: Any, validation_data: Any = None, *, epochs: int, incremental: bool = False
+        self, X: Any, y: Any, w: Any, judges: Any, groups: Any = None, *, epochs: int, incremental: bool = False
     ) -> Self:
         """Check what came in, make the network or take the one there is, and train it: `solvers` says how."""
         build.check_parameters(self)
+        if incremental and self.early_stopping and judges is None:
+            advice = "By itself partial_fit does not support early_stopping=True: what each part holds out is another measure."
+            raise ValueError(checks.message(self._who, "X_val and y_val to stop by", "neither", advice))
         new = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if not new:
             require_same(self)
-        train = self._examples(X, y, w, reset=new)
+        train = self._examples(X, y, w, reset=new, whole=not incremental)
         if getattr(self, "class_weight", None) is not None:
             train = train._replace(w=self._class_weights(train.y, train.w))
         if new:
             self._begin(train.X.shape[1], train.targets, train.X.dtype if self.dtype == "auto" else self.dtype)
-        held_out = self._held_out(validation_data)
+        held_out = None if judges is None else self._examples(*judges)
+        if groups is not None:
+            groups = self._checked_groups(groups, train.X.shape[0], held_out)
         if self.solver == "lbfgs":
             solvers.lbfgs(self, train, held_out)
         else:
-            solvers.Descent(self, train, held_out).run(epochs, incremental)
+            solvers.Descent(self, train, held_out, groups).run(epochs, incremental)
         return self
 
-    def _examples(self, X: Any, y: Any, w: Any = None, *, reset: bool = False) -> Examples:
-        """What came in, checked. `table_` is what a frame's words and holes need, None for numbers alone."""
+    @property
+    def _who(self) -> str:
+        return type(self).__name__
+
+    def _judges(self, validation_data: Any, X_val: Any, y_val: Any, w_val: Any) -> Any:
+        """The validation data as (X, y, weights), or None, however they were given."""
+        separately = [X_val, y_val, w_val]
+        if validation_data is not None:
+            if any(part is not None for part in separately):
+                raise ValueError(checks.message(self._who, "either validation_data or X_val and y_val", "both"))
+            if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+                expected = "validation_data as (X, y) or (X, y, sample_weight)"
+                raise TypeError(checks.message(self._who, expected, type(validation_data).__name__))
+            tell_untransformed(self, "validation_data", "its y")
+            return [*validation_data, None][:3]
+        if (X_val is None) != (y_val is None) or (X_val is None and w_val is not None):
+            raise ValueError(checks.message(self._who, "X_val together with y_val", "one of them"))
+        if X_val is None:
+            return None
+        tell_untransformed(self, "X_val", "y_val")
+        return separately
+
+    def _checked_groups(self, groups: Any, n: int, held_out: Any) -> Array:
+        """One group (N,) for each row, as whole numbers in the order of the groups."""
+        if held_out is not None:
+            advice = "The groups in X_val are yours to choose."
+            raise ValueError(checks.message(self._who, "either groups or validation data", "both", advice))
+        found = data.answers(self._who, None, groups, "groups")
+        if found.shape != (n,):
+            raise ValueError(
+                checks.message(self._who, f"groups with shape ({n},), one for each row", f"shape {found.shape}")
+            )
+        return np.unique(found, return_inverse=True)[1]
+
+    def _examples(self, X: Any, y: Any, w: Any = None, *, reset: bool = False, whole: bool = False) -> Examples:
+        """What came in, checked; with `whole`, y has all classes. `table_` is for a frame's words and holes, else None."""
+        who = self._who
         for name, array in (("X", X), ("y", y), ("sample_weight", w)):
-            checks.not_masked(type(self).__name__, name, array)
+            checks.not_masked(who, name, array)
+        names = () if reset else getattr(self, "feature_names_in_", ())
+        given = X = data.in_memory(who, X, {*names, *([y] if isinstance(y, str) else ())})
         if reset:
             self.table_ = None
-        values = data.take_out(type(self).__name__, X, y)
+        values = data.answers(who, X, y)
         if reset and data.needs_table(X, y, self.missing):
             settings = {"missing": self.missing, "unknown": self.unknown, "scale": self.scale_inputs}
             table = Table(y if isinstance(y, str) else None, dtype="float64", **settings)
@@ -85,22 +140,24 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             self.feature_names_in_ = np.array(table.columns, dtype=object)
         elif self.table_ is not None:
             X = self.table_.transform(X)
-        if self.table_ is not None:
-            X, y = check_X_y(X, values, multi_output=True, estimator=self)
-        else:
-            X, y = validate_data(self, X, values, multi_output=True, reset=reset, **AS_NUMBERS)
+        with self._naming_holes(who, given):
+            if self.table_ is not None:
+                X, y = check_X_y(X, values, multi_output=True, estimator=self)
+            else:
+                X, y = validate_data(self, X, values, multi_output=True, reset=reset, **AS_NUMBERS)
         if w is not None:
             w = _check_sample_weight(w, X, dtype=np.float64, ensure_non_negative=True)
         flat = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
-        return Examples(X, y, self._encode(flat, reset=reset), w)
+        return Examples(X, flat, self._encode(flat, reset=reset, whole=whole), w, given)
 
-    def _held_out(self, validation_data: Any) -> Examples | None:
-        if validation_data is None:
-            return None
-        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-            expected = "validation_data as (X, y) or (X, y, sample_weight)"
-            raise TypeError(checks.message(type(self).__name__, expected, type(validation_data).__name__))
-        return self._examples(*validation_data)
+    @contextmanager
+    def _naming_holes(self, who: str, X: Any) -> Iterator[None]:
+        """Where scikit-learn only says that there is a hole, say in which column and row."""
+        try:
+            yield
+        except ValueError:
+            data.refuse_holes(who, X, self.missing)
+            raise
 
     def _begin(self, features: int, targets: Array, dtype: Any) -> None:
         """New weights, a new optimizer, empty curves."""
@@ -109,6 +166,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.n_outputs_ = self._outputs(1 if targets.ndim == 1 else targets.shape[1])
         units = [features, *build.widths(self.hidden_layer_sizes), self.n_outputs_]
         self.network_ = build.network(units, self.activation, self.dropout, random, dtype)
+        views.begin_with(self)
         self.n_layers_ = len(units)
         split = random.get_state()  # of which a copy is a hundred times dearer
         self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split, built(self))
@@ -121,29 +179,52 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self._input_scaling: Standardization | None = None
         self._target_scaling: Standardization | None = None
 
+    def _made_by(self, name: str) -> Any:
+        """A parameter as it was when the network was made."""
+        return self._course.made_by.get(name)
+
     def _scaled(self, X: Any, w: Array | None = None, dtype: Any = None) -> Any:
         """X as a network of this dtype takes it: standardized where `scale_inputs` says so, row by row where it is sparse."""
         dtype = dtype or self.network_.phi.dtype
-        scale = self.scale_inputs and self.table_ is None  # a table scales the columns that are numbers
+        scale = self._made_by("scale_inputs") and self.table_ is None  # a table scales the columns that are numbers
         if hasattr(X, "tocsr"):
             if scale:
                 advice = "Use scale_inputs=False and sklearn.preprocessing.MaxAbsScaler."
-                who = type(self).__name__
-                raise ValueError(checks.message(who, "dense X with scale_inputs=True", "sparse", advice))
+                raise ValueError(checks.message(self._who, "dense X with scale_inputs=True", "sparse", advice))
             return data.SparseRows(X, dtype)
         if scale:
             if self._input_scaling is None:
-                self._input_scaling = standardization(X, w)
+                self._input_scaling = self._learn_scaling(X, w)
             X = self._input_scaling.forth(X)
         with np.errstate(over="ignore"):  # numbers that do not fit are looked for afterwards
             return X if data.is_mapped(X) else np.asarray(X, dtype)
 
+    def _learn_scaling(self, X: Array, w: Array | None) -> Standardization:
+        scaling = standardization(X, w)
+        constant = np.flatnonzero(np.isinf(scaling.scale))
+        if len(constant):
+            names = getattr(self, "feature_names_in_", range(X.shape[1]))
+            held = listing(names[i] for i in constant)
+            advise(self._who, f"columns {held} hold one value only, and are taken for 0 from now on. Leave them out.")
+        return scaling
+
     def _for_network(self, examples: Examples, dtype: Any = None) -> tuple[Any, Array, Array | None]:
         """X, targets and weights as a network of this dtype takes them; the first to come are those that scaling goes by."""
-        X, _, targets, w = examples
-        if getattr(self, "scale_targets", False):
+        targets, w = examples.targets, examples.w
+        if self._made_by("scale_targets"):
             targets = self._scaled_targets(targets, w)
-        return self._scaled(X, w, dtype), targets, w
+        return self._scaled(examples.X, w, dtype), targets, w
+
+    def _stratify(self, examples: Examples, size: int) -> Array | None:
+        """What is to be held out in the same shares, if anything."""
+        return None
+
+    def _advice_on_use(self, examples: Examples) -> str:
+        """What to do about predictions of no use, where that can be told; begins with a space."""
+        return ""
+
+    def _tell_of_scores(self, held_out: Examples) -> None:
+        """Advise where the score that early stopping went by does not say much."""
 
     def _say(self, line: str) -> None:
         if self.verbose:
@@ -169,33 +250,25 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _rows(self, X: Any) -> Array:
         """Outputs of the network (N, K) for checked X."""
         check_is_fitted(self, "network_")
-        checks.not_masked(f"{type(self).__name__}.predict", "X", X)
+        who = f"{self._who}.predict"
+        checks.not_masked(who, "X", X)
+        X = data.in_memory(who, X, getattr(self, "feature_names_in_", ()))
         if self.table_ is not None:
             return self._network_outputs(check_array(self.table_.transform(X)))
-        try:
+        with self._naming_holes(who, X):
             X = validate_data(self, X, reset=False, **AS_NUMBERS)
-        except ValueError:
-            data.refuse_holes(f"{type(self).__name__}.predict", X)  # by column and row, if that is what is wrong
-            raise
         return self._network_outputs(X)
 
     def _network_outputs(self, X: Any) -> Array:
         return self.network_.predict(self._scaled(X))
 
-    @property
-    def _linears(self) -> list[Linear]:
-        check_is_fitted(self, "network_")
-        return [layer for layer in leaves(self.network_) if isinstance(layer, Linear)]
+    coefs_ = views.Parameter()
+    intercepts_ = views.Parameter()
 
     @property
-    def coefs_(self) -> list[Array]:
-        """Weights of each layer (D_in, D_out): views of the network's Ωᵀ."""
-        return [layer.parameters["omega"].T for layer in self._linears]
-
-    @property
-    def intercepts_(self) -> list[Array]:
-        """Biases of each layer (D_out,): views of the network's β."""
-        return [layer.parameters["beta"] for layer in self._linears]
+    def _optimizer(self) -> Any:
+        """The optimizer as it is now: private in scikit-learn, and looked up all the same."""
+        return self._course.optimizer
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

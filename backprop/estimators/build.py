@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import get_scorer_names
 
 from backprop import checks, layers, losses
 from backprop.checks import Array
@@ -85,6 +84,8 @@ def check_monitor(who: str, monitor: Any) -> None:
     expected = 'monitor None, "loss", the name of a scorer of scikit-learn, or a function of (model, X, y)'
     if not isinstance(monitor, str):
         raise TypeError(checks.message(who, expected, repr(monitor)))
+    from sklearn.metrics import get_scorer_names  # a third of the time that scikit-learn takes to start
+
     if monitor not in get_scorer_names():
         close = difflib.get_close_matches(monitor, get_scorer_names())
         raise ValueError(checks.message(who, expected, repr(monitor), f"Close to it: {close}." if close else ""))

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import numpy as np
-from sklearn import neural_network
 from sklearn.utils.validation import check_is_fitted
 
 from backprop import checks
@@ -28,6 +27,8 @@ def from_sklearn(model: Any) -> BaseMLP:
     >>> bool(np.allclose(from_sklearn(theirs).predict(X), theirs.predict(X)))
     True
     """
+    from sklearn import neural_network  # imported here, for it takes time and few need it
+
     kinds: dict[type, type[BaseMLP]] = {
         neural_network.MLPClassifier: MLPClassifier,
         neural_network.MLPRegressor: MLPRegressor,
@@ -38,8 +39,7 @@ def from_sklearn(model: Any) -> BaseMLP:
     ours = kinds[type(model)](**model.get_params())
     encoded = np.zeros((2, model.n_outputs_))
     if isinstance(ours, MLPClassifier):
-        ours._binarizer, ours.classes_ = model._label_binarizer, model.classes_
-        ours.out_activation_ = model.out_activation_
+        ours.classes_, ours.out_activation_ = model.classes_, model.out_activation_
     else:
         ours._encode(encoded if model.n_outputs_ > 1 else encoded[:, 0], reset=True)
     ours.random_state = 0  # what is drawn here is overwritten, and a generator of the user's stays as it is
@@ -62,14 +62,19 @@ def to_sklearn(model: BaseMLP) -> Any:
     >>> bool(np.allclose(to_sklearn(ours).predict(X), ours.predict(X)))
     True
     """
+    from sklearn import neural_network
+    from sklearn.preprocessing import LabelBinarizer
+
     if not isinstance(model, BaseMLP):
         raise TypeError(checks.message("to_sklearn", "an MLPClassifier or MLPRegressor of this library", repr(model)))
     check_is_fitted(model, "network_")
     classifier = isinstance(model, MLPClassifier)
     kind = neural_network.MLPClassifier if classifier else neural_network.MLPRegressor
-    theirs = kind(**{name: value for name, value in model.get_params().items() if name in kind().get_params()})
-    if not isinstance(model.activation, str) or model.activation not in SHARED:
-        raise ValueError(checks.message("to_sklearn", f"activation one of {SHARED}", repr(model.activation)))
+    parameters = {**model.get_params(), **model._course.made_by}  # those of the network as they were in `fit`
+    theirs = kind(**{name: value for name, value in parameters.items() if name in kind().get_params()})
+    activation = parameters["activation"]
+    if not isinstance(activation, str) or activation not in SHARED:
+        raise ValueError(checks.message("to_sklearn", f"activation one of {SHARED}", repr(activation)))
     if model.table_ is not None:
         got = f"categories or holes in {model.table_.columns}"
         raise ValueError(checks.message("to_sklearn", "a model of columns of numbers", got))
@@ -83,7 +88,8 @@ def to_sklearn(model: BaseMLP) -> Any:
     fitted = ("n_features_in_", "feature_names_in_", "classes_", "n_layers_", "n_outputs_", "out_activation_", *STORY)
     _copy_attributes(model, theirs, fitted)
     if classifier:
-        theirs._label_binarizer = model._binarizer
+        several = model._answers_questions
+        theirs._label_binarizer = LabelBinarizer().fit(np.eye(2, model.n_outputs_) if several else model.classes_)
     # What a further fit of theirs, with warm_start or early_stopping, goes on from.
     theirs._no_improvement_count = 0
     theirs._best_coefs = [coef.copy() for coef in theirs.coefs_]

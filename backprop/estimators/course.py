@@ -26,19 +26,21 @@ BUILT = (
 class Course:
     """Where the training of a model stands, so that the next `fit` or `partial_fit` goes on from there.
 
-    `built` is what the network and its loss were made by, `rate` what the learning rate was: parameters as text. `dtype` is what
-    descent computes in. `best` is φ at the best score so far, `last` φ where early stopping left it for the best.
+    `made_by` are the parameters by which the network, its loss and its scaling were made, whatever is set later; `rate` is what
+    the learning rate was, as text. `dtype` is what descent computes in. `best` is φ at the best score so far, by the examples of
+    which `judges` is the hash; `last` is φ where early stopping left it for the best.
     """
 
     seed: int
     split: Any = field(repr=False)  # the generator's state; each fit that goes on holds out the same examples by it
-    built: dict[str, str] = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=dict)
     rate: str = ""
     dtype: np.dtype[Any] | None = None
     optimizer: Optimizer | None = None
     alpha: float = 0.0  # of the last epoch
     epochs: int = 0
     waited: int = 0
+    judges: str = ""
     best: Array | None = None
     last: Array | None = None
 
@@ -72,18 +74,20 @@ def _numbers(attributes: dict[str, Any]) -> dict[str, Array]:
     return {} if net is None else {"phi": net.phi, **net.buffers}
 
 
-def built(model: Any) -> dict[str, str]:
-    """The parameters that a network, its loss and its scaling are made by, as text."""
-    found = {name: getattr(model, name) for name in BUILT if hasattr(model, name)}
-    found["hidden_layer_sizes"] = widths(model.hidden_layer_sizes)
-    return {name: repr(value) for name, value in found.items()}
+def built(model: Any) -> dict[str, Any]:
+    """The parameters that a network, its loss and its scaling are made by, as they are now."""
+    return {name: copy.deepcopy(getattr(model, name)) for name in BUILT if hasattr(model, name)}
 
 
 def require_same(model: Any) -> None:
     """Refuse to go on with a network that was made by other parameters than these."""
     for name, value in built(model).items():
-        before = model._course.built.get(name, value)
-        if value != before:
+        now, before = _text(name, value), _text(name, model._course.made_by.get(name, value))
+        if now != before:
             expected = f"{name} {before}, as when training began"
             advice = "A fit without warm_start begins anew with it."
-            raise ValueError(checks.message(type(model).__name__, expected, value, advice))
+            raise ValueError(checks.message(type(model).__name__, expected, now, advice))
+
+
+def _text(name: str, value: Any) -> str:
+    return repr(widths(value) if name == "hidden_layer_sizes" else value)

@@ -1,30 +1,54 @@
-"""What comes into an estimator: frames with words and holes, sparse matrices, numbers on any scale."""
+"""What comes into an estimator: frames with words and holes, labels of any kind, sparse matrices, numbers on any scale."""
 
 from __future__ import annotations
 
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.tables.frame import Frame, narwhals, no_frame, require_names
+from backprop.tables.frame import listing, narwhals, no_frame, read, require_names
+from backprop.training.data import sha256
 
+# Columns whose names say that they name things, of which each has several rows.
+THINGS = re.compile(
+    r"(^|[^a-z])(id|uuid|group|patient|subject|person|user|customer|client|household|session|device|sensor)s?($|[^a-z])"
+)
+FEWEST = 8  # fewer are rather kinds than things
 SINGLE = 1e18  # numbers up to here can be squared and added up in float32
-HOLD_OUT = "Change validation_fraction, or give validation_data."
 
 
 class Examples(NamedTuple):
-    """Rows X (N, D) of numbers, y as it came, the targets that it is encoded as, and weights (N,) or None."""
+    """Rows X (N, D) of numbers, y, the targets that it is encoded as, and weights (N,) or None.
+
+    `given` is X as the caller has it, of which these are `rows`, or all where that is None.
+    """
 
     X: Any
     y: Array
     targets: Array
     w: Array | None
+    given: Any
+    rows: Array | None = None
 
     def at(self, rows: Array) -> Examples:
         """Those of these rows."""
-        return Examples(self.X[rows], self.y[rows], self.targets[rows], None if self.w is None else self.w[rows])
+        w = None if self.w is None else self.w[rows]
+        return Examples(self.X[rows], self.y[rows], self.targets[rows], w, self.given, rows)
+
+    @property
+    def original(self) -> Any:
+        """The rows as the caller has them: a frame of his library, else X."""
+        frame = frame_of(self.given)
+        if frame is None:
+            return self.X
+        return self.given if self.rows is None else frame[self.rows].to_native()
 
 
 class SparseRows:
@@ -41,14 +65,15 @@ class SparseRows:
 
 
 class Standardization(NamedTuple):
-    """Columns shifted to mean 0 and divided by their standard deviation; constant columns are only shifted."""
+    """Columns shifted to mean 0 and divided by their standard deviation; one that was constant has scale inf and becomes 0."""
 
     mean: Any
     scale: Any
 
     def forth(self, rows: Array) -> Array:
         """(rows − mean) / scale."""
-        return (rows - self.mean) / self.scale
+        with np.errstate(over="ignore"):  # what leaves float64 is looked for afterwards
+            return (rows - self.mean) / self.scale
 
     def back(self, rows: Array) -> Array:
         """Rows · scale + mean."""
@@ -58,10 +83,14 @@ class Standardization(NamedTuple):
 def standardization(rows: Array, w: Array | None) -> Standardization:
     """That of rows (N, D) or (N,) with weights w."""
     rows = np.asarray(rows, np.float64)
+    # Squares of rows / unit neither overflow nor vanish, and a power of two changes no digit.
+    unit = np.ldexp(1.0, np.frexp(np.abs(rows).max(axis=0))[1] - 1)
+    rows = rows / unit
     mean = np.average(rows, axis=0, weights=w)
     deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=w))
     rounding = len(rows) * np.finfo(np.float64).eps * np.abs(mean)  # what the mean of equal numbers may be off by
-    return Standardization(mean, np.where(deviation > rounding, deviation, 1.0))
+    varies = (deviation > rounding) & (deviation * unit > np.finfo(np.float64).tiny)
+    return Standardization(mean * unit, np.where(varies, deviation * unit, np.inf))
 
 
 def fits_single(*arrays: Any) -> bool:
@@ -72,6 +101,14 @@ def fits_single(*arrays: Any) -> bool:
     """
     dense = [array.matrix.data if isinstance(array, SparseRows) else array for array in arrays]
     return all(a.size == 0 or max(a.max(), -a.min()) < SINGLE for a in dense if a.dtype.kind == "f")
+
+
+def mark(examples: Examples) -> str:
+    """What tells these examples from others: the SHA-256 of all their numbers."""
+    X = examples.X
+    parts = [X.data, X.indices, X.indptr] if hasattr(X, "tocsr") else [X]
+    parts += [examples.targets] if examples.w is None else [examples.targets, examples.w]
+    return " ".join(sha256(part, 1 << 16) for part in parts)
 
 
 def is_mapped(X: Any) -> bool:
@@ -91,6 +128,44 @@ def frame_of(X: Any) -> Any:
     return frame if isinstance(frame, nw.DataFrame) else None
 
 
+def series_of(y: Any) -> Any:
+    """Y as a series of narwhals; None where it is none, or narwhals is not installed."""
+    if isinstance(y, np.ndarray | np.generic):
+        return None
+    try:
+        nw = narwhals()
+    except ImportError:
+        return None
+    if hasattr(type(y), "dictionary_encode") and not hasattr(type(y), "chunks"):  # of Arrow, in one piece
+        y = sys.modules["pyarrow"].chunked_array([y])
+    series = nw.from_native(y, series_only=True, pass_through=True)
+    return series if isinstance(series, nw.Series) else None
+
+
+def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
+    """X as it can be worked with: no index of pandas in a table of Arrow, nothing lazy, no column twice, no ragged rows.
+
+    Columns that are wanted, such as those of the fit, stay even if they are that index.
+    Raises TypeError or ValueError.
+    """
+    if X is None:
+        raise TypeError(checks.message(who, "X: an array or a frame, one example per row", "None"))
+    if checks.loader(X):
+        raise no_frame(who, X)
+    if isinstance(X, list | tuple):
+        checks.rectangular(who, "X", X)
+    X = checks.without_index(X, wanted)
+    if hasattr(type(X), "columns"):
+        names = Counter(getattr(X, "column_names", X.columns))
+        twice = [name for name, n in names.items() if n > 1]
+        if twice:
+            advice = "Rename them, or leave one of each out."
+            raise ValueError(
+                checks.message(who, "columns with different names", f"{listing(twice)} more than once", advice)
+            )
+    return X
+
+
 def needs_table(X: Any, y: Any, missing: str) -> bool:
     """Whether a frame has more to it than numbers: words, categories, holes, or the target among its columns."""
     frame = frame_of(X)
@@ -100,27 +175,99 @@ def needs_table(X: Any, y: Any, missing: str) -> bool:
     return not numbers or missing == "impute" or any(column.null_count() for column in frame.iter_columns())
 
 
-def refuse_holes(who: str, X: Any) -> None:
-    """Raise ValueError for the first missing or infinite value of a frame, by column and row."""
-    if frame_of(X) is not None:
-        frame = Frame(who, X)
-        for name in frame.names:
-            frame.column(name).require("Fill it, or train with missing='impute'.")
+def repeated_things(X: Any) -> tuple[str, int] | None:
+    """The column of a frame that names things which come again, and how many there are; None without one."""
+    frame = frame_of(X)
+    for name in [] if frame is None else frame.columns:
+        if THINGS.search(str(name).lower()) and FEWEST <= (found := frame[name].n_unique()) <= len(frame) // 2:
+            return name, found
+    return None
 
 
-def take_out(who: str, X: Any, y: Any) -> Any:
-    """The values of column `y` of frame X where y is a name, else y itself.
+def refuse_holes(who: str, X: Any, missing: str) -> None:
+    """Raise ValueError for the first missing or infinite value by column and row, if there is one and X says where."""
+    if (frame := frame_of(X)) is not None:
+        for column in frame.iter_columns():
+            read(who, str(column.name), column).require("Fill it, or train with missing='impute'.")
+    elif missing == "impute" and isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f":
+        rows, columns = np.nonzero(np.isnan(X))
+        if len(rows):
+            got = f"NaN at row {rows[0]}, column {columns[0]}"
+            advice = "missing='impute' fills the holes of frames: pass pd.DataFrame(X), or fill them by SimpleImputer."
+            raise ValueError(checks.message(who, "X without NaN", got, advice))
 
-    Raises TypeError where X is no frame or a lazy one, ValueError where it has no such column.
+
+def answers(who: str, X: Any, y: Any, what: str = "y") -> Any:
+    """The targets as an array of NumPy whose values are those that were given: y, or the column of X that y names.
+
+    Whole numbers stay whole, booleans booleans, decimals decimals. Raises TypeError where X is no frame that has such a column,
+    ValueError for a missing value, which it names by its row.
     """
-    if hasattr(type(X), "collect"):
-        raise no_frame(who, X)
-    if not isinstance(y, str):
-        return y
+    if isinstance(y, str):
+        frame = frame_of(X)
+        if frame is None:
+            advice = "Pass the targets themselves as y."
+            raise TypeError(checks.message(who, f"a frame with the target {y!r}", f"a {type(X).__name__}", advice))
+        require_names(who, [y], list(frame.columns))
+        return _of_series(who, f"column {y!r}", frame[y])
+    if y is None or hasattr(y, "toarray"):
+        return y if y is None else y.toarray()
+    checks.not_lazy(who, what, y)
+    if isinstance(y, list | tuple):
+        if len(y) == 1 and isinstance(y[0], str) and y[0] in getattr(frame_of(X), "columns", []):
+            advice = f"For the column of that name pass {y[0]!r} itself, without the list."
+            raise ValueError(checks.message(who, "y with one target for each row", f"{y!r}", advice))
+        y = checks.rectangular(who, what, y)
+    if (series := series_of(y)) is not None:
+        return _of_series(who, what, series)
+    if (frame := frame_of(y)) is not None:
+        columns = [(f"column {column.name!r} of {what}", column) for column in frame.iter_columns()]
+        return np.column_stack([_of_series(who, name, column) for name, column in columns])
+    array = np.asarray(y)
+    return _of_objects(who, what, array) if array.dtype == object and array.ndim == 1 else array
+
+
+def _of_series(who: str, name: str, series: Any) -> Array:
     nw = narwhals()
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
-    if not isinstance(frame, nw.DataFrame):
-        advice = "Pass the targets themselves as y."
-        raise TypeError(checks.message(who, f"a frame with the target {y!r}", f"a {type(X).__name__}", advice))
-    require_names(who, [y], list(frame.columns))
-    return frame[y].to_numpy()
+    _refuse_missing(who, name, series.is_null().to_numpy())
+    dtype = series.dtype  # decimals, and dates of libraries with types of their own, stay what they are, as objects
+    moments = dtype.is_temporal() and series.implementation.is_pandas_like()
+    if (dtype.is_numeric() and dtype != nw.Decimal) or dtype == nw.Boolean or moments:
+        return np.asarray(series.to_numpy())
+    found = np.empty(len(series), object)
+    found[:] = series.to_list()
+    return _of_objects(who, name, found)
+
+
+def _of_objects(who: str, name: str, y: Array) -> Array:
+    """Objects (N,) as what they all are: booleans, whole numbers, numbers; others stay objects."""
+    _refuse_missing(who, name, np.array([_is_missing(value) for value in y], bool))
+    kinds = {type(value) for value in y}
+    if kinds <= {bool, np.bool_}:
+        return y.astype(bool)
+    if kinds & {bool, np.bool_}:
+        boolean = np.array([isinstance(value, bool | np.bool_) for value in y])
+        places = int(boolean.argmax()), int(boolean.argmin())
+        got = " and ".join(f"{y[row]!r} at row {row}" for row in sorted(places))
+        raise ValueError(checks.message(who, f"{name} with values of one kind", got))
+    if all(issubclass(kind, int | np.integer) for kind in kinds):
+        for dtype in (np.int64, np.uint64):
+            if all(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max for value in y):
+                return y.astype(dtype)
+    elif all(issubclass(kind, int | float | np.integer | np.floating) for kind in kinds):
+        return y.astype(np.float64)
+    return y
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, NaN, NaT or pandas' NA."""
+    nan = isinstance(value, float | np.floating) and math.isnan(value)
+    return nan or value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _refuse_missing(who: str, name: str, missing: Array) -> None:
+    if missing.any():
+        n, row = int(np.count_nonzero(missing)), int(np.argmax(missing))
+        got = f"a missing one (None, NaN, NA) at row {row}" + (f", the first of {n}" if n > 1 else "")
+        advice = "Remove such rows: a target cannot be made up."
+        raise ValueError(checks.message(who, f"{name} with a value in each row", got, advice))

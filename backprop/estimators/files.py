@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -34,10 +33,12 @@ def save(model: Any, path: PathLike) -> None:
     """Write a fitted model; see `BaseMLP.save`."""
     check_is_fitted(model, "network_")
     who, arrays = f"{type(model).__name__}.save", dict(architecture.tensors(model.network_))
+    fitted = model._course.made_by  # whatever `set_params` says since
     architecture.require_finite(who, arrays)
     for name, attribute in SCALINGS.items():
         if (scaling := getattr(model, attribute)) is not None:
-            arrays |= {f"{name}.{part}": np.atleast_1d(array) for part, array in scaling._asdict().items()}
+            scale = np.where(np.isinf(scaling.scale), 0.0, scaling.scale)  # files hold finite numbers
+            arrays |= {f"{name}.mean": np.atleast_1d(scaling.mean), f"{name}.scale": np.atleast_1d(scale)}
     story: dict[str, Any] = {
         name: architecture.plain(who, name, getattr(model, name))
         for name in (*COUNTS, *SCORES, *CURVES, "out_activation_")
@@ -46,8 +47,8 @@ def save(model: Any, path: PathLike) -> None:
     labels = {name: getattr(model, name) for name in LABELS if hasattr(model, name)}
     story |= {name: {"dtype": each.dtype.str, "values": each.tolist()} for name, each in labels.items()}
     about = {
-        "model": architecture.describe(model, activation="relu", **dict.fromkeys(NOT_DATA)),
-        "activation": _described(model.activation),
+        "model": architecture.describe(model, **{**fitted, "activation": "relu"}, **dict.fromkeys(NOT_DATA)),
+        "activation": _described(fitted["activation"]),
         "network": architecture.describe(model.network_),
         "table": None if model.table_ is None else model.table_.state(),
         "story": story,
@@ -70,14 +71,11 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
         _restore(model, about["story"])
         model.table_ = None if about["table"] is None else Table.from_state(about["table"])
         model._loss_function = model._make_loss()
-        model._course = Course(seed=0, split=check_random_state(0).get_state(), built=built(model))
+        model._course = Course(seed=0, split=check_random_state(0).get_state(), made_by=built(model))
         model.network_ = architecture.build(about["network"], known, arrays)
         if arrays:
             raise ValueError(checks.message("model", "the tensors of its network", f"also {sorted(arrays)[:3]}"))
         _require_fit(model)
-        if hasattr(model, "classes_"):  # only now: the file may claim any number of outputs
-            several = model.out_activation_ == "logistic" and model.n_outputs_ > 1
-            model._binarizer = LabelBinarizer().fit(np.eye(2, model.n_outputs_) if several else model.classes_)
     except Exception as error:
         raise container.refusal(path, "an estimator", error) from error
     return model
@@ -133,7 +131,8 @@ def _require_fit(model: Any) -> None:
         "outputs of its targets or classes": (model.n_outputs_, model._outputs(columns)),
     }
     if hasattr(model, "classes_"):
-        pairs["classes"] = (len(model.classes_), model.n_outputs_ if model.n_outputs_ > 1 else 2)
+        yes_or_no = model.n_outputs_ == 1
+        pairs["classes"] = (len(model.classes_), min(len(model.classes_), 2) if yes_or_no else model.n_outputs_)
     for name, width in (("_input_scaling", features), ("_target_scaling", columns)):
         if getattr(model, name) is not None:
             pairs[name] = (len(getattr(model, name).mean), width)
@@ -151,9 +150,10 @@ def _scaling(arrays: dict[str, Any], name: str) -> Standardization | None:
         return None
     mean, scale = arrays.pop(f"{name}.mean"), arrays.pop(f"{name}.scale")
     floats = mean.dtype.kind == scale.dtype.kind == "f"
-    if not (floats and mean.shape == scale.shape == (mean.size,) and (scale > 0).all()):
+    large_enough = (scale >= 0 if name == "inputs" else scale > 0).all()  # 0 is that of a constant column
+    if not (floats and mean.shape == scale.shape == (mean.size,) and large_enough):
         raise _error(f"{name}: mean and scale > 0 (D,)", (mean, scale))
-    return Standardization(mean, scale)
+    return Standardization(mean, np.where(scale, scale, np.inf))
 
 
 def _described(activation: Any) -> Any:

@@ -7,19 +7,17 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score, r2_score
-from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from backprop import checks
 from backprop.checks import Array
 from backprop.estimators import build, data
 from backprop.estimators.base import BaseMLP
 from backprop.estimators.course import unchanged_if_refused
-from backprop.estimators.data import HOLD_OUT, Examples, standardization
-from backprop.estimators.hooks import with_callbacks
+from backprop.estimators.data import Examples, Standardization, standardization
+from backprop.estimators.hooks import TrainingAdvice, advise, with_callbacks
 from backprop.functions import sigmoid
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
 
@@ -83,14 +81,30 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @available_if(lambda model: model.solver != "lbfgs")
     @unchanged_if_refused
     @with_callbacks
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, *, epochs: int = 1) -> Any:
-        """Train `epochs` more passes over these examples; the first call needs `classes`, all there will ever be."""
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: Any = None,
+        *,
+        epochs: int = 1,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        validation_data: Any = None,
+    ) -> Any:
+        """Train `epochs` more passes over these examples; the first call needs `classes`, all there will ever be.
+
+        Validation data are as in `fit`; `early_stopping` needs them in each call.
+        """
         who = "MLPClassifier.partial_fit"
         if self.class_weight == "balanced":
             advice = "Pass a dict: what is balanced in one part of the data is not in the next."
             raise ValueError(checks.message(who, "class_weight a dict", "'balanced'", advice))
+        judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
         if classes is not None:
-            classes = unique_labels(classes)
+            classes = np.unique(data.answers(who, None, classes, "classes"))
         if not hasattr(self, "network_"):
             if classes is None:
                 advice = "Pass classes=np.unique(all_y)."
@@ -98,7 +112,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self._classes_given = classes
         elif classes is not None and not np.array_equal(classes, self.classes_):
             raise ValueError(checks.message(who, f"classes {list(self.classes_)}", f"{list(classes)}"))
-        return self._fit(X, y, sample_weight, epochs=epochs, incremental=True)
+        return self._fit(X, y, sample_weight, judges, epochs=epochs, incremental=True)
 
     def _make_loss(self) -> Loss:
         return CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropy()
@@ -106,59 +120,120 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _outputs(self, columns: int) -> int:
         return len(self.classes_) if self.out_activation_ == "softmax" else columns
 
-    def _encode(self, y: Array, *, reset: bool) -> Array:
+    def _encode(self, y: Array, *, reset: bool, whole: bool = False) -> Array:
         """Labels (N,) for softmax, 0 and 1 (N, K) or (N,) for logistic."""
-        check_classification_targets(y)
-        found = np.unique(y) if y.ndim == 1 else y
+        if y.dtype != object:
+            check_classification_targets(y)
+        if y.ndim == 2:
+            return self._encode_answers(y, reset)
+        try:
+            found = np.unique(y)
+        except TypeError as error:
+            raise TypeError(checks.message(self._who, "y with labels that can be sorted", str(error))) from None
         if reset:
-            classes = self.__dict__.pop("_classes_given", None)
-            self._binarizer = LabelBinarizer().fit(found if classes is None or y.ndim == 2 else classes)
-            self.classes_ = self._binarizer.classes_
-            if len(self.classes_) < 2:
-                got, advice = f"one class, {self.classes_.tolist()[0]!r}", "There is nothing to learn."
-                raise ValueError(checks.message("MLPClassifier", "y with at least two classes", got, advice))
-            self.out_activation_ = "softmax" if y.ndim == 1 and len(self.classes_) > 2 else "logistic"
-        unknown = sorted(set(found.tolist()) - set(self.classes_.tolist())) if y.ndim == 1 else []
-        if unknown:
+            announced = self.__dict__.pop("_classes_given", None)
+            self.classes_ = found if announced is None else announced
+            self.out_activation_ = "softmax" if len(self.classes_) > 2 else "logistic"
+            self._tell_of_one_class()
+        elif self._answers_questions:
+            raise ValueError(checks.message(self._who, f"y with {self.n_outputs_} columns of 0 and 1", "one column"))
+        unknown = sorted(set(found.tolist()) - set(self.classes_.tolist()))
+        if unknown or (whole and len(found) < len(self.classes_)):
             expected = f"y with classes {self.classes_.tolist()}"
-            raise ValueError(checks.message("MLPClassifier", expected, f"also {unknown}"))
-        if self.out_activation_ == "softmax":
-            return np.searchsorted(self.classes_, y)
-        answers = np.asarray(self._binarizer.transform(y), np.float64)
-        return answers.ravel() if answers.shape[1] == 1 else answers
+            advice = "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+            advice += f"Previously got {self.classes_}, `y` has {found}"
+            got = f"also {unknown}" if unknown else f"{found.tolist()}"
+            raise ValueError(checks.message(self._who, expected, got, "" if reset or not whole else advice))
+        codes = np.searchsorted(self.classes_, y)
+        return codes if self.out_activation_ == "softmax" else codes.astype(np.float64)
+
+    def _encode_answers(self, y: Any, reset: bool) -> Array:
+        if type_of_target(y) != "multilabel-indicator":
+            expected = "y (N,) of one class of several, or (N, K) of 0 and 1"
+            raise ValueError(checks.message(self._who, expected, f"multioutput y of shape {y.shape}"))
+        answers = np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float64)
+        if reset:
+            self.__dict__.pop("_classes_given", None)
+            self.classes_, self.out_activation_ = np.arange(answers.shape[1]), "logistic"
+        elif not self._answers_questions or answers.shape[1] != self.n_outputs_:
+            expected = (
+                f"y with {self.n_outputs_} columns" if self._answers_questions else f"y with classes {self.classes_}"
+            )
+            raise ValueError(checks.message(self._who, expected, f"shape {answers.shape}"))
+        return answers
+
+    @property
+    def _answers_questions(self) -> bool:
+        """Whether each class is a question of its own, with yes or no for an answer."""
+        return self.out_activation_ == "logistic" and self.n_outputs_ > 1
+
+    def _tell_of_one_class(self) -> None:
+        if len(self.classes_) == 1:
+            text = f"y holds one class, {self.classes_.tolist()[0]!r}, which is always predicted: there is nothing to learn."
+            # Under early stopping such a fit ends by itself; those who make errors of UserWarnings are let go on.
+            advise(self._who, text, RuntimeWarning if self.early_stopping else TrainingAdvice)
 
     def _class_weights(self, y: Array, w: Array | None) -> Array:
-        extra = compute_sample_weight(self.class_weight, y)
+        weight = self.class_weight
+        if isinstance(weight, dict) and y.ndim == 1:
+            unknown = [label for label in weight if label not in self.classes_.tolist()]
+            if unknown:
+                expected = f"class_weight for classes {self.classes_.tolist()}"
+                raise ValueError(checks.message(self._who, expected, f"also {unknown}"))
+            each = np.array([weight.get(label, 1.0) for label in self.classes_.tolist()], np.float64)
+            extra = each[np.searchsorted(self.classes_, y)]
+        else:
+            extra = compute_sample_weight(weight, y)
         w = extra if w is None else w * extra
         if not (extra >= 0).all() or not w.any():
             expected = "class_weight ≥ 0, and > 0 for some example"
-            raise ValueError(checks.message("MLPClassifier", expected, repr(self.class_weight)))
+            raise ValueError(checks.message(self._who, expected, repr(weight)))
         return w
 
-    def _stratify(self, y: Array, size: int) -> Array | None:
-        """The classes to be held out in the same shares, where each can be in both parts; of two classes each must be."""
+    def _stratify(self, examples: Examples, size: int) -> Array | None:
+        """What is to be held out in the same shares, where each class can be in both parts; of two classes each must be."""
+        y, one_class_each = examples.y, examples.targets.ndim == 1
+        if not one_class_each or len(self.classes_) < 2:
+            return None
         counts = np.unique(y, return_counts=True)[1]
-        if counts.min() >= 2 and len(counts) <= min(size, len(y) - size):
-            return y
+        fits = counts.min() >= 2 and len(counts) <= min(size, len(y) - size)
         if self.out_activation_ == "logistic":
-            got = f"{counts.tolist()} examples of {self.classes_.tolist()}, and {size} to hold out"
-            expected = "each class to train on and to validate on"
-            raise ValueError(checks.message("MLPClassifier", expected, got, HOLD_OUT))
-        return None
+            return examples.targets.astype(bool)[:, None]  # named 'True' and 'False', as scikit-learn has them
+        return examples.targets if fits else None
 
     def _score_held_out(self, held_out: Examples) -> float:
-        X, y, _, w = held_out
-        return float(accuracy_score(y, self._labels(self._network_outputs(X)), sample_weight=w))
+        right = self._labels(self._network_outputs(held_out.X)) == held_out.y
+        return float(np.average(right if right.ndim == 1 else right.all(axis=1), weights=held_out.w))
+
+    def _tell_of_scores(self, held_out: Examples) -> None:
+        """Advise where the best weights by accuracy are those that always say the same."""
+        y, chosen = held_out.y, np.unique(self._labels(self._network_outputs(held_out.X)))
+        if self.monitor is not None or y.ndim == 2 or len(chosen) > 1 or (y == chosen[0]).all():
+            return
+        share = np.average(y == chosen[0], weights=held_out.w)
+        if share >= 0.8:
+            always = f"{chosen.tolist()[0]!r} to all examples, as {share:.0%} of those"
+            text = f"early stopping by accuracy kept weights that say {always}"
+            advice = "held out are. With classes so rare let it go by monitor='loss', 'average_precision' or 'roc_auc'."
+            advise(self._who, f"{text} {advice}")
 
     def _labels(self, f: Array) -> Array:
         if self.out_activation_ == "softmax":
             return self.classes_[np.argmax(f, axis=1)]
-        labels = (f > 0).astype(int)
-        return self._binarizer.inverse_transform(labels.ravel() if f.shape[1] == 1 else labels)
+        answers = (f > 0).astype(int)
+        return answers if self._answers_questions else self.classes_[np.minimum(answers[:, 0], len(self.classes_) - 1)]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on rows X (N, D); y may be the name of a column, as in `fit`."""
-        return float(super().score(X, data.take_out("MLPClassifier.score", X, y), sample_weight))
+        y = data.answers("MLPClassifier.score", X, y)
+        if y is None or y.dtype.kind != "O":
+            return float(super().score(X, y, sample_weight))
+        from sklearn.metrics import accuracy_score
+
+        # Dates and decimals are not known to it, so it gets their places among the classes.
+        place = {label: code for code, label in enumerate(self.classes_.tolist())}
+        codes = [[place.get(label, -1) for label in labels] for labels in (y.tolist(), self.predict(X).tolist())]
+        return float(accuracy_score(*codes, sample_weight=sample_weight))
 
     def predict(self, X: Any) -> Array:
         """Classes of rows X: (N,), or 0 and 1 (N, K) for several questions."""
@@ -171,7 +246,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             p = softmax(f, axis=1)
         else:
             p = sigmoid(f)
-            p = np.hstack([1 - p, p]) if f.shape[1] == 1 else p
+            p = np.hstack([1 - p, p]) if not self._answers_questions else p
+            p = np.ones((len(p), 1)) if len(self.classes_) == 1 and not self._answers_questions else p
         return p.astype(self.network_.phi.dtype, copy=False)
 
     def predict_log_proba(self, X: Any) -> Array:
@@ -243,9 +319,21 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @available_if(lambda model: model.solver != "lbfgs")
     @unchanged_if_refused
     @with_callbacks
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, epochs: int = 1) -> Any:
-        """Train `epochs` more passes over these examples."""
-        return self._fit(X, y, sample_weight, epochs=epochs, incremental=True)
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        epochs: int = 1,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        validation_data: Any = None,
+    ) -> Any:
+        """Train `epochs` more passes over these examples. Validation data are as in `fit`; `early_stopping` needs them."""
+        judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, judges, epochs=epochs, incremental=True)
 
     def _make_loss(self) -> Loss:
         loss = build.regression_loss(self.loss, self.quantiles, self.delta)
@@ -255,7 +343,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _outputs(self, columns: int) -> int:
         return columns * self._loss_function.outputs_per_target
 
-    def _encode(self, y: Array, *, reset: bool) -> Array:
+    def _encode(self, y: Array, *, reset: bool, whole: bool = False) -> Array:
+        if y.dtype.kind in "Mm":
+            advice = "Make numbers of them: days since a date, hours, seconds."
+            raise TypeError(checks.message(self._who, "y: numbers", f"dates or times ({y.dtype})", advice))
         if y.dtype.kind in "OUS":
             y = self._numbers(y)
         y = np.asarray(y, np.float64)
@@ -272,20 +363,31 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             try:
                 np.asarray(value, np.float64)
             except (TypeError, ValueError):
-                raise ValueError(checks.message("MLPRegressor", "y: numbers", f"{str(value)!r} at row {row}")) from None
+                advice = "Make numbers of dates: days since one of them." if hasattr(value, "resolution") else ""
+                got = f"{str(value)!r} at row {row}"
+                raise ValueError(checks.message("MLPRegressor", "y: numbers", got, advice)) from None
         return y.astype(np.float64)
 
     def _scaled_targets(self, targets: Array, w: Array | None) -> Array:
         if isinstance(self._loss_function, Poisson):
             raise ValueError(checks.message("MLPRegressor", "scale_targets=False with Poisson counts", "True"))
         if self._target_scaling is None:
-            self._target_scaling = standardization(targets, w)
+            mean, scale = standardization(targets, w)
+            # Targets that are all the same are predicted by their mean.
+            self._target_scaling = Standardization(mean, np.where(np.isinf(scale), 1.0, scale))
         return self._target_scaling.forth(targets)
 
     def _score_held_out(self, held_out: Examples) -> float:
-        X, _, targets, w = held_out
-        predicted = self._predicted(self._network_outputs(X))
-        return float(r2_score(targets, predicted, sample_weight=w)) if np.isfinite(predicted).all() else np.nan
+        return self._r2(held_out) if len(held_out.targets) > 1 else np.nan  # of one row there is none
+
+    def _r2(self, examples: Examples) -> float:
+        from sklearn.metrics import r2_score  # a third of the time that scikit-learn takes to start
+
+        predicted = self._predicted(self._network_outputs(examples.X))
+        if not np.isfinite(predicted).all():
+            return np.nan
+        with np.errstate(over="ignore"):
+            return float(r2_score(examples.targets, predicted, sample_weight=examples.w))
 
     def _predicted(self, f: Array) -> Array:
         """The mean, or the median quantile, in the units of y."""
@@ -295,9 +397,27 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         middle = np.argmin(np.abs(np.array(loss.quantiles) - 0.5)) if isinstance(loss, Pinball) else 0
         return self._in_units(f, int(middle))
 
+    def _advice_on_use(self, examples: Examples) -> str:
+        """What to do where predictions are further from the targets than their mean is, on up to 2048 rows; else ""."""
+        n = len(examples.targets)
+        some = examples.at(np.arange(0, n, 1 + n // 2048))._replace(w=None)
+        possible = {
+            "scale_inputs": not hasattr(some.X, "tocsr"),
+            "scale_targets": not isinstance(self._loss_function, Poisson),
+        }
+        unscaled = [f"{name}=True" for name in possible if possible[name] and not self._made_by(name)]
+        score = self._r2(some) if unscaled and n > 1 else np.nan
+        if not score < 0:
+            return ""
+        mean, deviation = some.targets.mean(), some.targets.std()
+        return (
+            f" What it predicts is further from y (mean {mean:.3g}, standard deviation {deviation:.3g}) than that mean is: "
+            f"R² = {score:.2g}. {' and '.join(unscaled)} let training begin on the scale of the data."
+        )
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R² on rows X (N, D); y may be the name of a column, as in `fit`."""
-        return float(super().score(X, data.take_out("MLPRegressor.score", X, y), sample_weight))
+        return float(super().score(X, data.answers("MLPRegressor.score", X, y), sample_weight))
 
     def predict(self, X: Any) -> Array:
         """Predictions (N,) or (N, K): the mean, with loss="quantile" the quantile nearest to the median."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import sklearn
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import get_scorer
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from backprop import checks, training
+from backprop.checks import Array
 from backprop.estimators import build, data
-from backprop.estimators.data import HOLD_OUT, Examples
-from backprop.estimators.hooks import EpochTasks, warn
+from backprop.estimators.data import Examples
+from backprop.estimators.hooks import EpochTasks, advise, warn
 from backprop.functions import norm
-from backprop.gradients.problem import independent
 from backprop.optimizers import SGD
 from backprop.optimizers.penalties import over_phi
 from backprop.sequential import Sequential
@@ -26,7 +24,15 @@ from backprop.training import Epoch, Trainer
 from backprop.training.descent import interrupts
 from backprop.training.watch import running
 
-UNFINISHED = "Training stopped after max_iter={} epochs, before it converged."
+# Texts begin as scikit-learn's do, by which its users filter them.
+UNFINISHED = (
+    "Stochastic Optimizer: Maximum iterations ({}) reached and the optimization hasn't converged yet. Raise max_iter."
+)
+UNFINISHED_LBFGS = "lbfgs failed to converge after {} iteration(s): stopped by {}."
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
+)
+HOLD_OUT = "The validation set is too small: change validation_fraction, or give X_val and y_val."
 
 
 def penalty(model: Any, examples: float) -> float:
@@ -42,7 +48,7 @@ def lbfgs(model: Any, train: Examples, held_out: Examples | None) -> None:
     total = float(n if w is None else w.sum())
     sizes = {name: array.size for name, array in net.parameters.items()}
     X, targets, _ = model._for_network(train)  # before what is held out, which is scaled likewise
-    tasks = EpochTasks(model, 0, X=train.X, y=train.y)
+    tasks = EpochTasks(model, 0, train)
     history = training.minimize(
         net,
         loss,
@@ -69,17 +75,21 @@ def lbfgs(model: Any, train: Examples, held_out: Examples | None) -> None:
     model.t_ += model.n_iter_ * n
     evaluations = "EVALUATIONS" in history.stopped.upper()  # SciPy's word for its limit
     if model.n_iter_ == model.max_iter or evaluations:
-        limit = f"max_fun={model.max_fun} evaluations" if evaluations else f"max_iter={model.max_iter} iterations"
-        warn(f"L-BFGS stopped after {limit}, before it converged.", ConvergenceWarning)
+        limit = f"max_fun={model.max_fun}" if evaluations else f"max_iter={model.max_iter}"
+        text = UNFINISHED_LBFGS.format(model.n_iter_, limit)
+        warn(text + model._advice_on_use(train), ConvergenceWarning)
 
 
 class Descent:
     """Minibatch descent of one `fit` or `partial_fit`, from where the last one of this model stopped."""
 
-    def __init__(self, model: Any, train: Examples, held_out: Any) -> None:
+    def __init__(self, model: Any, train: Examples, held_out: Any, groups: Array | None = None) -> None:
         self.model, self.course = model, model._course
+        self._go_back()
         if held_out is None and model.early_stopping:
-            train, held_out = split(model, train)
+            train, held_out = split(model, train, groups)
+        if model.early_stopping:
+            self._appoint(held_out)
         self.train, self.held_out, n, w = train, held_out, train.X.shape[0], train.w
         if w is not None:
             checks.weights(type(model).__name__, w, n)  # those left after a split may be all 0
@@ -96,6 +106,21 @@ class Descent:
             threads=model.threads,
         )
         self.trainer.epochs_done = self.course.epochs
+
+    def _go_back(self) -> None:
+        """Go on from where early stopping left for the best φ, unless somebody has set others since."""
+        course, phi = self.course, self.model.network_.phi
+        if course.last is not None and np.array_equal(phi, course.best):
+            phi[...] = course.last
+        course.last = None
+
+    def _appoint(self, judges: Examples) -> None:
+        """Scores by other examples than before are another measure: the best is to be found anew."""
+        course, found = self.course, f"{self.model.monitor} {data.mark(judges)}"
+        if course.judges != found:
+            course.best, course.waited, self.model.best_validation_score_ = None, 0, -np.inf
+        course.judges = found
+        self.model.validation_scores_ = self.model.validation_scores_ or []  # None where training began without
 
     def _in_trained_dtype(self, stochastic: bool) -> Any:
         """The examples in what descent computes in: with dtype="auto" float32 for minibatches, else the network's dtype.
@@ -114,18 +139,20 @@ class Descent:
     def _trainee(self) -> Sequential:
         """The network that descends: `network_`, or a copy of it in the dtype of the training."""
         net, course = self.model.network_, self.course
-        if course.last is not None:
-            net.phi[...], course.last = course.last, None
-        return net if course.dtype == net.phi.dtype else independent(net, course.dtype)
+        if course.dtype == net.phi.dtype:
+            return net
+        twin = net.copy()
+        twin.bind(np.empty(net.size, course.dtype))
+        return twin
 
     def run(self, epochs: int, incremental: bool) -> None:
         """Train for so many epochs, or until patience is over: that of a `partial_fit` ends by its score alone."""
-        model, trainer, train = self.model, self.trainer, self.train
-        tasks = EpochTasks(model, epochs, X=train.X, y=train.y)
+        model, trainer = self.model, self.trainer
+        tasks = EpochTasks(model, epochs, self.train)
         validation = self.held_out and model._for_network(self.held_out, trainer.net.phi.dtype)
         X, targets, w = self.examples
         records = trainer.epochs(X, targets, epochs, sample_weight=w, validation_data=validation)
-        model.n_iter_, stalled = 0, False
+        model.n_iter_, stalled, unfinished = 0, False, False
         try:
             with running(trainer, model.callbacks or ()), interrupts() as interrupted:
                 for _ in range(epochs):
@@ -136,18 +163,34 @@ class Descent:
                     if stop or stalled:
                         break
                 else:
-                    if not incremental:
-                        warn(UNFINISHED.format(model.max_iter), ConvergenceWarning)
+                    unfinished = not incremental
         except KeyboardInterrupt:
             warn("Training interrupted by user.", UserWarning)
         except FloatingPointError as error:
-            raise ValueError(str(error)) from error
+            if not model.early_stopping or self.course.best is None:
+                raise ValueError(f"{error} {NOT_FINITE}") from error
+            self._diverged(error)
+            stalled = True
         finally:
             self.course.epochs = trainer.epochs_done
         build.take_over(model.network_, trainer.net)
-        if model.early_stopping and (stalled or not incremental) and self.course.best is not None:
-            self._restore_best(incremental)
+        if model.early_stopping and (stalled or not incremental):
+            self._end_with_best(incremental)
+        if unfinished:
+            warn(UNFINISHED.format(model.max_iter) + model._advice_on_use(self.train), ConvergenceWarning)
+        model._no_improvement_count = self.course.waited  # private in scikit-learn, and looked up all the same
         tasks.end(tasks.fit)
+
+    def _diverged(self, error: FloatingPointError) -> None:
+        """Numbers are no longer finite, and there are weights to go back to: the fit ends with them."""
+        model, course = self.model, self.course
+        model.validation_scores_.append(float("nan"))
+        what = str(error).partition(" The weights are")[0]
+        text = f"Training diverged. {what} The weights are those of the best validation score; lower the learning rate."
+        warn(text, ConvergenceWarning)
+        build.take_over(self.trainer.net, model.network_)
+        self.trainer.net.phi[...] = course.best
+        course.optimizer = None  # the velocity is that of a way that led nowhere
 
     def _epoch(self, records: Iterator[Epoch], tasks: EpochTasks) -> bool:
         """One more: curves, counts, the best φ, callbacks; whether one of these stops training."""
@@ -177,21 +220,9 @@ class Descent:
         elif model.monitor is None:
             score = model._score_held_out(self.held_out)
         else:
-            scorer = get_scorer(model.monitor) if isinstance(model.monitor, str) else model.monitor
-            X, y, _, w = self.held_out
-            twin = self._for_numbers(X.shape[1])
-            score = float(scorer(twin, X, y) if w is None else scorer(twin, X, y, sample_weight=w))
+            score = scored(model, self.held_out)
         model._say(f"Validation score: {score:f}")
         return score
-
-    def _for_numbers(self, columns: int) -> Any:
-        """The model as it predicts from X that is checked and encoded already."""
-        twin = copy.copy(self.model)
-        twin.table_, twin.n_features_in_ = None, columns
-        twin.__dict__.pop("feature_names_in_", None)
-        if self.model.table_ is not None:
-            twin.scale_inputs = False  # the table has scaled them
-        return twin
 
     def _improved(self, score: float | None) -> bool:
         """Keep count of epochs without progress; whether this one is the best so far."""
@@ -199,7 +230,7 @@ class Descent:
         scores, best = model.validation_scores_, model.best_validation_score_
         if score is not None and scores is not None and best is not None:
             scores.append(score)
-            course.waited = course.waited + 1 if score < best + model.tol else 0
+            course.waited = 0 if score >= best + model.tol else course.waited + 1  # nan is no progress
             model.best_validation_score_ = score if score > best else best
             return score > best
         best = np.inf if model.best_loss_ is None else model.best_loss_
@@ -221,28 +252,73 @@ class Descent:
         model._say(f"{seen} Stopping.")
         return True
 
-    def _restore_best(self, incremental: bool) -> None:
+    def _end_with_best(self, incremental: bool) -> None:
         """Take the best φ; a `partial_fit` starts from there and waits anew, a `fit` goes on from where it was."""
-        course, phi = self.course, self.model.network_.phi
+        model, course, phi = self.model, self.course, self.model.network_.phi
+        if course.best is None:
+            if not model.n_iter_:  # interrupted at once
+                return
+            text = "no validation score was a number, so that early stopping had nothing to go by. The weights are the last ones."
+            advise(type(model).__name__, text)
+            return
         if incremental:
             course.waited = 0
         else:
             course.last = phi.copy()
         phi[...] = course.best
+        model._tell_of_scores(self.held_out)
 
 
-def split(model: Any, examples: Examples) -> tuple[Examples, Examples]:
-    """The part to train on, and what early stopping holds out."""
+def scored(model: Any, held_out: Examples) -> float:
+    """The score of held-out examples by `monitor`; of a measure that needs all classes, those that are absent are told."""
+    from sklearn.metrics import get_scorer  # a third of the time that scikit-learn takes to start
+
+    scorer = get_scorer(model.monitor) if isinstance(model.monitor, str) else model.monitor
+    of = model, held_out.original, held_out.y
+    w = {} if held_out.w is None else {"sample_weight": held_out.w}
+    try:
+        return float(scorer(*of, **w))
+    except ValueError as error:
+        if not (isinstance(model.monitor, str) and hasattr(model, "classes_")):
+            raise
+        try:
+            with sklearn.config_context(enable_metadata_routing=True):
+                return float(scorer(*of, labels=model.classes_, **w))
+        except TypeError:  # it knows no labels
+            raise error from None
+
+
+def split(model: Any, examples: Examples, groups: Array | None) -> tuple[Examples, Examples]:
+    """The part to train on, and what early stopping holds out: rows, or of groups (N,) whole ones."""
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split  # only where it is needed
+
     who, n = type(model).__name__, examples.X.shape[0]
     fraction = checks.number(who, "validation_fraction", model.validation_fraction, above=0)
-    size = math.ceil(fraction * n)  # as train_test_split counts
-    if size < 2 or size >= n:
-        got = f"{min(size, n)} of {n} by validation_fraction={fraction:g}"
-        expected = "at least 2 examples to validate on, and some to train on"
-        raise ValueError(checks.message(who, expected, got, HOLD_OUT))
     random = check_random_state(0)
     random.set_state(model._course.split)
-    one_class_each = hasattr(model, "classes_") and examples.y.ndim == 1
-    stratify = model._stratify(examples.y, size) if one_class_each else None
-    train, held = train_test_split(np.arange(n), random_state=random, test_size=fraction, stratify=stratify)
+    size = math.ceil(fraction * n)  # as train_test_split counts
+    stratify = model._stratify(examples, size) if groups is None else None
+    if groups is None and (things := data.repeated_things(examples.given)):
+        name, count = things
+        text = f"column {name!r} repeats: {count:,} values in {n:,} rows. If the model is for new ones, a hold-out by"
+        advise(who, f"{text} chance flatters it: groups=X[{name!r}] holds out whole ones. Leave the column itself out.")
+    expected = "at least 2 examples to validate on, and some to train on"
+    try:
+        if groups is None:
+            train, held = train_test_split(np.arange(n), random_state=random, test_size=fraction, stratify=stratify)
+        else:
+            parts = GroupShuffleSplit(1, test_size=fraction, random_state=random)
+            train, held = next(parts.split(np.empty(n), groups=groups))
+        size = len(held)
+    except ValueError as error:
+        got = f"{min(size, n)} of {n} by validation_fraction={fraction:g}"
+        if groups is not None:
+            expected, got = "at least 2 groups", f"{len(np.unique(groups))}"
+        elif stratify is not None:
+            counts = np.unique(stratify, return_counts=True)[1].tolist()
+            expected = "each class to train on and to validate on"
+            got = f"{counts} examples of {model.classes_.tolist()}, and {size} to hold out"
+        raise ValueError(checks.message(who, expected, got, f"{HOLD_OUT} {error}")) from None
+    if size < 2:
+        raise ValueError(checks.message(who, expected, f"{size} of {n} by validation_fraction={fraction:g}", HOLD_OUT))
     return examples.at(train), examples.at(held)

@@ -16,6 +16,7 @@ from backprop.tables.frame import BOOLEANS, CATEGORIES, NOTHING, NUMBERS, TEXT, 
 
 STATE = "Table.from_state"  # its name in errors
 TYPES = {TEXT: (str,), CATEGORIES[NUMBERS]: (int, float), CATEGORIES[BOOLEANS]: (bool,), BOOLEANS: (bool,)}
+UNDERLYING = {category: kind for kind, category in CATEGORIES.items()}
 FEW = 100  # so many categories may be in any column, however few its rows
 
 
@@ -53,7 +54,7 @@ class Numbers:
 
     def encode(self, values: Values, X: Array, ignore_unknown: bool) -> None:
         """Write the features into X (N, 1)."""
-        x = np.where(values.missing, self.mean, np.asarray(values.data, float))
+        x = np.where(values.missing, self.mean, as_numbers(values))
         with np.errstate(over="ignore"):
             X[:, 0] = (x - self.shift) * self.factor
         infinite = ~np.isfinite(X[:, 0])
@@ -81,13 +82,16 @@ class Categories:
 
     @classmethod
     def learn(cls, values: Values) -> Categories:
-        """From the values that are there. Raises ValueError for a column that names its rows: most of them would be new later."""
+        """From the values that are there, and those that the dtype announces.
+
+        Raises ValueError for a column that names its rows: most of them would be new later.
+        """
         counts = Counter(value for value in values.data if value is not None)
         if len(counts) > max(FEW, counts.total() // 2):
             expected = f"categories that repeat in column {values.name!r}"
             got = f"{len(counts)} different ones in {counts.total()} rows"
             raise ValueError(checks.message(values.who, expected, got, "Leave the column out, or group its values."))
-        categories = tuple(sorted(counts))
+        categories = tuple(sorted({*counts, *values.levels}))
         return cls(values.name, values.kind, categories, max(categories, key=counts.__getitem__))
 
     @property
@@ -97,7 +101,8 @@ class Categories:
 
     def encode(self, values: Values, X: Array, ignore_unknown: bool) -> None:
         """Write the features into X (N, K)."""
-        codes = code(self.categories, (self.most_frequent if value is None else value for value in values.data))
+        there = zip(values.data, values.missing, strict=True)
+        codes = code(self.categories, (self.most_frequent if missing else value for value, missing in there))
         known = codes >= 0
         if not (ignore_unknown or known.all()):
             advice = "unknown='ignore' encodes such values as zeros."
@@ -176,18 +181,28 @@ def moments(x: Array) -> tuple[float, float]:
 
 
 def constant(values: Values) -> bool:
-    """Whether the values that are there are all the same."""
+    """Whether the values that are there are all the same, and no others are announced."""
     if isinstance(values.data, list):
-        return len({value for value in values.data if value is not None}) == 1
+        return len({value for value in values.data if value is not None} | set(values.levels)) == 1
     x = values.data[~values.missing]
     return bool(x.min() == x.max())
 
 
 def require_kind(learnt: Column | Target, values: Values) -> None:
-    """Refuse a column of another kind than the one learnt; one without values is of every kind."""
-    if values.kind not in (learnt.kind, NOTHING):
+    """Refuse a column of another kind than the one learnt; one without values is of every kind.
+
+    Numbers and booleans are the same whether a library calls them categories or not: JSON and polars cannot.
+    """
+    if UNDERLYING.get(values.kind, values.kind) not in (UNDERLYING.get(learnt.kind, learnt.kind), NOTHING):
         expected = f"{learnt.kind} in column {learnt.name!r}, as in fit"
         raise TypeError(checks.message(values.who, expected, values.kind, "Convert the column first."))
+
+
+def as_numbers(values: Values) -> Array:
+    """Numbers, also of categories that are numbers, as float64; NaN where one is missing."""
+    if isinstance(values.data, list):
+        return np.array([math.nan if value is None else float(value) for value in values.data])
+    return np.asarray(values.data, float)
 
 
 def code(categories: tuple[Any, ...], values: Iterable[Any]) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -32,7 +33,8 @@ class Values:
     """One column as it was read.
 
     `kind` says what the values are, `data` holds them: float64 with nan where missing for numbers and booleans, else a list with
-    None where missing. `first_row` is the row of the whole data set at which this piece of it starts.
+    None where missing. `first_row` is the row of the whole data set at which this piece of it starts; `declared` says that the
+    frame itself calls the values categories, `levels` which ones its dtype lists, whether they are there or not.
     """
 
     who: str
@@ -41,6 +43,8 @@ class Values:
     data: Any
     missing: Array
     first_row: int = 0
+    declared: bool = False
+    levels: tuple[Any, ...] = ()
 
     def refuse(self, expected: str, wrong: Array, got: str = "", advice: str = "") -> ValueError:
         """The error for the rows where `wrong` is true: names the first and counts the others."""
@@ -58,10 +62,11 @@ class Values:
 class Frame:
     """A frame of any library: the names of its columns, and each of them as `Values`.
 
-    Raises TypeError for what is no eager frame or has names that are not text, ValueError for duplicate names and empty frames.
+    What an Arrow table from pandas keeps of the index is no column, unless `wanted` names it. Raises TypeError for what is no
+    eager frame or has names that are not text, ValueError for duplicate names and empty frames.
     """
 
-    def __init__(self, who: str, frame: Any, first_row: int = 0) -> None:
+    def __init__(self, who: str, frame: Any, first_row: int = 0, wanted: Collection[str | None] = ()) -> None:
         nw = narwhals()
         self.who, self.first_row = who, first_row
         try:
@@ -76,9 +81,10 @@ class Frame:
             if not isinstance(name, str):
                 advice = "Name the columns with text: frame.columns = [...]."
                 raise TypeError(checks.message(who, "column names that are text", repr(name), advice))
-        self.names: list[str] = names
+        index = set(index_names(getattr(frame, "schema", None))) - {*wanted}
+        self.names: list[str] = [name for name in names if name not in index]
         self.n = len(self._frame)
-        if self.n == 0 or not names:
+        if self.n == 0 or not self.names:
             raise ValueError(checks.message(who, "a frame with rows and columns", f"shape {self._frame.shape}"))
 
     def column(self, name: str) -> Values:
@@ -90,11 +96,19 @@ class Frame:
         return read(self.who, name, self._frame[name], self.first_row)
 
 
+def index_names(schema: Any) -> list[str]:
+    """The columns of an Arrow schema that were the index of a pandas frame: numbers or names of its rows, no data."""
+    metadata = getattr(schema, "pandas_metadata", None)
+    if not isinstance(metadata, dict):
+        return []
+    return [name for name in metadata.get("index_columns") or () if isinstance(name, str)]
+
+
 def no_frame(who: str, frame: Any) -> TypeError:
     """The error of what is no frame in memory."""
     nw = narwhals()
-    if isinstance(nw.from_native(frame, pass_through=True), nw.LazyFrame):
-        got, advice = "a lazy frame", "Pass frame.collect()."
+    if (load := checks.loader(frame)) or isinstance(nw.from_native(frame, pass_through=True), nw.LazyFrame):
+        got, advice = "a lazy frame", f"Pass frame.{load or 'collect'}()."
     else:
         got, advice = f"a {type(frame).__name__}", "An array of numbers needs no Table: pass it to the trainer itself."
     return TypeError(checks.message(who, "a frame of pandas, polars or pyarrow", got, advice))
@@ -122,29 +136,43 @@ def read(who: str, name: str, series: Any, first_row: int = 0) -> Values:
         # Arrow refuses to make floats of whole numbers beyond 2^53; NumPy rounds them.
         data = np.asarray((series if dtype in (nw.Int64, nw.UInt64) else series.cast(nw.Float64)).to_numpy(), float)
         return _numbers(who, name, BOOLEANS if dtype == nw.Boolean else NUMBERS, data, first_row)
-    categorical = isinstance(dtype, nw.Categorical | nw.Enum)
+    levels = listed(series.to_native()) if isinstance(dtype, nw.Categorical | nw.Enum) else None
     # The dtype of a pandas column of objects is a guess from its first rows, so that every value is looked at.
-    return inspect(who, name, series.to_list(), series.is_null().to_list(), categorical, first_row)
+    return inspect(who, name, series.to_list(), series.is_null().to_list(), levels, first_row)
+
+
+def listed(series: Any) -> list[Any]:
+    """The categories that the dtype of a series lists: of pandas' Categorical, polars' Enum, Arrow's dictionary.
+
+    Polars' Categorical lists none: it shares one set among all columns.
+    """
+    if hasattr(series, "chunks"):
+        return list(dict.fromkeys(value for chunk in series.chunks for value in chunk.dictionary.to_pylist()))
+    categories = getattr(series.dtype, "categories", None)
+    to_list = getattr(categories, "to_list", list)
+    return list(to_list())
 
 
 def inspect(
-    who: str, name: str, data: list[Any], null: list[bool], categorical: bool = False, first_row: int = 0
+    who: str, name: str, data: list[Any], null: list[bool], levels: list[Any] | None = None, first_row: int = 0
 ) -> Values:
-    """Python objects as `Values`; all of one kind, or TypeError."""
+    """Python objects as `Values`; all of one kind, or TypeError. With `levels`, a list, they are categories."""
     data = [None if gone else _plain(value) for value, gone in zip(data, null, strict=True)]
-    kinds = {_kind(who, name, of) for of in dict.fromkeys(map(type, data))} - {NOTHING}
+    known = tuple(value for value in map(_plain, levels or ()) if value is not None)
+    kinds = {_kind(who, name, of) for of in dict.fromkeys(map(type, (*data, *known)))} - {NOTHING}
     if len(kinds) > 1:
         rows = [row for row, value in enumerate(data) if value is not None]
         first = {_kind(who, name, type(data[row])): row for row in reversed(rows)}
         got = " and ".join(f"{data[row]!r} at row {row + first_row}" for row in sorted(first.values()))
-        raise TypeError(checks.message(who, f"values of one kind in column {name!r}", got, "Convert the column first."))
+        advice = "Convert the column first."
+        raise TypeError(checks.message(who, f"values of one kind in column {name!r}", got or "several", advice))
     kind = next(iter(kinds), NOTHING)
     if kind in (NUMBERS, BOOLEANS):
         numbers = _numbers(who, name, kind, np.array([math.nan if v is None else _float(v) for v in data]), first_row)
-        if not categorical:
+        if levels is None:
             return numbers
     missing = np.array([value is None for value in data], dtype=bool)
-    return Values(who, name, CATEGORIES.get(kind, kind), data, missing, first_row)
+    return Values(who, name, CATEGORIES.get(kind, kind), data, missing, first_row, levels is not None, known)
 
 
 def _numbers(who: str, name: str, kind: str, data: Array, first_row: int) -> Values:

@@ -65,7 +65,7 @@ class Table:
         The target is the column of that name, or handed in as `y`: a series, an array or a list with one value per row.
         """
         who = "Table.fit"
-        rows = Frame(who, frame)
+        rows = Frame(who, frame, wanted=[self.target])
         answers = None if self.target is y is None else self._answers(who, rows, y)
         target = Target.learn(answers, self.scale_target) if answers else None
         names = [name for name in rows.names if name != self.target]
@@ -97,7 +97,7 @@ class Table:
         who = "Table.targets"
         if self._target is None:
             raise RuntimeError(checks.message(who, "fit to have run with a target", "no target"))
-        rows = None if self.target is None else Frame(who, y)
+        rows = None if self.target is None else Frame(who, y, wanted=[self.target])
         return self._target.encode(self._answers(who, rows, None if rows else y), self.dtype)
 
     def labels(self, predictions: Any) -> Array:
@@ -211,7 +211,7 @@ class Table:
 
     def _transform(self, who: str, frame: Any, first_row: int = 0) -> Array:
         self._require_fit(who)
-        rows = Frame(who, frame, first_row)
+        rows = Frame(who, frame, first_row, wanted=self.columns)
         require_names(who, self.columns, rows.names)
         added = [name for name in rows.names if name not in self.columns and name != self.target]
         if added:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +28,6 @@ from backprop.engine.planning import Shape
 from backprop.engine.step import Engine
 from backprop.engine.threads import Pool
 from backprop.functions import all_finite, norm
-from backprop.gradients.curvature import Curvature
-from backprop.gradients.problem import independent
 from backprop.layers import BatchNorm
 from backprop.layers.nesting import draws, leaves
 from backprop.losses import Loss
@@ -43,6 +41,9 @@ from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.native import Native
 from backprop.training.watch import Watch, check_callbacks, check_verbose, validation_examples, watching
+
+if TYPE_CHECKING:  # what it needs of the proof of gradients is imported where it is used: training itself needs none
+    from backprop.gradients.curvature import Curvature
 
 # What switches each method's own limits off: `tolerance` and `iterations` then mean the same for all of them. Not here are those
 # without gradients, those that need all of the Hessian, and SLSQP and trust-constr, which are for constraints.
@@ -115,6 +116,8 @@ def minimize(
     objective = Objective(net, loss, X, y, sample_weight, weight_decay, threads)
     validation = validation_examples("minimize", net, loss, validation_data)
     check_metrics("minimize", net, loss, metrics, objective.examples, validation)
+    from backprop.gradients.curvature import Curvature
+
     curvature = partial(Curvature, net, loss, X, y, sample_weight, dtype="float64") if method in CURVATURE else None
     search = Search(net, loss, objective, curvature, metrics, validation, iterations, tolerance)
     Advisor("minimize", objective.net, loss).before(objective.examples)
@@ -146,6 +149,8 @@ class Objective:
         self, net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Any, weight_decay: Any, threads: int | str
     ) -> None:
         self.decay, self.threads = per_parameter(weight_decay, net.size), threads
+        from backprop.gradients.problem import independent
+
         self.net = independent(net, "float64")
         for leaf in leaves(self.net):
             if draws(leaf):

@@ -7,19 +7,21 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backprop import checks, pictures
 from backprop.checks import Array
-from backprop.gradients.noise import NoiseScale, noise_scale
 from backprop.losses import Loss
 from backprop.optimizers import SGD, Optimizer
 from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from backprop.gradients.noise import NoiseScale
 
 LARGEST = 4096  # by default; also the most examples the noise is measured on
 STANDSTILL = 1e-12  # a learning rate that leaves the weights where they are: all sizes are timed at the same ones
@@ -120,6 +122,8 @@ def suggest_batch_size(
     sizes = _sizes(who, batch_sizes, n)
     X, y = np.asarray(X), np.asarray(y)
     some = slice(None) if n <= LARGEST else np.sort(np.random.default_rng(0).choice(n, LARGEST, replace=False))
+    from backprop.gradients.noise import noise_scale
+
     noise = noise_scale(who, net, loss, X[some], y[some])
     speeds = _speeds(net, loss, optimizer, X, y, sizes, seconds / len(sizes))
     return BatchSizeReport(_rows(sizes, speeds, noise.scale), noise)
