@@ -364,6 +364,16 @@ class TestNetworks:
         a, b = (MLPRegressor(threads=threads, max_iter=3, random_state=0).fit(X, line) for threads in (1, 2))
         assert_same_weights(a, b, tolerance=1e-12)
 
+    @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+    def test_nor_does_who_plays_the_steps(self, solver):
+        made = [
+            MLPRegressor(solver=solver, native=native, max_iter=30, random_state=0, batch_size=10).fit(X, line)
+            for native in (False, True)
+        ]
+        assert_array_equal(made[0].network_.phi, made[1].network_.phi)
+        with pytest.raises(ValueError, match="native True, False or"):
+            made[0].set_params(native="yes").fit(X, line)
+
 
 class TestScaling:
     def test_weight_two_is_twice_here_too(self):

@@ -28,8 +28,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     One class of several (softmax), yes or no (logistic), or several yes/no answers at once (y (N, K) of 0 and 1). Beyond
     scikit-learn's: `activation` also "leaky_relu", "elu", "silu", "gelu", "softplus", "sin", "cos", a layer, or a list with
     one for each hidden layer; `dropout` a rate or a list of them; `class_weight` a dict or "balanced"; `monitor` what early
-    stopping goes by ("loss", or a scorer of scikit-learn); `callbacks`; `threads`; `scale_inputs` standardizes X and keeps the
-    scaling with the model; `missing` and `unknown` what a `Table` does with the holes and new categories of a frame.
+    stopping goes by ("loss", or a scorer of scikit-learn); `callbacks`; `threads` and `native` as in `Trainer`; `scale_inputs`
+    standardizes X and keeps the scaling with the model; `missing` and `unknown` what a `Table` does with the holes and new
+    categories of a frame.
     `learning_rate_init` may be a schedule. With `dtype` "auto" weights and predictions have the dtype of X, and minibatches are
     computed in float32; "float64" and "float32" are for everything.
 
@@ -75,6 +76,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         unknown: str = "refuse",
         dtype: str = "auto",
         threads: int | str = "auto",
+        native: bool | str = "auto",
     ) -> None:
         self._keep(locals())
 
@@ -264,8 +266,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron that predicts numbers, with the parameters of `sklearn.neural_network.MLPRegressor`.
 
     Beyond scikit-learn's: `loss` also "absolute_error", "huber" (with `delta`), "quantile" (with `quantiles`), "gaussian", or a
-    `Loss`; the activations, `dropout`, `monitor`, `callbacks`, `threads`, `scale_inputs`, `missing`, `unknown` and `dtype` of
-    `MLPClassifier`; `scale_targets` standardizes y while training and turns predictions back.
+    `Loss`; the activations, `dropout`, `monitor`, `callbacks`, `threads`, `native`, `scale_inputs`, `missing`, `unknown` and
+    `dtype` of `MLPClassifier`; `scale_targets` standardizes y while training and turns predictions back.
 
     >>> import numpy as np
     >>> from backprop.estimators import MLPRegressor
@@ -313,6 +315,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         unknown: str = "refuse",
         dtype: str = "auto",
         threads: int | str = "auto",
+        native: bool | str = "auto",
     ) -> None:
         self._keep(locals())
 

@@ -59,6 +59,7 @@ def lbfgs(model: Any, train: Examples, held_out: Examples | None) -> None:
         iterations=model.max_iter,
         tolerance=model.tol,
         threads=model.threads,
+        native=model.native,
         validation_data=held_out and model._for_network(held_out),
         callbacks=model.callbacks or (),
         verbose=2 if model.verbose else 0,
@@ -104,6 +105,7 @@ class Descent:
             seed=self.course.seed,
             shuffle=model.shuffle,
             threads=model.threads,
+            native=model.native,
         )
         self.trainer.epochs_done = self.course.epochs
 

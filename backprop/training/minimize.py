@@ -39,7 +39,7 @@ from backprop.training.data import Examples
 from backprop.training.descent import at_work, cores_for, fill, first_bad, interrupts, most
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
-from backprop.training.native import Native
+from backprop.training.native import Native, choice
 from backprop.training.watch import Watch, check_callbacks, check_verbose, validation_examples, watching
 
 if TYPE_CHECKING:  # what it needs of the proof of gradients is imported where it is used: training itself needs none
@@ -74,6 +74,7 @@ def minimize(
     callbacks: Sequence[Callback] = (),
     verbose: int = 1,
     threads: int | str = "auto",
+    native: bool | str = "auto",
     tolerance: float = 1e-6,
     options: Mapping[str, Any] | None = None,
 ) -> History:
@@ -109,11 +110,12 @@ def minimize(
     checks.integer("minimize", "iterations", iterations)
     checks.number("minimize", "tolerance", tolerance, least=0)
     checks.integer_or("minimize", "threads", threads, "auto")
+    choice("minimize", native)
     verbose = check_verbose("minimize", verbose)
     check_callbacks("minimize", callbacks)
     if options is not None and not isinstance(options, Mapping):
         raise TypeError(checks.message("minimize", "options as a dict, for SciPy", repr(options)))
-    objective = Objective(net, loss, X, y, sample_weight, weight_decay, threads)
+    objective = Objective(net, loss, X, y, sample_weight, weight_decay, threads, native)
     validation = validation_examples("minimize", net, loss, validation_data)
     check_metrics("minimize", net, loss, metrics, objective.examples, validation)
     from backprop.gradients.curvature import Curvature
@@ -146,7 +148,15 @@ class Objective:
     """J and its gradient at any φ, computed in float64 on a copy of the network."""
 
     def __init__(
-        self, net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Any, weight_decay: Any, threads: int | str
+        self,
+        net: Sequential,
+        loss: Loss,
+        X: Array,
+        y: Array,
+        sample_weight: Any,
+        weight_decay: Any,
+        threads: int | str,
+        native: bool | str,
     ) -> None:
         self.decay, self.threads = per_parameter(weight_decay, net.size), threads
         from backprop.gradients.problem import independent
@@ -163,7 +173,7 @@ class Objective:
         shape = Shape(n, examples.X.shape[1], ((*y.shape[1:], n), y.dtype), examples.w is not None, examples.dtype)
         self.batch = Engine(self.net, loss, None).batch(shape, "auto", most(threads))
         self.share = share(loss, np.empty((0, n)), examples.w)
-        self.native = Native()
+        self.native, self.setting = Native("minimize"), native
         shares = np.asarray(self.share)[None].astype(examples.dtype) if examples.w is not None else None
         fill_step = lambda step, mine, arrays: fill(examples, self.rows, self.share, mine, arrays)  # noqa: E731
         self.step = Steps(self.rows[None], examples.X, y, shares, fill_step, [0.0], (0, 0))
@@ -177,7 +187,7 @@ class Objective:
             return found[0]
 
         began = time.perf_counter()
-        if self.native.steps(batch, "auto"):
+        if self.native.steps(batch, self.setting):
             kept = lambda: {"g": batch.g, **self.net.buffers}  # noqa: E731
             played = self.native.play(batch, self.step, by_numpy, kept, pool)
             if played is not None and played.error is not None:

@@ -86,11 +86,12 @@ class Chance:
 class Native:
     """Who plays the next steps of a descent."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str = "Trainer") -> None:
+        self._who = who
         self._chances: WeakKeyDictionary[Batch, Chance] = WeakKeyDictionary()
 
     def __deepcopy__(self, memo: Any) -> Native:
-        return Native()
+        return Native(self._who)
 
     def steps(self, batch: Batch, setting: bool | str) -> int:
         """How many steps of this batch the next call may take; 0 where the next one is NumPy's.
@@ -106,7 +107,7 @@ class Native:
             if setting is True:
                 advice = 'Leave native="auto", which takes NumPy there.'
                 raise RuntimeError(
-                    checks.message("Trainer", "steps that can be played natively", chance.refused, advice)
+                    checks.message(self._who, "steps that can be played natively", chance.refused, advice)
                 )
             return 0
         if not batch.was_played() or (setting == "auto" and (batch.is_opaque or chance.spent < COST * batch.length)):
