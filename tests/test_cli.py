@@ -181,6 +181,18 @@ def irises(n, seed):
     return rows
 
 
+def visits(patients=60, each=20):
+    """Rows of visits: what hurts is a matter of the patient, and so is all that is measured."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(patients):
+        measured, pain = rng.normal(size=3), rng.normal()
+        for _ in range(each):
+            a, b, c = measured + 0.001 * rng.normal(size=3)
+            rows.append({"patient": f"p{k:02}", "a": a, "b": b, "c": c, "pain": pain + 0.01 * rng.normal()})
+    return rows
+
+
 def write_csv(path, rows):
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -216,6 +228,7 @@ def files(tmp_path_factory):
         write_csv("later.csv", flats(60, 1))
         write_csv("new.csv", flats(5, 2, target=False))
         write_csv("irises.csv", irises(150, 3))
+        write_csv("visits.csv", visits())
         Path("layers.py").write_text(LAYERS)
         pyarrow.parquet.write_table(pyarrow.csv.read_csv("flats.csv"), "flats.parquet")
         succeeds("fit", "flats.csv", "--target", "rent", "--epochs", 30, "-o", "rent.safetensors")
@@ -685,7 +698,7 @@ REFUSED = {
     "dates": (fit_to("dates.csv"), "days since a date"),
     "one class": (fit_to("one.csv"), "at least two classes"),
     "no such target": (fit_to("flats.csv", "Rent"), "Close to it: 'rent'"),
-    "holes": (fit_to("holes.csv"), "missing='impute'"),
+    "holes": (fit_to("holes.csv"), "fit --missing impute"),
     "to drop what is not there": ([*fit_to("flats.csv"), "--drop", "id"], "expected columns ['id']"),
     "categories that are not there": ([*fit_to("flats.csv"), "--categories", "id"], "expected columns ['id']"),
     "classes as numbers": (
@@ -738,7 +751,7 @@ REFUSED = {
     "a model to resume": (["resume", "rent.safetensors", "flats.csv", "-o", "m.safetensors"], "expected a checkpoint"),
     "other data": (
         ["resume", "run.safetensors", "later.csv", "-o", "m.safetensors", "--epochs", "1"],
-        "as in the file",
+        "later.csv: expected the data that run.safetensors was trained on, got other data. With new rows",
     ),
     "another's checkpoint": (["resume", "other.safetensors", "later.csv", "-o", "m.safetensors"], "backprop fit"),
     "a batch larger than the data": (["bench", "--batch-sizes", "4096"], "1,797"),
@@ -802,7 +815,7 @@ class TestRefusals:
         warnings.simplefilter("default")
         result = succeeds("fit", "same.csv", "--target", "rent", "-o", "m.safetensors", "--epochs", 1)
         (line,) = [line for line in result.stderr.splitlines() if "hold one value only" in line]
-        assert line.startswith("backprop: note: Table.fit: columns ['floor']")
+        assert line.startswith("backprop: note: columns ['floor']")
 
     def test_the_extra_is_named_where_it_is_missing(self, folder, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -43,7 +43,8 @@ def export(model: Path, layers: tuple[str, ...], to: str, out: Path | None, as_j
     if out.suffix != SUFFIXES[to]:
         raise click.BadParameter(f"'{out}' should end in {SUFFIXES[to]}.", param_hint="'--out'")
     options.outputs(out, given=(model,))
-    net, table = load(model, layers)
+    loaded = load(model, layers)
+    net, table = loaded.net, loaded.table
     report = _export(net, to, out)
     tell(f"Exported to {out}.")
     if to == "torch":

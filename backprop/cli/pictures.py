@@ -64,9 +64,10 @@ def _draw(model: Path, data: Path | None, kind: str, **how: Any) -> Any:
     from backprop import plots
 
     if data is None or kind not in WITH_DATA:
-        net, _ = load(model, how["layers"])
+        net = load(model, how["layers"]).net
         return plots.network_diagram(net) if kind == "network" else plots.weights(net)
-    net, table, X, y = load_with_targets(model, data, **how)
+    loaded, table, rows = load_with_targets(model, data, **how)
+    net, X, y = loaded.net, rows.X, rows.y
     if kind == "loss":
         return plots.loss_surface(net, default_loss(table, net.out_features), X, y)
     classes = None if table.classes is None else table.classes.tolist()
