@@ -100,7 +100,7 @@ class Model:
         features = read if plan is None else plan.features(read)
         target = _target(table, features, target, self.in_order)
         y = None
-        if target in features.column_names and table.state()["answers"] is not None:
+        if target is not None and target in features.column_names and table.state()["answers"] is not None:
             codes = [target] if table.classes is not None and table.classes.dtype.kind in "iuf" else []
             answers = as_categories(features, codes=codes)
             y = table.targets(answers if table.target else answers[target])
