@@ -430,6 +430,117 @@ class TestEstimators:
         assert "expected a model of backprop fit, got an estimator" in result.stderr
 
 
+def drawn(monkeypatch, *arguments):
+    """The figure that plot saves, and what it tells."""
+    from backprop.cli import pictures
+
+    figures = []
+
+    def keep(axes, out):
+        figures.append((axes if hasattr(axes, "figure") else axes.flat[0]).figure)
+
+    monkeypatch.setattr(pictures, "save_picture", keep)
+    result = succeeds("plot", *arguments, "--out", "p.png")
+    return figures[0], result.stderr
+
+
+class TestLooking:
+    """Results as pictures, without knowing what there is."""
+
+    def titles(self, figure):
+        return [ax.get_ylabel() for ax in figure.axes]
+
+    def test_of_a_regression(self, folder, monkeypatch):  # noqa: F811
+        figure, told = drawn(monkeypatch, "rent.safetensors", "later.csv")
+        assert "held out" not in told
+        predictions, residuals, importance, dependence = figure.axes
+        assert predictions.get_ylabel() == "predicted rent"
+        worth = json.loads(succeeds("evaluate", "rent.safetensors", "later.csv", "--json").stdout)
+        assert (
+            predictions.get_title() == f"R² {worth['r2']:.3g}, mean absolute error {worth['mean_absolute_error']:.3g}"
+        )
+        assert residuals.get_title() == f"root mean squared error {worth['root_mean_squared_error']:.3g}"
+        assert [text.get_text() for text in importance.get_yticklabels()][:2] == ["size", "town"]
+        assert dependence.get_xlabel() == "size"
+        mean = dependence.lines[0]
+        assert mean.get_xdata()[[0, -1]] == pytest.approx([22, 119], abs=4)  # in units of the data
+        slope = np.polyfit(mean.get_xdata(), mean.get_ydata(), 1)[0]
+        assert slope == pytest.approx(10, rel=0.1)  # what a square metre costs
+
+    def test_of_classes(self, folder, monkeypatch):  # noqa: F811
+        figure, told = drawn(monkeypatch, "species.safetensors", "irises.csv")
+        assert "Drawn from the 30 rows that fit held out of these data." in told
+        confusion, importance, dependence = (ax for ax in figure.axes if ax.get_label() != "<colorbar>")
+        assert "of 30 right" in confusion.get_title()
+        assert importance.get_yticklabels()[-1].get_text() == "soil"
+        assert [text.get_text() for text in dependence.get_legend().get_texts()] == [
+            "setosa",
+            "versicolor",
+            "virginica",
+        ]
+
+    def test_of_two_columns_also_the_plane(self, folder, monkeypatch):  # noqa: F811
+        rng = np.random.default_rng(0)
+        np.savez("plane.npz", X=rng.standard_normal((60, 2)), y=rng.choice(["a", "b"], 60))
+        fitted("plane.npz", "--target", "y", "--epochs", 2)
+        figure, _ = drawn(monkeypatch, "m.safetensors", "plane.npz")
+        assert "x1, scaled" in self.titles(figure)
+
+    @pytest.mark.parametrize(
+        ("column", "words"),
+        [("town", ["Bonn", "Köln", "Ulm"]), ("lift", ["false", "true"]), ("floor", None), ("size", None)],
+    )
+    def test_dependence_on_one_column(self, folder, monkeypatch, column, words):  # noqa: F811
+        figure, _ = drawn(monkeypatch, "rent.safetensors", "later.csv", "--column", column)
+        (ax,) = figure.axes
+        assert (ax.get_xlabel(), ax.get_ylabel()) == (column, "predicted rent")
+        if words:
+            assert [text.get_text() for text in ax.get_xticklabels()] == words
+        again, _ = drawn(monkeypatch, "rent.safetensors", "later.csv", "--kind", "dependence", "--column", column)
+        np.testing.assert_array_equal(again.axes[0].lines[0].get_ydata(), ax.lines[0].get_ydata())
+
+    @pytest.mark.parametrize("kind", ["predictions", "residuals", "importance", "dependence", "loss"])
+    def test_each_by_its_name(self, folder, monkeypatch, kind):  # noqa: F811
+        assert drawn(monkeypatch, "rent.safetensors", "later.csv", "--kind", kind)[0].axes
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    def test_of_an_estimator(self, folder, monkeypatch):  # noqa: F811
+        y = 1000 + 50 * X[:, 0]
+        model = estimator("MLPRegressor", y, scale_inputs=True, scale_targets=True)
+        model.save("e.safetensors")
+        np.savez("data.npz", X=X, y=y)
+        figure, _ = drawn(monkeypatch, "e.safetensors", "data.npz")
+        assert figure.axes[0].get_title().startswith(f"R² {model.score(X, y):.3g}")
+        assert figure.axes[3].lines[0].get_xdata().min() > 70  # in units of X
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "reason"),
+        [
+            (["rent.safetensors", "later.csv", "--kind", "network"], 2, "draws the model alone, without DATA"),
+            (["rent.safetensors", "--kind", "predictions"], 2, "needs DATA with the target"),
+            (
+                ["rent.safetensors", "--column", "size"],
+                2,
+                "--column does not apply to the picture of a model without DATA",
+            ),
+            (["rent.safetensors", "later.csv", "--metric", "r2"], 2, "--metric does not apply"),
+            (["log.csv", "later.csv"], 2, "DATA does not apply to the picture of a log"),
+            (["log.csv", "--kind", "weights"], 2, "--kind does not apply to the picture of a log"),
+            (["rent.safetensors", "later.csv", "--column", "Size"], 1, "--column: expected one of the columns"),
+            (["rent.safetensors", "later.csv", "--kind", "loss", "--column", "size"], 2, "goes with --kind dependence"),
+            (["rent.safetensors", "later.csv", "--kind", "confusion"], 1, "predicts numbers"),
+            (["species.safetensors", "irises.csv", "--kind", "residuals"], 1, "predicts classes"),
+            (["rent.safetensors", "new.csv"], 1, "expected columns ['rent']"),
+        ],
+    )
+    def test_what_says_nothing_is_refused(self, folder, arguments, code, reason):  # noqa: F811
+        succeeds("fit", "flats.csv", "--target", "rent", "--epochs", 1, "-o", "m.safetensors", "--log", "log.csv")
+        result = run("plot", *arguments, "--out", "p.png")
+        assert result.exit_code == code, result.stderr
+        assert reason in result.stderr
+        assert not Path("p.png").exists()
+
+
 class TestLog:
     def test_stays_until_a_fit_has_succeeded(self, folder):  # noqa: F811
         log = Path("log.csv")

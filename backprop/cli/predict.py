@@ -63,21 +63,25 @@ def predict(
         answer({"out": str(out), "rows": len(f), "columns": list(columns)}, as_json)
 
 
-def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str, Array]:
-    """The columns to write, from outputs f (N, K). Raises ValueError for probabilities of what has no classes."""
+def probabilities(f: Array) -> Array:
+    """The probability of each class (N, K) from outputs f (N, K), or (N, 1) for two classes."""
     import numpy as np
+    from scipy.special import softmax
 
+    f = np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f
+    return np.asarray(softmax(f.astype(np.float64), axis=1))
+
+
+def predictions(table: Table | None, f: Array, with_probabilities: bool) -> dict[str, Array]:
+    """The columns to write, from outputs f (N, K). Raises ValueError for probabilities of what has no classes."""
     name = (table and table.target) or "prediction"
     if table is not None and table.classes is not None:
         columns = {name: table.labels(f)}
-        if probabilities:
-            from scipy.special import softmax
-
-            f = np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f
-            p = softmax(f.astype(np.float64), axis=1)
+        if with_probabilities:
+            p = probabilities(f)
             columns |= {f"{name}={label}": p[:, k] for k, label in enumerate(table.classes)}
         return columns
-    if probabilities:
+    if with_probabilities:
         raise ValueError("--probabilities needs a model of classes, and this one predicts numbers.")
     if table is None or table.state()["answers"] is None:
         return {f"f{k}": f[:, k] for k in range(f.shape[1])}
