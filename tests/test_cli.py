@@ -344,20 +344,44 @@ class TestJourney:
         pytest.importorskip("onnxruntime" if to == "onnx" else "numpy")
         result = succeeds("export", "rent.safetensors", "--to", to, "--json")
         report = json.loads(result.stdout)
-        assert "size, floor, lift, town=Bonn" in result.stderr
-        assert report["largest_difference"] < 1e-4
+        assert "Its inputs are 4 columns, as they are in the data: size, floor, lift, town." in result.stderr
+        assert "in units of rent" in result.stderr
+        assert report["largest_difference"] < 1e-2  # rents are about 1000, in float32
         assert Path(report["out"]).stat().st_size > 1000
+
+    def test_an_export_says_what_predict_says(self, folder):
+        """It once took scaled inputs and gave the scaled target."""
+        for model, data, target in (("rent", "new.csv", "rent"), ("species", "irises.csv", "species")):
+            succeeds("export", f"{model}.safetensors", "--to", "numpy", "--out", f"{model}_net.py")
+            program = [sys.executable, "-I", f"{model}_net.py", data]
+            printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
+            told = json.loads(succeeds("predict", f"{model}.safetensors", data, "--json").stdout)[target]
+            if model == "rent":
+                np.testing.assert_allclose(np.array(printed, float), told, rtol=1e-6)
+            else:
+                f = np.array([line.split(",") for line in printed], float)
+                assert np.array(["setosa", "versicolor", "virginica"])[f.argmax(axis=1)].tolist() == told
 
     def test_weights_for_torch_where_it_is_not_installed(self, folder, monkeypatch):
         def absent(net):
             raise ImportError("no torch")
 
         monkeypatch.setattr(bp, "to_torch", absent)  # importing it takes seconds; test_formats compares with it
-        report = json.loads(succeeds("export", "rent.safetensors", "--to", "torch", "--json").stdout)
+        result = succeeds("export", "rent.safetensors", "--to", "torch", "--json")
+        report = json.loads(result.stdout)
         assert report["largest_difference"] is None
         assert "not installed" in report["run_by"]
         weights = load_file(report["out"])
-        np.testing.assert_array_equal(weights["0.weight"], bp.Sequential.load("rent.safetensors").parameters["0.omega"])
+        assert "size, floor, lift, town=Bonn, town=Köln, town=Ulm" in result.stderr
+        net = bp.Sequential.load("rent.safetensors")
+        bp.load_weights(net, report["out"])  # the same network, but for its scaling
+        rows = [
+            [r["size"], r["floor"], r["lift"] == "true", *(r["town"] == t for t in ("Bonn", "Köln", "Ulm"))]
+            for r in flats(5, 2)
+        ]
+        lines = succeeds("predict", "rent.safetensors", "new.csv").stdout.splitlines()[1:]
+        np.testing.assert_allclose(net.predict(np.array(rows, float))[:, 0], np.array(lines, float), rtol=1e-5)
+        assert weights["0.weight"].shape == (64, 6)
 
     def test_other_optimizers_activations_and_losses(self, folder):
         for extra in (

@@ -21,6 +21,7 @@ WORDS = {
     r"^Trainer\.resume\('?(.*?)'?\): ": r"\1: ",
     r"^(?:Table|Trainer|Sequential|MLPClassifier|MLPRegressor)(?:\.\w+)?: ": "",
     r"; bp\.learning_rate_range_test\(.*?\) suggests one\.": ", with --learning-rate.",
+    r"to_numpy, to_onnx and to_c scale": "--to numpy, onnx and c scale",
     r"Lower the learning rate, scale the inputs, or clip gradients \(clip_norm=1\)\.": "Lower --learning-rate.",
     r" Afterwards a callback changed the weights, .*?\.": "",
     r"Standardize the columns: bp\.Table .*? Divide pixels by their largest value\.": "Scale them before.",
