@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import files, flats, folder, read_csv, run, succeeds, visits, write_csv  # noqa: F401 (fixtures)
+from test_cli import files, flats, folder, read_csv, run, shell, succeeds, visits, write_csv  # noqa: F401 (fixtures)
+from test_docs import words
 
 import backprop as bp
 
@@ -593,3 +595,33 @@ class TestWords:
         wrong = run("resume", "rent.safetensors", "flats.csv", "-o", "m2.safetensors").stderr
         assert "predict, evaluate, export and plot take it" in wrong
         assert "Sequential" not in wrong
+
+
+HOW_TO = Path(__file__).parents[1] / "docs" / "how_to"
+PIECE = re.compile(r"^```(python|console)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["groups_and_time", "going_on"])
+def test_pages_show_what_happens(page, tmp_path, monkeypatch):
+    """Each command of a page runs, in order, and says what is shown below it, whatever the numbers."""
+    monkeypatch.chdir(tmp_path)
+    namespace, commands = {"__name__": page}, 0
+    for language, text, shown in PIECE.findall((HOW_TO / f"{page}.md").read_text("utf-8")):
+        if language == "python":
+            exec(text, namespace)  # our own
+            continue
+        said = ""
+        for line in text.splitlines():
+            result = shell(line.removeprefix("$ "))
+            said += result.stderr + result.stdout
+            commands += 1
+        if shown:
+            assert words(said) == words(shown)
+            assert held(said) == held(shown)
+    assert commands >= 3
+
+
+def held(text):
+    """The measures of the first line, rounded: R² of training and of the rows held out, and before."""
+    (line,) = re.findall(r"^r2 +(.*)$", text, re.MULTILINE)
+    return [float(number) > 0.5 for number in line.split()]
