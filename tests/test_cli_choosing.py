@@ -601,7 +601,7 @@ HOW_TO = Path(__file__).parents[1] / "docs" / "how_to"
 PIECE = re.compile(r"^```(python|console)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["groups_and_time", "going_on"])
+@pytest.mark.parametrize("page", ["hold_out_honestly", "going_on"])
 def test_pages_show_what_happens(page, tmp_path, monkeypatch):
     """Each command of a page runs, in order, and says what is shown below it, whatever the numbers."""
     monkeypatch.chdir(tmp_path)
