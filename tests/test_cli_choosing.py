@@ -100,6 +100,7 @@ class TestHoldOut:
             (["Monday", "Friday"], "--time", "expected dates or numbers, got 'Monday'"),
             (["2024-5", "2024-11"], "--time", "expected dates or numbers"),
             (["a", None, "b"], "--group", "expected a value in each row, got none at row 1"),
+            ([1.0, 2.0, float("nan")], "--time", "expected a value in each row, got none at row 2"),
             ([7, 7, 7], "--group", "at least two different values, got 7"),
         ],
     )

@@ -22,6 +22,7 @@ THINGS = re.compile(
 )
 TIMES = re.compile(r"(^|[^a-z])(date|datetime|timestamp|year)($|[^a-z])")
 FEW, MOST = 8, 0.9
+MOST_ROWS, MOST_COLUMNS, ENOUGH = 100_000, 30, 1000  # so many are looked at
 
 
 class HoldOut:
@@ -67,8 +68,8 @@ def units(frame: Any, name: str, option: str) -> Array:
     if frame.column_names.count(name) != 1:
         raise refusal(option, f"one of the columns {frame.column_names}", repr(name))
     column = frame[name]
-    if column.null_count:
-        row = compute.index(compute.is_null(column, nan_is_null=True), True).as_py()
+    row = compute.index(compute.is_null(column, nan_is_null=True), True).as_py()
+    if row >= 0:
         raise refusal(who, "a value in each row", f"none at row {row}", "Remove such rows.")
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -124,8 +125,8 @@ def advice(frame: Any, target: str) -> Iterator[str]:
                 f"--time {shown(name)} holds out the latest rows and leaves the column out."
             )
             break
-    if found := _group(frame, others):
-        name, count = found
+    if name := _group(frame.slice(0, MOST_ROWS), others):
+        count = len(frame[name].unique())
         yield (
             f"Column {name!r} repeats: {count:,} values in {len(frame):,} rows. If the model is for new ones, a hold-out by "
             f"chance flatters it: --group {shown(name)} holds out whole ones and leaves the column out."
@@ -146,28 +147,27 @@ def _is_time(name: str, column: Any) -> bool:
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return True
     if pa.types.is_string(kind):
-        return bool(len(column) - column.null_count) and next(parsed(column.drop_null()), None) is not None
+        there = column.drop_null().slice(0, ENOUGH)
+        return len(there) > 0 and next(parsed(there), None) is not None
     return bool(pa.types.is_integer(kind) and TIMES.search(name.lower()))
 
 
-def _group(frame: Any, others: list[str]) -> tuple[str, int] | None:
-    """The column that is most like a name of things that come again, and how many things it names."""
+def _group(frame: Any, others: list[str]) -> str | None:
+    """The column that is most like a name of things that come again."""
     import pyarrow.compute as compute
 
     numbers = {name: codes for name in others if (codes := _numbers(frame[name])) is not None}
     best, found = (False, 0.49), None  # a name that says so, or most of the other columns decided
-    for name, x in numbers.items():
-        if not _may_name(frame[name]):
-            continue
+    for name in [name for name in numbers if _may_name(frame[name])][:MOST_COLUMNS]:
         codes = compute.rank(frame[name].combine_chunks(), tiebreaker="dense").to_numpy().astype("intp") - 1
         count = int(codes.max()) + 1
-        rest = [other for own, other in numbers.items() if own != name]
-        if not (FEW <= count <= len(x) / 2 and rest):
+        rest = [other for own, other in numbers.items() if own != name][:MOST_COLUMNS]
+        if not (FEW <= count <= len(codes) / 2 and rest):
             continue
         decided = sum(_decides(codes, other, _is_number(frame[name])) for other in rest) / len(rest)
         rank = (bool(THINGS.search(name.lower())), decided)
         if rank > best:
-            best, found = rank, (name, count)
+            best, found = rank, name
     return found
 
 

@@ -113,8 +113,10 @@ def evaluate(model: Path, data: Path, target: str | None, as_json: bool, **how: 
     result: dict[str, Any] = {"task": task(table), "rows": len(f), **numbers}
     text = shown(numbers)
     held = held_out(loaded, table, rows)
+    if held is not None:
+        but = f", but for the {len(held):,} rows that were held out" if len(held) else ""
+        tell(f"The model was trained on these data{but}.")
     if held is not None and len(held):
-        tell(f"The model was trained on these data, but for the {len(held):,} rows that were held out.")
         apart = measures(table, loaded.net.predict(rows.X[held]), rows.y[held])
         result["held_out"] = {"rows": len(held), **apart}
         text = by_part({"all rows": numbers, "held out": apart})
