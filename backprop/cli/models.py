@@ -87,7 +87,7 @@ class Model:
         from backprop.cli.training import Plan
 
         stored = self.notes.get("fit")
-        return None if stored is None else Plan.of(stored, self.path, "a model of backprop fit")
+        return None if stored is None else Plan.from_notes(stored, self.path, "a model of backprop fit")
 
     def rows(self, data: Path, how: Mapping[str, Any], target: str | None = None, first: int | None = None) -> Rows:
         """The rows of data, all or the first ones, read as `how` says; `target` names a target that the model does not know."""

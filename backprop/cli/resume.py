@@ -47,7 +47,7 @@ def resume(
     trainer = bp.Trainer.resume(checkpoint)
     if "fit" not in trainer.notes:
         raise refusal(checkpoint, "a checkpoint of backprop fit", "one that a program of your own has saved")
-    plan = Plan.of(trainer.notes["fit"], checkpoint, "a checkpoint of backprop fit")
+    plan = Plan.from_notes(trainer.notes["fit"], checkpoint, "a checkpoint of backprop fit")
     left = epochs or plan.epochs - trainer.epochs_done
     if left < 1:
         raise ValueError(f"{checkpoint}: all {plan.epochs} epochs are done. Pass --epochs for more.")

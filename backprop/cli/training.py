@@ -65,7 +65,7 @@ class Plan(Reading):
     time: str | None = None
 
     @classmethod
-    def of(cls, stored: Any, path: Path, expected: str) -> Plan:
+    def from_notes(cls, stored: Any, path: Path, expected: str) -> Plan:
         """The plan that a file holds. Raises ValueError for anything else."""
         try:
             return cls(**stored)
