@@ -99,6 +99,7 @@ def prepare(plan: Plan, frame: Any, data: Path, known: Table | None = None) -> t
         table = bp.Table.from_state(known.state() | {"unknown": plan.unknown})
         _tell_unknown(table, frame)
         X, y = table.transform(frame), table.targets(frame)
+        tell(f"Read {len(X):,} rows from {_source(data)}, with the {len(table.columns)} columns of the model.")
     else:
         if plan.task == "classification":
             frame = as_categories(frame, codes=[plan.target])
@@ -106,7 +107,8 @@ def prepare(plan: Plan, frame: Any, data: Path, known: Table | None = None) -> t
         X, y = table.fit(frame)
     if plan.task == "regression" and table.classes is not None:
         raise ValueError(f"--task regression needs numbers in column {plan.target!r}, which holds classes.")
-    _describe(plan, table, frame, data, X, known is None)
+    if known is None:
+        _describe(plan, table, frame, data, X)
     if rows.words:
         tell(rows.words)
     if plan.validation and not len(rows.held):
@@ -126,16 +128,20 @@ def _tell_unknown(table: Table, frame: Any) -> None:
                 )
 
 
-def _describe(plan: Plan, table: Table, frame: Any, data: Path, X: Array, is_new: bool) -> None:
+def _describe(plan: Plan, table: Table, frame: Any, data: Path, X: Array) -> None:
     """Tell what was read and what the target makes of it."""
     what = "numbers" if table.classes is None else f"{len(table.classes)} classes"
-    source = "standard input" if str(data) == "-" else data
-    tell(f"Read {len(X):,} rows from {source}: {len(table.columns)} columns make {X.shape[1]} features.")
+    tell(f"Read {len(X):,} rows from {_source(data)}: {len(table.columns)} columns make {X.shape[1]} features.")
     tell(f"The target {plan.target!r} holds {what}: {task(table)}.")
-    if table.classes is None and plan.task == "auto" and is_new:
+    if table.classes is None and plan.task == "auto":
         values = frame[plan.target].unique().to_pylist()
         if len(values) <= FEW and all(float(value).is_integer() for value in values):
             tell(f"Its {len(values)} different values are whole numbers. If they name classes: --task classification.")
+
+
+def _source(data: Path) -> str:
+    """What a path is called."""
+    return "standard input" if str(data) == "-" else str(data)
 
 
 def chain(widths: list[int], activation: str, seed: int) -> Sequential:
