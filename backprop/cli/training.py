@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,11 +179,23 @@ def loss_of(plan: Plan, table: Table) -> Loss:
     return getattr(bp, class_name)()
 
 
+@cache
+def early_stopping() -> type[bp.EarlyStopping]:
+    """That of the library, but when a training is taken up that it has stopped, it is patient anew. Made on first use."""
+
+    class EarlyStopping(bp.EarlyStopping):
+        def go_on(self, state: dict[str, Any]) -> None:
+            waited = state.pop("waited")
+            super().go_on({**state, "waited": waited if waited < self.patience else 0})
+
+    return EarlyStopping
+
+
 def train(trainer: Trainer, parts: Parts, epochs: int, patience: int, callbacks: list[Callback]) -> History:
     """Train with a progress bar where somebody looks at it; with validation data, stop early and keep the best weights."""
     held_out = parts.get("validation")
     if held_out and patience:
-        callbacks = [*callbacks, bp.EarlyStopping(patience=patience)]
+        callbacks = [*callbacks, early_stopping()(patience=patience)]
     verbose = int(sys.stderr.isatty())
     return trainer.fit(
         *parts["training"], epochs=epochs, validation_data=held_out, callbacks=callbacks, verbose=verbose

@@ -197,9 +197,8 @@ class EarlyStopping(BestWeights):
         return {"waited": self._waited, **super().state()}
 
     def go_on(self, state: dict[str, Any]) -> None:
-        """Compare with this best, and have waited as long; after the end of its patience it begins to wait anew."""
-        waited = state.pop("waited")
-        self._waited = waited if waited < self.patience else 0
+        """Compare with this best, and have waited as long."""
+        self._waited = state.pop("waited")
         super().go_on(state)
 
 
