@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -240,8 +240,10 @@ class Sequential(Composite):
             raise ValueError(checks.message(f"{self.label}.predict", f"out with shape {shape} of floats", got))
         return out
 
-    def save(self, path: PathLike, *, table: Any = None) -> None:
+    def save(self, path: PathLike, *, table: Any = None, notes: Mapping[str, Any] | None = None) -> None:
         """Save the network, and the `Table` its inputs come from, as one file that `Sequential.load` and `Table.load` read.
+
+        `notes` are plain data of your own that go with them; the command line keeps there how a model was trained.
 
         It holds the layers with their arguments, the parameters and the running statistics, and no code: a safetensors file with
         PyTorch's names, written whole or not at all, the same bytes for the same network. Raises OSError where it cannot be
@@ -260,7 +262,8 @@ class Sequential(Composite):
             raise TypeError(checks.message(who, "table: a Table", repr(table)))
         data = architecture.describe(self)
         architecture.require_rebuilt(self, data, [Sequential])
-        container.write(path, "network", {"network": data, "table": None if table is None else table.state()}, arrays)
+        about = {"network": data, "table": None if table is None else table.state()}
+        container.write(path, "network", about if notes is None else about | {"notes": dict(notes)}, arrays)
 
     @classmethod
     def load(cls, path: PathLike, classes: Iterable[type] = ()) -> Self:

@@ -181,6 +181,18 @@ def irises(n, seed):
     return rows
 
 
+def visits(patients=60, each=20):
+    """Rows of visits: what hurts is a matter of the patient, and so is all that is measured."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(patients):
+        measured, pain = rng.normal(size=3), rng.normal()
+        for _ in range(each):
+            a, b, c = measured + 0.001 * rng.normal(size=3)
+            rows.append({"patient": f"p{k:02}", "a": a, "b": b, "c": c, "pain": pain + 0.01 * rng.normal()})
+    return rows
+
+
 def write_csv(path, rows):
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -216,6 +228,7 @@ def files(tmp_path_factory):
         write_csv("later.csv", flats(60, 1))
         write_csv("new.csv", flats(5, 2, target=False))
         write_csv("irises.csv", irises(150, 3))
+        write_csv("visits.csv", visits())
         Path("layers.py").write_text(LAYERS)
         pyarrow.parquet.write_table(pyarrow.csv.read_csv("flats.csv"), "flats.parquet")
         succeeds("fit", "flats.csv", "--target", "rent", "--epochs", 30, "-o", "rent.safetensors")
@@ -331,20 +344,44 @@ class TestJourney:
         pytest.importorskip("onnxruntime" if to == "onnx" else "numpy")
         result = succeeds("export", "rent.safetensors", "--to", to, "--json")
         report = json.loads(result.stdout)
-        assert "size, floor, lift, town=Bonn" in result.stderr
-        assert report["largest_difference"] < 1e-4
+        assert "Its inputs are 4 columns, as they are in the data: size, floor, lift, town." in result.stderr
+        assert "in units of rent" in result.stderr
+        assert report["largest_difference"] < 1e-2  # rents are about 1000, in float32
         assert Path(report["out"]).stat().st_size > 1000
+
+    def test_an_export_says_what_predict_says(self, folder):
+        """It once took scaled inputs and gave the scaled target."""
+        for model, data, target in (("rent", "new.csv", "rent"), ("species", "irises.csv", "species")):
+            succeeds("export", f"{model}.safetensors", "--to", "numpy", "--out", f"{model}_net.py")
+            program = [sys.executable, "-I", f"{model}_net.py", data]
+            printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
+            told = json.loads(succeeds("predict", f"{model}.safetensors", data, "--json").stdout)[target]
+            if model == "rent":
+                np.testing.assert_allclose(np.array(printed, float), told, rtol=1e-6)
+            else:
+                f = np.array([line.split(",") for line in printed], float)
+                assert np.array(["setosa", "versicolor", "virginica"])[f.argmax(axis=1)].tolist() == told
 
     def test_weights_for_torch_where_it_is_not_installed(self, folder, monkeypatch):
         def absent(net):
             raise ImportError("no torch")
 
         monkeypatch.setattr(bp, "to_torch", absent)  # importing it takes seconds; test_formats compares with it
-        report = json.loads(succeeds("export", "rent.safetensors", "--to", "torch", "--json").stdout)
+        result = succeeds("export", "rent.safetensors", "--to", "torch", "--json")
+        report = json.loads(result.stdout)
         assert report["largest_difference"] is None
         assert "not installed" in report["run_by"]
         weights = load_file(report["out"])
-        np.testing.assert_array_equal(weights["0.weight"], bp.Sequential.load("rent.safetensors").parameters["0.omega"])
+        assert "size, floor, lift, town=Bonn, town=Köln, town=Ulm" in result.stderr
+        net = bp.Sequential.load("rent.safetensors")
+        bp.load_weights(net, report["out"])  # the same network, but for its scaling
+        rows = [
+            [r["size"], r["floor"], r["lift"] == "true", *(r["town"] == t for t in ("Bonn", "Köln", "Ulm"))]
+            for r in flats(5, 2)
+        ]
+        lines = succeeds("predict", "rent.safetensors", "new.csv").stdout.splitlines()[1:]
+        np.testing.assert_allclose(net.predict(np.array(rows, float))[:, 0], np.array(lines, float), rtol=1e-5)
+        assert weights["0.weight"].shape == (64, 6)
 
     def test_other_optimizers_activations_and_losses(self, folder):
         for extra in (
@@ -685,7 +722,7 @@ REFUSED = {
     "dates": (fit_to("dates.csv"), "days since a date"),
     "one class": (fit_to("one.csv"), "at least two classes"),
     "no such target": (fit_to("flats.csv", "Rent"), "Close to it: 'rent'"),
-    "holes": (fit_to("holes.csv"), "missing='impute'"),
+    "holes": (fit_to("holes.csv"), "fit --missing impute"),
     "to drop what is not there": ([*fit_to("flats.csv"), "--drop", "id"], "expected columns ['id']"),
     "categories that are not there": ([*fit_to("flats.csv"), "--categories", "id"], "expected columns ['id']"),
     "classes as numbers": (
@@ -738,7 +775,7 @@ REFUSED = {
     "a model to resume": (["resume", "rent.safetensors", "flats.csv", "-o", "m.safetensors"], "expected a checkpoint"),
     "other data": (
         ["resume", "run.safetensors", "later.csv", "-o", "m.safetensors", "--epochs", "1"],
-        "as in the file",
+        "later.csv: expected the data that run.safetensors was trained on, got other data. With new rows",
     ),
     "another's checkpoint": (["resume", "other.safetensors", "later.csv", "-o", "m.safetensors"], "backprop fit"),
     "a batch larger than the data": (["bench", "--batch-sizes", "4096"], "1,797"),
@@ -802,7 +839,7 @@ class TestRefusals:
         warnings.simplefilter("default")
         result = succeeds("fit", "same.csv", "--target", "rent", "-o", "m.safetensors", "--epochs", 1)
         (line,) = [line for line in result.stderr.splitlines() if "hold one value only" in line]
-        assert line.startswith("backprop: note: Table.fit: columns ['floor']")
+        assert line.startswith("backprop: note: columns ['floor']")
 
     def test_the_extra_is_named_where_it_is_missing(self, folder, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -107,6 +108,20 @@ class TestConversion:
         model.fit(100 + 7 * X, line)
         assert_allclose(to_sklearn(model).predict(100 + 7 * X), model.predict(100 + 7 * X), rtol=1e-9)
 
+    @pytest.mark.parametrize("scale", [False, True])
+    def test_a_fit_by_column_name(self, scale):
+        """It once said "categories or holes" of a frame of numbers, because its target was a column."""
+        frame = FLATS[["size", "lift", "rent"]]
+        model = MLPRegressor(
+            hidden_layer_sizes=(5,), scale_inputs=scale, scale_targets=scale, max_iter=5, random_state=0
+        ).fit(frame, "rent")
+        there, features = to_sklearn(model), frame[["size", "lift"]]
+        assert_allclose(there.predict(features), model.predict(features), rtol=1e-9)
+        for parameters, words in (({}, r"categories in columns \['town'\]"), ({"missing": "impute"}, "fills holes")):
+            columns = ["size", "rent"] if parameters else ["size", "town", "rent"]
+            with pytest.raises(ValueError, match=words):
+                to_sklearn(MLPRegressor(max_iter=1, **parameters).fit(FLATS[columns], "rent"))
+
     @pytest.mark.parametrize("loss", ["absolute_error", "huber", "poisson"])
     def test_losses_that_do_not_matter_to_predictions(self, loss):
         model = MLPRegressor(loss, dropout=0.2, max_iter=3, random_state=0).fit(X, COUNTS)
@@ -168,6 +183,45 @@ SAVED = {
     "a loss object": (MLPRegressor, line, {"loss": bp.Huber(0.5), "learning_rate_init": bp.CosineDecay(0.01, steps=9)}),
     "callbacks": (MLPRegressor, line, {"callbacks": [bp.EarlyStopping()], "random_state": np.random.RandomState(0)}),
 }
+
+
+class TestNetworks:
+    """The network and the table of an estimator predict what it predicts."""
+
+    @pytest.mark.parametrize("case", [case for case in SAVED if "questions" not in case])
+    def test_of_an_array(self, case):
+        kind, y, parameters = SAVED[case]
+        model = kind(**{"hidden_layer_sizes": (5,), "random_state": 0, "max_iter": 4, **parameters}).fit(X, y)
+        before = model.network_.phi.copy()
+        net, table = model.as_network()
+        f = net.predict(table.transform(pa.table({f"x{j}": column for j, column in enumerate(X.T)})))
+        if table.classes is not None:
+            assert_array_equal(table.labels(f), model.predict(X))
+            assert table.classes.dtype.kind == model.classes_.dtype.kind
+        else:
+            assert_allclose(table.values(f), model.predict(X), rtol=1e-6 if "float32" in str(net.phi.dtype) else 1e-12)
+        net.phi[...] = 0
+        assert_array_equal(model.network_.phi, before)
+
+    @pytest.mark.parametrize("loss", ["quantile", "poisson"])
+    def test_of_other_losses(self, loss):
+        y, scale = COUNTS, {} if loss == "poisson" else {"scale_targets": True}
+        model = MLPRegressor(loss, max_iter=3, random_state=0, scale_inputs=True, **scale).fit(X, y)
+        net, table = model.as_network()
+        f = net.predict(table.transform(pa.table({f"x{j}": column for j, column in enumerate(X.T)})))
+        assert_allclose(table.values(f), model.predict(X), rtol=1e-10)
+
+    def test_of_a_frame_with_words(self):
+        model = fitted_flats()
+        net, table = model.as_network()
+        assert (table.target, table.columns) == ("rent", FEATURES)
+        values = table.values(net.predict(table.transform(FLATS.drop(columns="let"))))
+        assert_allclose(values, model.predict(FLATS[FEATURES]), rtol=1e-6)
+
+    def test_several_questions_have_no_class_as_answer(self):
+        model = ours("three yes-no questions", max_iter=1).fit(X, KINDS["three yes-no questions"][1])
+        with pytest.raises(ValueError, match="3 questions of yes or no"):
+            model.as_network()
 
 
 class TestFiles:

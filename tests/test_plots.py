@@ -34,6 +34,7 @@ import backprop as bp
 from backprop import plots
 from backprop.plots import animation, canvas, landscape
 from backprop.plots.boundary import color
+from backprop.plots.columns import importances
 
 REFERENCES = Path(__file__).parent / "references"
 EXHAUSTIVE = bool(os.environ.get("EXHAUSTIVE"))
@@ -112,6 +113,25 @@ X2, Y2 = points()
 SURFACE = (plane_net(), bp.BinaryCrossEntropy(), X2, Y2)
 CONFUSION = np.arange(200) % 4, (np.arange(200) % 4 + (np.arange(200) % 7 == 0)) % 4
 
+# Numbers, and what a function of five columns, of which it uses three, makes of them.
+TRUE = 50 + 30 * np.sin(np.arange(120.0))
+PREDICTED = TRUE, TRUE + 5 * np.cos(7 * np.arange(120.0)) + 0.2 * (TRUE - 50)
+X5 = np.sin(np.arange(200.0) * 1.7).reshape(40, 5)
+
+
+def answers(X):
+    return 3 * X[:, 0] + X[:, 0] * X[:, 1] - 2 * X[:, 2]
+
+
+def error(X):
+    return float(np.mean((answers(X) - answers(X5)) ** 2))
+
+
+def chances(X):
+    f = np.stack([2 * X[:, 0], 0.5 + 0 * X[:, 0], -(X[:, 0] ** 2) - X[:, 0]], axis=1)
+    return np.exp(f) / np.exp(f).sum(axis=1, keepdims=True)
+
+
 # name: (panels, how it is drawn)
 PICTURES = {
     "learning_curves": (1, lambda ax: plots.learning_curves(history(), ax=ax)),
@@ -122,6 +142,14 @@ PICTURES = {
     "decision_boundary_3": (1, lambda ax: plots.decision_boundary(plane_net(3), *points(3), ax=ax)),
     "decision_boundary_height": (1, lambda ax: plots.decision_boundary(plane_net(), X2, X2[:, 0] * X2[:, 1], ax=ax)),
     "confusion_matrix": (1, lambda ax: plots.confusion_matrix(*CONFUSION, ax=ax)),
+    "predicted_against_true": (1, lambda ax: plots.predicted_against_true(*PREDICTED, ax=ax)),
+    "residuals": (1, lambda ax: plots.residuals(*PREDICTED, ax=ax)),
+    "column_importance": (
+        1,
+        lambda ax: plots.column_importance(error, X5, {"a": [0], "town": [1, 2], "c": [3]}, ax=ax),
+    ),
+    "column_dependence": (1, lambda ax: plots.column_dependence(answers, X5, 0, ax=ax)),
+    "column_dependence_3": (1, lambda ax: plots.column_dependence(chances, X5, 0, classes=["a", "b", "c"], ax=ax)),
     "network_diagram": (1, lambda ax: plots.network_diagram(branching(), ax=ax)),
     "loss_line": (1, lambda ax: plots.loss_line(*SURFACE, np.ones(25), ax=ax)),
     "loss_surface": (1, lambda ax: plots.loss_surface(*SURFACE, np.eye(25)[[0, 9]], span=(-3, 3), ax=ax)),
@@ -148,6 +176,11 @@ EXTREMES = {
     "counts of millions": lambda ax: plots.confusion_matrix(np.repeat([0, 1], 10**6), np.repeat([0, 1], 10**6), ax=ax),
     "diagram of 25 layers": lambda ax: plots.network_diagram(DEEP, ax=ax),
     "diagram of a layer": lambda ax: plots.network_diagram(bp.ReLU(), ax=ax),
+    "a few predictions": lambda ax: plots.predicted_against_true([1e9, 2e9], [1e9, 3e9], name=LONG[0], ax=ax),
+    "all the same": lambda ax: plots.residuals(np.zeros(60), np.zeros(60), name="$", ax=ax),
+    "importance of 20": lambda ax: plots.column_importance(lambda X: 1.0, np.eye(20), LONG, ax=ax),
+    "dependence on words": lambda ax: plots.column_dependence(answers, X5, [0, 1], np.eye(20)[:, :2], LONG, ax=ax),
+    "dependence on one value": lambda ax: plots.column_dependence(answers, X5, 0, [2.0], ax=ax),
     "a flat loss": lambda ax: plots.loss_surface(FLAT, bp.LeastSquares(), np.zeros((4, 2)), np.ones(4), ax=ax),
 }  # fmt: skip
 every_picture = pytest.mark.parametrize("name", PICTURES)
@@ -261,6 +294,11 @@ OTHERS = {
     "decision_boundary_3": lambda ax: plots.decision_boundary(plane_net(4), *points(3), ax=ax),
     "decision_boundary_height": lambda ax: plots.decision_boundary(plane_net(), X2, X2[:, 0], ax=ax),
     "confusion_matrix": lambda ax: plots.confusion_matrix(CONFUSION[0], CONFUSION[1] ** 2 % 4, ax=ax),
+    "predicted_against_true": lambda ax: plots.predicted_against_true(TRUE, TRUE[::-1], ax=ax),
+    "residuals": lambda ax: plots.residuals(TRUE, TRUE[::-1], ax=ax),
+    "column_importance": lambda ax: plots.column_importance(error, X5, list("abcde"), ax=ax),
+    "column_dependence": lambda ax: plots.column_dependence(answers, X5, 2, ax=ax),
+    "column_dependence_3": lambda ax: plots.column_dependence(chances, X5, 1, classes=["a", "b", "c"], ax=ax),
     "network_diagram": lambda ax: plots.network_diagram(network(bp.Linear(5, 4), bp.Tanh()), ax=ax),
     "loss_line": lambda ax: plots.loss_line(*SURFACE, -np.ones(25), ax=ax),
     "loss_surface": lambda ax: plots.loss_surface(*SURFACE, np.eye(25)[[9, 0]], span=(-3, 3), ax=ax),
@@ -375,6 +413,108 @@ PROTANOPIA = np.array(
 DEUTERANOPIA = np.array(
     [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
 )
+
+
+class TestRegression:
+    def test_predictions_over_what_is_true(self):
+        ax = plots.predicted_against_true(*PREDICTED, name="rent")
+        (points,) = ax.collections
+        assert_allclose(points.get_offsets(), np.transpose(PREDICTED))
+        (line,) = ax.lines
+        assert_allclose(line.get_xdata(), line.get_ydata())
+        assert ax.get_xlim() == ax.get_ylim()
+        y, f = PREDICTED
+        r2 = 1 - np.sum((y - f) ** 2) / np.sum((y - y.mean()) ** 2)
+        assert ax.get_title() == f"R² {r2:.3g}, mean absolute error {np.abs(y - f).mean():.3g}"
+
+    def test_residuals_show_what_was_not_learnt(self):
+        x = np.linspace(-1, 1, 500)
+        median, _low, _high = plots.residuals(x**2, np.zeros(500) + x).lines[1:]
+        assert_allclose(median.get_ydata(), median.get_xdata() ** 2 - median.get_xdata(), atol=0.03)
+        spread = np.tile([-1, 1], 250) * np.linspace(0, 1, 500)
+        _, low, high = plots.residuals(x + spread, x).lines[1:]
+        width = high.get_ydata() - low.get_ydata()
+        assert (np.diff(width) > 0).all()
+        assert len(plots.residuals(x[:9], x[:9]).lines) == 1  # too few for a band
+
+    def test_many_points_are_drawn_in_part_and_counted_whole(self):
+        y = np.arange(20_000.0)
+        ax = plots.predicted_against_true(y, y + (y == 1) * 20_000)
+        assert len(ax.collections[0].get_offsets()) == 5000
+        assert ax.get_title().endswith("mean absolute error 1")
+
+    @pytest.mark.parametrize("draw", [plots.predicted_against_true, plots.residuals])
+    @pytest.mark.parametrize(
+        ("y", "predicted", "words"),
+        [
+            ([[1.0], [2.0]], [1.0, 2.0], r"Pass y\[:, 0\]"),
+            ([1.0, 2.0], [1.0], r"predicted with shape \(2,\)"),
+            ([1.0, np.nan], [1.0, 2.0], "finite"),
+            (["a"], [1.0], "numbers"),
+            ([], [], "shape"),
+        ],
+    )
+    def test_refuses(self, draw, y, predicted, words):
+        with pytest.raises((TypeError, ValueError), match=words) as raised:
+            draw(y, predicted)
+        assert str(raised.value).startswith(draw.__name__)
+
+
+class TestColumns:
+    def test_what_is_not_used_costs_nothing(self):
+        found = importances(error, X5, list("abcde"))
+        assert (found["d"] == 0).all()
+        assert (found["e"] == 0).all()
+        assert min(found[name].min() for name in "abc") > 0.1
+        longest = plots.column_importance(error, X5, list("abcde"))
+        assert [text.get_text() for text in longest.get_yticklabels()][:3] == ["a", "c", "b"]
+        assert_allclose(longest.patches[0].get_width(), found["a"].mean())
+
+    def test_features_of_one_column_are_shuffled_together(self):
+        X = np.repeat(np.eye(3)[[0, 1, 2, 1]], 5, axis=0)
+
+        def broken(rows):
+            return float(np.mean((rows.sum(axis=1) - 1) ** 2))
+
+        assert (importances(broken, X, {"town": [0, 1, 2]})["town"] == 0).all()
+        assert all((growth > 0).any() for growth in importances(broken, X).values())
+
+    def test_the_mean_and_single_rows(self):
+        ax = plots.column_dependence(answers, X5, 0, [0.0, 1.0, 4.0], [10.0, 20.0, 50.0])
+        mean, *rows = ax.lines[:-1]
+        assert_allclose(mean.get_xdata(), [10, 20, 50])
+        expected = [answers(np.column_stack([np.full(40, value), X5[:, 1:]])) for value in (0, 1, 4)]
+        assert_allclose(mean.get_ydata(), np.mean(expected, axis=1))
+        assert_allclose([row.get_ydata() for row in rows], np.transpose(expected))
+        inside = np.clip(np.quantile(X5[:, 0], np.linspace(0.1, 0.9, 9)), 0, 1)
+        assert_allclose(ax.lines[-1].get_xdata(), 10 + 10 * inside)
+
+    def test_of_words_and_of_classes(self):
+        ax = plots.column_dependence(answers, X5, [0, 1], np.eye(2), ["Bonn", "Ulm"])
+        assert [text.get_text() for text in ax.get_xticklabels()] == ["Bonn", "Ulm"]
+        ax = plots.column_dependence(chances, X5, 0, classes=["no", "maybe", "yes"])
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no", "maybe", "yes"]
+        assert_allclose(np.sum([line.get_ydata() for line in ax.lines[:3]], axis=0), 1)
+
+    @pytest.mark.parametrize(
+        ("draw", "words"),
+        [
+            (lambda: plots.column_importance(error, X5, ["a"]), "5 different names"),
+            (lambda: plots.column_importance(error, X5, {"a": [7]}), "places 0 … 4"),
+            (lambda: plots.column_importance(lambda X: np.nan, X5), "finite"),
+            (lambda: plots.column_importance(error, X5, repeats=0), "repeats"),
+            (lambda: plots.column_importance(error, X5[0]), "one example per row"),
+            (lambda: plots.column_dependence(answers, X5, 5), "places 0 … 4"),
+            (lambda: plots.column_dependence(answers, X5, [0, 1]), "values"),
+            (lambda: plots.column_dependence(answers, X5, 0, np.eye(2)), r"shape \(V, 1\)"),
+            (lambda: plots.column_dependence(answers, X5, 0, [1.0], [1.0, 2.0]), r"at with shape \(1,\)"),
+            (lambda: plots.column_dependence(lambda X: X[:, 0] * np.inf, X5, 0, [1.0]), "finite"),
+            (lambda: plots.column_dependence(chances, X5, 0, classes=["a"]), "at least 3 names"),
+        ],
+    )
+    def test_refuses(self, draw, words):
+        with pytest.raises((TypeError, ValueError), match=words):
+            draw()
 
 
 class TestWithoutColor:

@@ -101,9 +101,18 @@ def _argument(text: str) -> tuple[str, Any]:
 @options.own_layers
 @options.whole("--rows", 2, "So many rows, the first ones.")
 @click.option("--markdown", is_flag=True, help="With headings, for a notebook or a page.")
+@options.target
 @options.reading
 @options.as_json
-def explain(model: Path | None, data: Path | None, rows: int, markdown: bool, as_json: bool, **how: Any) -> None:
+def explain(
+    model: Path | None,
+    data: Path | None,
+    rows: int,
+    markdown: bool,
+    target: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Show every equation of a forward and a backward pass, with shapes and numbers.
 
     Without arguments that of a small network; else that of MODEL for the first rows of DATA, a file with the target.
@@ -123,7 +132,8 @@ def explain(model: Path | None, data: Path | None, rows: int, markdown: bool, as
     elif data is None:
         raise click.UsageError("Missing argument 'DATA': the rows to show, with their target.")
     else:
-        net, table, X, y = load_with_targets(model, data, rows, **how)
+        loaded, table, found = load_with_targets(model, data, target, rows, **how)
+        net, X, y = loaded.net, found.X, found.y
         loss = default_loss(table, net.out_features)
     shown = bp.explain(net, loss, X, y)
     answer({"numbers": shown.numbers}, as_json, shown.markdown if markdown else shown.text)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +13,34 @@ import click
 
 import backprop as bp
 from backprop.cli import options
-from backprop.cli.group import Command
-from backprop.cli.training import ACTIVATIONS, LOSSES, OPTIMIZERS, Plan, finish, prepare, train, trainer_of
+from backprop.cli.group import Command, refusal, tell
+from backprop.cli.models import Model, load, measures
+from backprop.cli.training import (
+    ACTIVATIONS,
+    LOSSES,
+    OPTIMIZERS,
+    Plan,
+    advise,
+    finish,
+    network_of,
+    prepare,
+    train,
+    trainer_of,
+)
 
 if TYPE_CHECKING:
-    from backprop.training import Callback
+    from backprop.cli.training import Parts
+    from backprop.tables import Table
+    from backprop.training import Callback, Trainer
 
+SHAPES = {"hidden", "activation", "missing", "categories", "task"}  # what a model has settled for those who train it on
 SHARE = click.FloatRange(0, 1, max_open=True)
 PATIENCE = "Stop after so many epochs without a better validation loss, and keep the best weights. 0: never stop."
 
 
 @click.command(cls=Command, short_help="Train a network on a file and save it.")
 @click.argument("data", type=options.DATA)
-@click.option("--target", required=True, help="The column to predict.")
+@click.option("--target", help="The column to predict; needed unless --from names a model.")
 @options.out("Model file to write, ending in .safetensors.", options.MODEL, required=True)
 @options.choice("--task", ["auto", "classification", "regression"], "auto: words are classes, numbers are numbers.")
 @options.numbers("--hidden", "64,64", "Widths of the hidden layers, or none.")
@@ -36,16 +54,32 @@ PATIENCE = "Stop after so many epochs without a better validation loss, and keep
 @options.whole("--batch-size", 32)
 @options.whole("--epochs", 100, "Most passes over the data.")
 @click.option("--validation", type=SHARE, default=0.2, help="Share of the rows held out to watch training.")
+@click.option("--group", metavar="COLUMN", help="Hold out whole groups, such as patients; the column is no feature.")
+@click.option("--time", metavar="COLUMN", help="Hold out the latest rows by this column, which is no feature.")
 @options.whole("--patience", 10, PATIENCE, least=0)
 @options.whole("--seed", 0, "Of weights, shuffling and held-out rows.", least=0)
 @options.choice("--missing", ["refuse", "impute"], "Holes in the data; impute: the mean, the most frequent category.")
 @options.choice("--unknown", ["refuse", "ignore"], "Categories in later data that are not in these.")
 @options.columns("--categories", "Columns of numbers that are names, such as post codes.")
 @options.reading
+@click.option(
+    "--from", "start", type=options.FILE, help="Train this model on with DATA; what is not said is as in its fit."
+)
 @click.option("--log", type=options.LOG, help="Write a line per epoch, as .csv or .jsonl.")
 @click.option("--checkpoint", type=options.MODEL, help="Write what backprop resume goes on from.")
 @options.as_json
-def fit(data: Path, out: Path, log: Path | None, checkpoint: Path | None, as_json: bool, **settings: Any) -> int | None:
+@click.pass_context
+def fit(
+    context: click.Context,
+    /,
+    data: Path,
+    out: Path,
+    start: Path | None,
+    log: Path | None,
+    checkpoint: Path | None,
+    as_json: bool,
+    **settings: Any,
+) -> int | None:
     """Train a network on DATA and save it, with all that later data need, in one file.
 
     DATA is a .csv, .parquet, .npy or .npz file (arrays X and y), a folder of .parquet files, or - for a CSV on standard input.
@@ -56,24 +90,110 @@ def fit(data: Path, out: Path, log: Path | None, checkpoint: Path | None, as_jso
       backprop fit flats.csv --target rent --out rent.safetensors
       backprop fit irises.csv --target species --missing impute --epochs 20 -o species.safetensors
       cat flats.csv | backprop fit - --target rent -o rent.safetensors --json
+      backprop fit visits.csv --target pain --group patient -o pain.safetensors
+      backprop fit later.csv --from rent.safetensors -o rent-later.safetensors
 
     Ctrl-C ends training after the step at hand and saves the model (exit code 130). Files that are there are replaced, each in
     one move. The results are measured on the rows held out too; better still, evaluate on a file that fit has not seen.
     """
-    options.outputs(out, log, checkpoint, given=(data,))
-    callbacks = logger(log, overwrite=True)
-    plan = Plan(**settings)
-    table, parts = prepare(plan, data)
-    trainer = trainer_of(plan, table)
-    if checkpoint is not None:
-        trainer.notes["fit"] = asdict(plan)
-        callbacks.append(bp.Checkpoints(checkpoint))
-    history = train(trainer, parts, plan.epochs, plan.patience, callbacks)
-    return finish(trainer, table, parts, history, out, as_json)
+    options.outputs(out, log, checkpoint, given=(data, start))
+    model = None if start is None else load(start)
+    plan = _plan(settings, {name for name in settings if _given(context, name)}, model)
+    known = model.table if model else None
+    frame = plan.frame(data, known)
+    advise(plan, frame, data)
+    table, parts = prepare(plan, frame, data, known)
+    trainer = trainer_of(plan, model.net if model else network_of(plan, table), table)
+    before = model and Before(trainer, table, parts)
+    with logging(log) as callbacks:
+        if checkpoint is not None:
+            callbacks.append(bp.Checkpoints(checkpoint))
+        history = train(trainer, parts, plan.epochs, plan.patience, callbacks)
+        if before and plan.patience:
+            before.keep_the_better(trainer, parts)
+        return finish(trainer, table, parts, history, out, as_json, before and before.worth)
 
 
-def logger(path: Path | None, **how: bool) -> list[Callback]:
-    """The logger of a path, by its suffix."""
+def _given(context: click.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def _plan(settings: dict[str, Any], given: set[str], model: Model | None) -> Plan:
+    """The plan of the options; with a model, that by which it was trained, but for the options given.
+
+    Raises click.UsageError for options that do not go together, or with a model.
+    """
+    if settings["group"] is not None and settings["time"] is not None:
+        raise click.UsageError("--group and --time exclude each other: choose what new rows will be.")
+    if not settings["validation"] and not given.isdisjoint({"group", "time"}):
+        raise click.UsageError("--group and --time say what is held out, and --validation 0 holds nothing out.")
+    beside = (settings["group"], settings["time"])  # no features anyway
+    settings |= {"drop": tuple(name for name in settings["drop"] if name not in beside)}
+    if model is None:
+        if settings["target"] is None:
+            raise click.UsageError("Missing option '--target': the column to predict.")
+        plan = Plan(**settings)
+    else:
+        if fixed := sorted(given & SHAPES):
+            raise click.UsageError(f"--{fixed[0]} is as in the model that --from names; leave it out.")
+        plan = _of_model(settings, given, model)
+    if plan.target in (plan.group, plan.time):
+        raise click.UsageError(f"{plan.target!r} is the target and cannot say what is held out.")
+    return plan
+
+
+def _of_model(settings: dict[str, Any], given: set[str], model: Model) -> Plan:
+    """The plan that goes on with a model. Raises ValueError for a model that cannot be trained on."""
+    table = model.table
+    if model.estimator:
+        advice = "In Python its class loads it, and partial_fit or warm_start trains it on."
+        raise refusal(model.path, "a model of backprop fit", "an estimator", advice)
+    if table is None or table.target is None:
+        raise refusal(model.path, "a model that knows its target, as of backprop fit", "another one")
+    if settings["target"] not in (None, table.target):
+        raise refusal("--target", f"{table.target!r}, that of {model.path}", repr(settings["target"]))
+    plan = model.plan() or Plan(**settings)
+    changes = {name: settings[name] for name in given} | {"target": table.target}
+    if given & {"group", "time"}:
+        changes |= {"group": settings["group"], "time": settings["time"]}
+    return replace(plan, **changes)
+
+
+class Before:
+    """What a model was, and was worth, before it is trained on: on the rows that are held out, if there are any."""
+
+    def __init__(self, trainer: Trainer, table: Table, parts: Parts) -> None:
+        from backprop.training.callbacks import live
+
+        X, y = parts.get("validation", parts["training"])
+        self.worth = measures(table, trainer.net.predict(X), y)
+        self.loss = trainer.evaluate(X, y)["loss"]
+        self.weights = {name: array.copy() for name, array in live(trainer.net).items()}
+
+    def keep_the_better(self, trainer: Trainer, parts: Parts) -> None:
+        """Take the model as it was where no epoch was better on the rows that are held out."""
+        from backprop.training.callbacks import put
+
+        if "validation" in parts and trainer.evaluate(*parts["validation"])["loss"] >= self.loss:
+            put(trainer.net, self.weights)
+            tell("No epoch was better on the rows held out than the model as it came, which is saved as it was.")
+
+
+@contextmanager
+def logging(path: Path | None, append: bool = False) -> Iterator[list[Callback]]:
+    """The logger of a path, by its suffix. A log that is there stays until all has gone well: the new one grows beside it."""
     if path is None:
-        return []
-    return [bp.CSVLogger(path, **how) if path.suffix == ".csv" else bp.JSONLLogger(path, **how)]
+        yield []
+        return
+    target = Path(os.path.realpath(path))
+    beside = target.exists() and not append
+    place = target.with_name(f".{target.stem}.new{target.suffix}") if beside else target
+    kind = bp.CSVLogger if path.suffix == ".csv" else bp.JSONLLogger
+    try:
+        yield [kind(place, append=append, overwrite=not append)]
+        if beside:
+            os.replace(place, target)
+    finally:
+        if beside:
+            place.unlink(missing_ok=True)

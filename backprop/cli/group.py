@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -15,6 +16,22 @@ import click
 REFUSED = 1  # by the data, a file or the model
 INTERRUPTED = 128 + 2  # as shells have it for SIGINT
 NOBODY_READS = 128 + 13  # and for SIGPIPE
+# What the library says to those who write Python, and what it is on the command line.
+WORDS = {
+    r"^Trainer\.resume\('?(.*?)'?\): ": r"\1: ",
+    r"^(?:Table|Trainer|Sequential|MLPClassifier|MLPRegressor)(?:\.\w+)?: ": "",
+    r"; bp\.learning_rate_range_test\(.*?\) suggests one\.": ", with --learning-rate.",
+    r"to_numpy, to_onnx and to_c scale": "--to numpy, onnx and c scale",
+    r"Lower the learning rate, scale the inputs, or clip gradients \(clip_norm=1\)\.": "Lower --learning-rate.",
+    r" Afterwards a callback changed the weights, .*?\.": "",
+    r"Standardize the columns: bp\.Table .*? Divide pixels by their largest value\.": "Scale them before.",
+    r"Train on \(y − mean\) / deviation .*? in MLPRegressor\.": "Scale it before.",
+    r"fill them with missing='impute'": "fill them with fit --missing impute",
+    r"unknown='ignore'": "fit --unknown ignore",
+    r"Trainer\.resume opens it": "backprop resume goes on from it",
+    r"(?:Sequential\.load|MLPClassifier\.load or MLPRegressor\.load) opens it": "predict, evaluate, export and plot take it",
+    r"a file of net\.save or trainer\.save": "a file of backprop fit, net.save, or an estimator's save",
+}
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError, AssertionError, MemoryError)
 
 
@@ -49,7 +66,7 @@ class Group(click.Group):
     def main(self, *arguments: Any, standalone_mode: bool = True, **settings: Any) -> Any:
         """Run one command line; ends the process with its exit code, or returns it without `standalone_mode`."""
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *rest, **more: tell(f"{self.name}: note: {message}")
+            warnings.showwarning = lambda message, *rest, **more: tell(f"{self.name}: note: {spoken(str(message))}")
             try:
                 result: Any = super().main(*arguments, **settings | {"standalone_mode": False})
                 code = result if isinstance(result, int) else 0
@@ -70,7 +87,14 @@ def one_line(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         text = str(error) or type(error).__name__
-    return " ".join(" ".join([text, *getattr(error, "__notes__", [])]).split())
+    return spoken(" ".join(" ".join([text, *getattr(error, "__notes__", [])]).split()))
+
+
+def spoken(text: str) -> str:
+    """A message of the library in the words of the command line."""
+    for python, option in WORDS.items():
+        text = re.sub(python, option, text)
+    return text
 
 
 def refusal(who: object, expected: str, got: str, advice: str = "") -> ValueError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import backprop as bp
-from backprop.cli.data import Reading
+from backprop.cli.data import Reading, as_categories
 from backprop.cli.group import refusal
 
 if TYPE_CHECKING:
     from backprop.checks import Array
+    from backprop.cli.training import Plan
     from backprop.losses import Loss
     from backprop.sequential import Sequential
     from backprop.tables import Table
@@ -51,29 +54,122 @@ def _place(error: BaseException) -> str:
     return f" ({Path(frame.f_code.co_filename).name}, line {line})"
 
 
-def load(path: Path, layers: tuple[str, ...]) -> tuple[Sequential, Table | None]:
-    """The network of a file, and the table that was saved with it, if there was one."""
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a file as a model takes them: X (N, D), and y (N,) where the file has the target.
+
+    `read` are all columns of the file, `features` those that the table takes, `target` the name of the target if it is known.
+    """
+
+    read: Any
+    features: Any
+    X: Array
+    y: Any
+    target: str | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model file holds: a network, the table before it if there is one, and how backprop fit has trained it.
+
+    `in_order` says that columns have no names to be found by, as of an estimator that was fitted to an array.
+    """
+
+    path: Path
+    net: Sequential
+    table: Table | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    estimator: bool = False
+    in_order: bool = False
+
+    def plan(self) -> Plan | None:
+        """How backprop fit has trained it, if it has."""
+        from backprop.cli.training import Plan
+
+        stored = self.notes.get("fit")
+        return None if stored is None else Plan.from_notes(stored, self.path, "a model of backprop fit")
+
+    def rows(self, data: Path, how: Mapping[str, Any], target: str | None = None, first: int | None = None) -> Rows:
+        """The rows of data, all or the first ones, read as `how` says; `target` names a target that the model does not know."""
+        import numpy as np
+
+        table, plan = self.table, self.plan()
+        read = Reading(**how).frame(data, table).slice(0, first)
+        if table is None:
+            return Rows(read, read, np.column_stack([column.to_numpy() for column in read.columns]), None, target)
+        features = read if plan is None else plan.features(read)
+        target = _target(table, features, target, self.in_order)
+        y = None
+        if target is not None and target in features.column_names and table.state()["answers"] is not None:
+            codes = [target] if table.classes is not None and table.classes.dtype.kind in "iuf" else []
+            answers = as_categories(features, codes=codes)
+            y = table.targets(answers if table.target else answers[target])
+            features = features.drop_columns([target])
+        if self.in_order:
+            expected, found = table.columns, features.column_names
+            if len(found) != len(expected):
+                raise refusal(self.path, f"{len(expected)} columns, in the order of fit", f"{len(found)}: {found}")
+            features = features.rename_columns(expected)
+        return Rows(read, features, table.transform(features), y, target)
+
+
+def _target(table: Table, features: Any, given: str | None, in_order: bool) -> str | None:
+    """The name of the target: that of the table, that given, or the one column that is no feature."""
+    names, known = features.column_names, table.target
+    if given is not None:
+        if known not in (None, given):
+            raise refusal("--target", f"{known!r}, as in the model", repr(given))
+        require_column("--target", given, features)
+        return given
+    if known is not None:
+        return known
+    more = names[len(table.columns) :] if in_order else [name for name in names if name not in table.columns]
+    return more[0] if len(more) == 1 else None
+
+
+def require_column(option: str, name: str, frame: Any) -> None:
+    """Refuse the name of a column that is not there."""
+    if name not in frame.column_names:
+        raise refusal(option, f"one of the columns {frame.column_names}", repr(name))
+
+
+def load(path: Path, layers: tuple[str, ...] = ()) -> Model:
+    """The model of a file: of backprop fit, of net.save, or of an estimator's save."""
     from backprop.files import container
 
-    net = bp.Sequential.load(path, classes=[named(layer) for layer in layers])
-    has_table = container.read(path, "network")[0].get("table") is not None
-    return net, bp.Table.load(path) if has_table else None
+    classes = [named(layer) for layer in layers]
+    if container.kind(path) == "estimator":
+        from backprop.estimators.files import load_any
+
+        estimator = load_any(path, classes)
+        net, table = estimator.as_network()
+        return Model(path, net, table, estimator=True, in_order=not hasattr(estimator, "feature_names_in_"))
+    net = bp.Sequential.load(path, classes=classes)
+    about = container.read(path, "network")[0]
+    table = None if about.get("table") is None else bp.Table.load(path)
+    notes = about.get("notes")
+    return Model(path, net, table, notes if isinstance(notes, dict) else {})
 
 
 def load_with_targets(
-    path: Path, data: Path, rows: int | None = None, *, layers: tuple[str, ...], **how: Any
-) -> tuple[Sequential, Table, Array, Array]:
-    """The network of a file, its table, and X and y of data read as `how` says: all rows, or the first ones.
+    path: Path, data: Path, target: str | None = None, rows: int | None = None, *, layers: tuple[str, ...], **how: Any
+) -> tuple[Model, Table, Rows]:
+    """The model of a file, its table, and rows of data with their target, read as `how` says: all rows, or the first ones.
 
-    Raises ValueError for a model without a table that has a target.
+    Raises ValueError for a model or data without a target.
     """
-    net, table = load(path, layers)
-    if table is None or table.target is None:
-        got = "none" if table is None else "one without a target"
+    model = load(path, layers)
+    if model.table is None or model.table.state()["answers"] is None:
+        got = "none" if model.table is None else "one without a target"
         expected = "a model saved with its table, as by backprop fit or net.save(path, table=table)"
         raise refusal(path, expected, got)
-    frame = Reading(**how).frame(data, table).slice(0, rows)
-    return net, table, table.transform(frame), table.targets(frame)
+    found = model.rows(data, how, target, rows)
+    if found.y is None:
+        names = found.read.column_names
+        if model.table.target is not None:
+            model.table.targets(found.read)  # which says what is close
+        raise refusal(data, "the column of the target", f"columns {names}", "Name it: --target COLUMN.")
+    return model, model.table, found
 
 
 def task(table: Table) -> str:
@@ -99,6 +195,17 @@ def measures(table: Table, f: Array, y: Array) -> dict[str, float]:
     difference = table.values(f) - table.values(y[:, None])
     rms = float(np.sqrt(np.mean(difference**2)))
     return {**own, "root_mean_squared_error": rms, "mean_absolute_error": float(np.abs(difference).mean())}
+
+
+def by_part(worth: Mapping[str, Mapping[str, float]]) -> str:
+    """A column for each part of the data, a line for each measure."""
+    names = list(dict.fromkeys(name for numbers in worth.values() for name in numbers))
+    width = max(map(len, names)) + 2
+    lines = ["".join([" " * width, *(f"{part:>12}" for part in worth)])]
+    for name in names:
+        cells = (f"{numbers[name]:>12.4g}" if name in numbers else f"{'-':>12}" for numbers in worth.values())
+        lines.append("".join([name.replace("_", " ").ljust(width), *cells]))
+    return "\n".join(lines)
 
 
 def shown(numbers: dict[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 from collections.abc import Callable, Iterable
@@ -30,8 +31,11 @@ def character(text: str) -> str:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Names of columns with commas between them."""
-    return tuple(filter(None, text.split(",")))
+    """Names of columns with commas between them, as in a line of a CSV: "a,b" in quotes is one name, "" the empty one."""
+    try:
+        return tuple(next(csv.reader([text], strict=True), []))
+    except csv.Error as error:
+        raise click.BadParameter(f"'{text}': {error}.") from None
 
 
 class File(click.Path):
@@ -86,6 +90,12 @@ def own_layers(command: F) -> F:
 def model(command: F) -> F:
     """MODEL and --layer."""
     return click.argument("model", type=FILE)(own_layers(command))
+
+
+def target(command: F) -> F:
+    """--target: of a model that does not know its own."""
+    text = "The column with the answers. [that of fit; of an estimator's file the one column that is no feature]"
+    return click.option("--target", metavar="COLUMN", help=text)(command)
 
 
 def reading(command: F) -> F:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backprop.cli import options
-from backprop.cli.data import Reading, out_format, write
+from backprop.cli.data import out_format, write
 from backprop.cli.group import Command, answer, tell
-from backprop.cli.models import load, load_with_targets, measures, shown, task
+from backprop.cli.models import Model, Rows, by_part, default_loss, load, load_with_targets, measures, shown, task
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -45,16 +45,13 @@ def predict(
       backprop predict species.safetensors irises.csv --probabilities --out predictions.jsonl
       cat new.csv | backprop predict rent.safetensors - > predictions.csv
     """
-    import numpy as np
-
     out = None if str(out) == "-" else out
     options.outputs(out, given=(data, model))
     kind = out_format(out, kind)
-    net, table = load(model, layers)
-    frame = Reading(**how).frame(data, table)
-    X = table.transform(frame) if table else np.column_stack([column.to_numpy() for column in frame.columns])
-    f = net.predict(X)
-    columns = predictions(table, f, probabilities)
+    loaded = load(model, layers)
+    rows = loaded.rows(data, how)
+    f = loaded.net.predict(rows.X)
+    columns = predictions(loaded.table, f, probabilities)
     if kind == ".npy" and probabilities and len(columns) > 1:
         del columns[next(iter(columns))]  # an array holds numbers or words
     if as_json and out is None:
@@ -66,21 +63,25 @@ def predict(
         answer({"out": str(out), "rows": len(f), "columns": list(columns)}, as_json)
 
 
-def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str, Array]:
-    """The columns to write, from outputs f (N, K). Raises ValueError for probabilities of what has no classes."""
+def probabilities(f: Array) -> Array:
+    """The probability of each class (N, K) from outputs f (N, K), or (N, 1) for two classes."""
     import numpy as np
+    from scipy.special import softmax
 
+    f = np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f
+    return np.asarray(softmax(f.astype(np.float64), axis=1))
+
+
+def predictions(table: Table | None, f: Array, with_probabilities: bool) -> dict[str, Array]:
+    """The columns to write, from outputs f (N, K). Raises ValueError for probabilities of what has no classes."""
     name = (table and table.target) or "prediction"
     if table is not None and table.classes is not None:
         columns = {name: table.labels(f)}
-        if probabilities:
-            from scipy.special import softmax
-
-            f = np.concatenate([np.zeros_like(f), f], axis=1) if f.shape[1] == 1 else f
-            p = softmax(f.astype(np.float64), axis=1)
+        if with_probabilities:
+            p = probabilities(f)
             columns |= {f"{name}={label}": p[:, k] for k, label in enumerate(table.classes)}
         return columns
-    if probabilities:
+    if with_probabilities:
         raise ValueError("--probabilities needs a model of classes, and this one predicts numbers.")
     if table is None or table.state()["answers"] is None:
         return {f"f{k}": f[:, k] for k in range(f.shape[1])}
@@ -91,21 +92,48 @@ def predictions(table: Table | None, f: Array, probabilities: bool) -> dict[str,
 @click.command(cls=Command, short_help="Measure a model on a file with the answers.")
 @options.model
 @click.argument("data", type=options.DATA)
+@options.target
 @options.reading
 @options.as_json
-def evaluate(model: Path, data: Path, as_json: bool, **how: Any) -> None:
+def evaluate(model: Path, data: Path, target: str | None, as_json: bool, **how: Any) -> None:
     """Measure how well MODEL predicts the target of DATA, a file like that of fit, or -.
 
     Of classes: the accuracy and the cross-entropy. Of numbers: R², the root mean squared and the mean absolute error, in units of
-    the target.
+    the target. Where DATA are those that fit was given, the rows that it held out are measured by themselves, too.
 
     \b
     Examples:
       backprop evaluate rent.safetensors later.csv
       backprop evaluate species.safetensors irises.csv --json
     """
-    net, table, X, y = load_with_targets(model, data, **how)
-    f = net.predict(X)
-    numbers = measures(table, f, y)
-    tell(f"{len(f):,} rows, {task(table)} of {table.target!r}.")
-    answer({"task": task(table), "rows": len(f), **numbers}, as_json, shown(numbers))
+    loaded, table, rows = load_with_targets(model, data, target, **how)
+    f = loaded.net.predict(rows.X)
+    numbers = measures(table, f, rows.y)
+    tell(f"{len(f):,} rows, {task(table)} of {rows.target!r}.")
+    result: dict[str, Any] = {"task": task(table), "rows": len(f), **numbers}
+    text = shown(numbers)
+    held = held_out(loaded, table, rows)
+    if held is not None:
+        but = f", but for the {len(held):,} rows that were held out" if len(held) else ""
+        tell(f"The model was trained on these data{but}.")
+    if held is not None and len(held):
+        apart = measures(table, loaded.net.predict(rows.X[held]), rows.y[held])
+        result["held_out"] = {"rows": len(held), **apart}
+        text = by_part({"all rows": numbers, "held out": apart})
+    answer(result, as_json, text)
+
+
+def held_out(model: Model, table: Table, rows: Rows) -> Array | None:
+    """The places of the rows that fit held out, if these are the data that it was given; else None."""
+    from backprop.training.data import Examples
+
+    plan, stored = model.plan(), model.notes.get("data")
+    if plan is None or not isinstance(stored, dict):
+        return None
+    try:
+        found = plan.hold_out(rows.read)
+    except ValueError:  # later data may lack the column
+        return None
+    X, y = rows.X[found.training], rows.y[found.training]
+    same = Examples("evaluate", model.net, default_loss(table, model.net.out_features), X, y).fingerprint()
+    return found.held if same == stored else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,9 @@ import click
 
 import backprop as bp
 from backprop.cli.data import Reading, as_categories
-from backprop.cli.group import INTERRUPTED, answer, tell
-from backprop.cli.models import measures, task
+from backprop.cli.group import INTERRUPTED, answer, refusal, tell
+from backprop.cli.holdout import HoldOut, advice
+from backprop.cli.models import by_part, measures, task
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -59,36 +62,87 @@ class Plan(Reading):
     seed: int
     missing: str
     unknown: str
+    group: str | None = None
+    time: str | None = None
+
+    @classmethod
+    def from_notes(cls, stored: Any, path: Path, expected: str) -> Plan:
+        """The plan that a file holds. Raises ValueError for anything else."""
+        try:
+            return cls(**stored)
+        except TypeError as error:
+            raise refusal(path, expected, f"another one ({error})") from None
+
+    def hold_out(self, frame: Any) -> HoldOut:
+        """Which rows of a frame are held out."""
+        return HoldOut(frame, self.validation, self.seed, self.group, self.time)
+
+    def features(self, frame: Any) -> Any:
+        """The frame without the columns that only say what is held out."""
+        return frame.drop_columns([name for name in (self.group, self.time) if name in frame.column_names])
 
 
-def prepare(plan: Plan, data: Path) -> tuple[Table, Parts]:
-    """Read the data, fit a table to them and hold some rows out. The same plan and data give the same parts."""
-    from backprop.datasets import split
+def advise(plan: Plan, frame: Any, data: Path) -> None:
+    """Tell of columns by which rows belong together, the dropped ones too, where rows are to be held out by chance."""
+    if not plan.validation or plan.group is not None or plan.time is not None:
+        return
+    if plan.drop and str(data) != "-":
+        with suppress(TypeError, ValueError):  # a column may have been dropped because it cannot be read
+            frame = replace(plan, drop=()).frame(data)
+    for line in advice(frame, plan.target):
+        tell(line)
 
-    frame = plan.frame(data)
-    if plan.task == "classification":
-        frame = as_categories(frame, codes=[plan.target])
-    table = bp.Table(plan.target, missing=plan.missing, unknown=plan.unknown, scale_target=True)
-    X, y = table.fit(frame)
+
+def prepare(plan: Plan, frame: Any, data: Path, known: Table | None = None) -> tuple[Table, Parts]:
+    """Fit a table to a frame, or take the one known, and hold some rows out. The same plan and frame give the same parts."""
+    rows, frame = plan.hold_out(frame), plan.features(frame)
+    if known is not None:
+        table = bp.Table.from_state(known.state() | {"unknown": plan.unknown})
+        _tell_unknown(table, frame)
+        X, y = table.transform(frame), table.targets(frame)
+        tell(f"Read {len(X):,} rows from {_source(data)}, with the {len(table.columns)} columns of the model.")
+    else:
+        if plan.task == "classification":
+            frame = as_categories(frame, codes=[plan.target])
+        table = bp.Table(plan.target, missing=plan.missing, unknown=plan.unknown, scale_target=True)
+        X, y = table.fit(frame)
     if plan.task == "regression" and table.classes is not None:
         raise ValueError(f"--task regression needs numbers in column {plan.target!r}, which holds classes.")
-    _describe(plan, table, frame, data, X)
-    X_train, X_held, y_train, y_held = split(X, y, held_out=plan.validation, seed=plan.seed)
-    if plan.validation and not len(X_held):
+    if known is None:
+        _describe(plan, table, frame, data, X)
+    if rows.words:
+        tell(rows.words)
+    if plan.validation and not len(rows.held):
         tell(f"{len(X)} rows are too few to hold some out: nothing is validated.")
-    return table, {"training": (X_train, y_train)} | ({"validation": (X_held, y_held)} if len(X_held) else {})
+    held = {"validation": (X[rows.held], y[rows.held])} if len(rows.held) else {}
+    return table, {"training": (X[rows.training], y[rows.training]), **held}
+
+
+def _tell_unknown(table: Table, frame: Any) -> None:
+    """Tell of categories that a model does not know, where it takes them for none."""
+    for name, known in table.categories.items():
+        if table.unknown == "ignore" and name in frame.column_names:
+            new = [each for each in frame[name].unique().to_pylist() if each is not None and each not in known]
+            if new:
+                tell(
+                    f"Column {name!r}: the model does not know {', '.join(map(repr, new[:5]))}; it takes them for none."
+                )
 
 
 def _describe(plan: Plan, table: Table, frame: Any, data: Path, X: Array) -> None:
     """Tell what was read and what the target makes of it."""
     what = "numbers" if table.classes is None else f"{len(table.classes)} classes"
-    source = "standard input" if str(data) == "-" else data
-    tell(f"Read {len(X):,} rows from {source}: {len(table.columns)} columns make {X.shape[1]} features.")
+    tell(f"Read {len(X):,} rows from {_source(data)}: {len(table.columns)} columns make {X.shape[1]} features.")
     tell(f"The target {plan.target!r} holds {what}: {task(table)}.")
     if table.classes is None and plan.task == "auto":
         values = frame[plan.target].unique().to_pylist()
         if len(values) <= FEW and all(float(value).is_integer() for value in values):
             tell(f"Its {len(values)} different values are whole numbers. If they name classes: --task classification.")
+
+
+def _source(data: Path) -> str:
+    """What a path is called."""
+    return "standard input" if str(data) == "-" else str(data)
 
 
 def chain(widths: list[int], activation: str, seed: int) -> Sequential:
@@ -99,14 +153,20 @@ def chain(widths: list[int], activation: str, seed: int) -> Sequential:
     return bp.Sequential(*layers[:-1], seed=seed)
 
 
-def trainer_of(plan: Plan, table: Table) -> Trainer:
-    """A trainer of a network as wide as the data and the plan say, with the learning rate that suits the optimizer."""
+def network_of(plan: Plan, table: Table) -> Sequential:
+    """A network as wide as the data and the plan say."""
     outputs = 1 if table.classes is None else len(table.classes)
-    net = chain([len(table.feature_names), *plan.hidden, outputs], ACTIVATIONS[plan.activation], plan.seed)
+    return chain([len(table.feature_names), *plan.hidden, outputs], ACTIVATIONS[plan.activation], plan.seed)
+
+
+def trainer_of(plan: Plan, net: Sequential, table: Table) -> Trainer:
+    """A trainer of a network, with the learning rate that suits the optimizer."""
     rate = plan.learning_rate or RATES[plan.optimizer]
     momentum = {"momentum": 0.9} if plan.optimizer == "sgd" else {}
     optimizer = getattr(bp, OPTIMIZERS[plan.optimizer])(rate, weight_decay=plan.weight_decay, **momentum)
-    return bp.Trainer(net, loss_of(plan, table), optimizer, batch_size=plan.batch_size, seed=plan.seed)
+    trainer = bp.Trainer(net, loss_of(plan, table), optimizer, batch_size=plan.batch_size, seed=plan.seed)
+    trainer.notes |= {"fit": asdict(plan), "table": table.state()}
+    return trainer
 
 
 def loss_of(plan: Plan, table: Table) -> Loss:
@@ -119,21 +179,35 @@ def loss_of(plan: Plan, table: Table) -> Loss:
     return getattr(bp, class_name)()
 
 
+@cache
+def early_stopping() -> type[bp.EarlyStopping]:
+    """That of the library, but when a training is taken up that it has stopped, it is patient anew. Made on first use."""
+
+    class EarlyStopping(bp.EarlyStopping):
+        def go_on(self, state: dict[str, Any]) -> None:
+            waited = state.pop("waited")
+            super().go_on({**state, "waited": waited if waited < self.patience else 0})
+
+    return EarlyStopping
+
+
 def train(trainer: Trainer, parts: Parts, epochs: int, patience: int, callbacks: list[Callback]) -> History:
     """Train with a progress bar where somebody looks at it; with validation data, stop early and keep the best weights."""
     held_out = parts.get("validation")
     if held_out and patience:
-        callbacks = [*callbacks, bp.EarlyStopping(patience=patience)]
+        callbacks = [*callbacks, early_stopping()(patience=patience)]
     verbose = int(sys.stderr.isatty())
     return trainer.fit(
         *parts["training"], epochs=epochs, validation_data=held_out, callbacks=callbacks, verbose=verbose
     )
 
 
-def finish(trainer: Trainer, table: Table, parts: Parts, history: History, out: Path, as_json: bool) -> int | None:
-    """Save the model and tell what it is worth; the exit code of Ctrl-C where it ended training."""
-    net = trainer.net
-    net.save(out, table=table)
+def finish(
+    trainer: Trainer, table: Table, parts: Parts, history: History, out: Path, as_json: bool, before: Any = None
+) -> int | None:
+    """Save the model and tell what it is worth, and was `before`; the exit code of Ctrl-C where it ended training."""
+    net, plan = trainer.net, trainer.notes["fit"]
+    net.save(out, table=table, notes={"fit": plan, "data": trainer.state().data})
     interrupted = history.stopped == "Ctrl-C"
     if interrupted:
         tell(f"Stopped by Ctrl-C after {trainer.epochs_done} whole epochs.")
@@ -141,19 +215,12 @@ def finish(trainer: Trainer, table: Table, parts: Parts, history: History, out: 
         tell(f"Stopped after epoch {history[-1].epoch}: the validation loss no longer improved. Best weights kept.")
     tell(f"Model saved to {out}.")
     worth = {name: measures(table, net.predict(X), y) for name, (X, y) in parts.items()}
+    worth |= {"before": before} if before else {}
     rows = {name: len(X) for name, (X, _) in parts.items()}
+    by = next(
+        ({"by": option, "column": plan[option]} for option in ("group", "time") if plan.get(option) is not None), None
+    )
     result = {"model": str(out), "task": task(table), "features": len(table.feature_names), "rows": rows}
-    result |= {"epochs": trainer.epochs_done, "stopped": history.stopped, **worth}
-    answer(result, as_json, _table(worth))
+    result |= {"held_out": by or {"by": "chance"}, "epochs": trainer.epochs_done, "stopped": history.stopped, **worth}
+    answer(result, as_json, by_part(worth))
     return INTERRUPTED if interrupted else None
-
-
-def _table(worth: dict[str, dict[str, float]]) -> str:
-    """A column for each part of the data, a line for each measure."""
-    names = list(dict.fromkeys(name for numbers in worth.values() for name in numbers))
-    width = max(map(len, names)) + 2
-    lines = ["".join([" " * width, *(f"{part:>12}" for part in worth)])]
-    for name in names:
-        cells = (f"{numbers[name]:>12.4g}" if name in numbers else f"{'-':>12}" for numbers in worth.values())
-        lines.append("".join([name.replace("_", " ").ljust(width), *cells]))
-    return "\n".join(lines)

@@ -247,6 +247,23 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """
         return files.load(cls, path, classes)
 
+    def as_network(self) -> tuple[Sequential, Table]:
+        """A network and the table before it that predict what this fitted model predicts, scaling and categories included.
+
+        They are copies. Columns without names are called x0, x1, …. Of several quantiles the network gives the one nearest to the
+        median, of a Gaussian loss the mean, of counts exp f. Raises NotFittedError, ValueError for several yes-or-no questions.
+
+        >>> from backprop.estimators import MLPRegressor
+        >>> X = np.arange(8.0).reshape(-1, 1)
+        >>> model = MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs", tol=1, random_state=0).fit(X, X[:, 0])
+        >>> net, table = model.as_network()
+        >>> table.columns, net.out_features
+        (['x0'], 1)
+        """
+        from backprop.estimators.convert import as_network
+
+        return as_network(self)
+
     def _rows(self, X: Any) -> Array:
         """Outputs of the network (N, K) for checked X."""
         check_is_fitted(self, "network_")

@@ -1,4 +1,4 @@
-"""From scikit-learn's fitted MLPs and back, with equal predictions."""
+"""From scikit-learn's fitted MLPs and back, and to a network and its table, with equal predictions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from sklearn.utils.validation import check_is_fitted
 from backprop import checks
 from backprop.estimators.base import BaseMLP
 from backprop.estimators.mlp import MLPClassifier, MLPRegressor
+from backprop.layers import Exp, Layer, Linear
+from backprop.losses import Pinball, Poisson
+from backprop.sequential import Sequential
+from backprop.tables import Table
+from backprop.tables.columns import Numbers, Target, plain
+from backprop.tables.frame import BOOLEANS, CATEGORIES, NUMBERS, TEXT
 
 SHARED = ("identity", "logistic", "tanh", "relu")
 STORY = ("n_iter_", "t_", "loss_", "best_loss_", "loss_curve_", "validation_scores_", "best_validation_score_")
@@ -76,8 +82,7 @@ def to_sklearn(model: BaseMLP) -> Any:
     if not isinstance(activation, str) or activation not in SHARED:
         raise ValueError(checks.message("to_sklearn", f"activation one of {SHARED}", repr(activation)))
     if model.table_ is not None:
-        got = f"categories or holes in {model.table_.columns}"
-        raise ValueError(checks.message("to_sklearn", "a model of columns of numbers", got))
+        _require_numbers(model.table_)
     if not classifier and model._loss_function.outputs_per_target != 1:
         raise ValueError(checks.message("to_sklearn", "a loss with one output per target", repr(model._loss_function)))
     if not classifier and getattr(theirs, "loss", None) not in ("squared_error", "poisson"):
@@ -97,11 +102,77 @@ def to_sklearn(model: BaseMLP) -> Any:
     return theirs
 
 
+def _require_numbers(table: Table) -> None:
+    """Refuse a table of more than numbers, naming what there is."""
+    if table.categories:
+        got = f"categories in columns {list(table.categories)}"
+    elif table.missing == "impute":
+        got = "one that fills holes, missing='impute'"
+    else:
+        return
+    raise ValueError(checks.message("to_sklearn", "a model of columns of numbers without holes", got))
+
+
+def _input_columns(model: BaseMLP) -> list[Numbers]:
+    """What becomes of each column of an array before the network."""
+    n, scaling = model.n_features_in_, model._input_scaling
+    names = getattr(model, "feature_names_in_", [f"x{j}" for j in range(n)])
+    mean, scale = (np.zeros(n), np.ones(n)) if scaling is None else scaling
+    return [
+        Numbers(str(name), NUMBERS, mean=float(m), shift=float(m), factor=float(1 / s))
+        for name, m, s in zip(names, mean, scale, strict=True)
+    ]
+
+
+def as_network(model: BaseMLP) -> tuple[Sequential, Table]:
+    """The network and the table of `BaseMLP.as_network`."""
+    check_is_fitted(model, "network_")
+    own, dtype = model.table_, model.network_.phi.dtype
+    target = None if own is None else own.target
+    layers: list[Layer] = [layer.copy() for layer in model.network_]
+    if isinstance(model, MLPClassifier):
+        answers = _classes(model, target or "y")
+        net = Sequential(*layers, dtype=dtype)
+    else:
+        answers = Target(target or "y", NUMBERS)
+        net = _in_units(model, layers)
+    if own is not None:
+        return net, Table.from_state(own.state() | {"answers": plain(answers)})
+    return net, Table.of(_input_columns(model), answers, dtype=dtype)
+
+
+def _classes(model: MLPClassifier, name: str) -> Target:
+    """The classes that the outputs stand for. Raises ValueError for several questions."""
+    if model.out_activation_ == "logistic" and model.n_outputs_ > 1:
+        got = f"{model.n_outputs_} questions of yes or no"
+        raise ValueError(checks.message("MLPClassifier.as_network", "one question, with a class as its answer", got))
+    classes = tuple(model.classes_.tolist())
+    kinds = {str: TEXT, bool: BOOLEANS}
+    return Target(name, kinds.get(type(classes[0]), CATEGORIES[NUMBERS]), classes)
+
+
+def _in_units(model: Any, layers: list[Layer]) -> Sequential:
+    """The network of these layers, followed by what makes predictions in units of y (K,) of its outputs."""
+    K, loss, scaling, dtype = model._targets, model._loss_function, model._target_scaling, model.network_.phi.dtype
+    if isinstance(loss, Poisson):
+        return Sequential(*layers, Exp(), dtype=dtype)
+    if model.n_outputs_ == K and scaling is None:
+        return Sequential(*layers, dtype=dtype)
+    mean, scale = (np.zeros(K), np.ones(K)) if scaling is None else map(np.atleast_1d, scaling)
+    middle = int(np.argmin(np.abs(np.array(loss.quantiles) - 0.5))) if isinstance(loss, Pinball) else 0
+    net = Sequential(*layers, Linear(model.n_outputs_, K, seed=0), dtype=dtype)
+    net[-1].parameters["omega"][...] = np.diag(scale) @ np.eye(K, model.n_outputs_, middle * K)
+    net[-1].parameters["beta"][...] = mean
+    return net
+
+
 def _work_in_scaling(model: Any, theirs: Any) -> None:
     inputs, targets = model._input_scaling, model._target_scaling
-    if inputs is not None:  # Ω ((x − m) / s) + β
-        theirs.intercepts_[0] = theirs.intercepts_[0] - (inputs.mean / inputs.scale) @ theirs.coefs_[0]
-        theirs.coefs_[0] = theirs.coefs_[0] / inputs.scale[:, None]
+    if model.table_ is not None or inputs is not None:  # Ω ((x − m) s) + β
+        columns = as_network(model)[1].state()["columns"]
+        shift, factor = (np.array([column[name] for column in columns]) for name in ("shift", "factor"))
+        theirs.intercepts_[0] = theirs.intercepts_[0] - (shift * factor) @ theirs.coefs_[0]
+        theirs.coefs_[0] = theirs.coefs_[0] * factor[:, None]
     if targets is not None:  # s f + m
         theirs.coefs_[-1] = theirs.coefs_[-1] * targets.scale
         theirs.intercepts_[-1] = theirs.intercepts_[-1] * targets.scale + targets.mean

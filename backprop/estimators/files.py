@@ -81,6 +81,16 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
     return model
 
 
+def load_any(path: PathLike, classes: Iterable[type] = ()) -> Any:
+    """Read a fitted model of whichever class the file names. Errors as of `BaseMLP.load`."""
+    from backprop import estimators
+
+    name = container.read(path, "estimator")[0].get("model", {}).get("class")
+    if name not in ("MLPClassifier", "MLPRegressor"):
+        container.refuse(path, "an MLPClassifier or an MLPRegressor", reprlib.repr(name))
+    return getattr(estimators, name).load(path, classes)
+
+
 def _restore(model: Any, story: dict[str, Any]) -> None:
     for name, data in story.items():
         value = _labels(name, **data) if name in LABELS else architecture.value(data)

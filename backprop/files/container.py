@@ -150,6 +150,14 @@ def read(path: PathLike, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
     return about, arrays
 
 
+def kind(path: PathLike) -> str:
+    """What a file says that it holds, "network" or another: `read` then opens it. Raises FileFormatError, OSError."""
+    with naming(path), _open(path) as file:
+        header = _read_header(path, file, os.fstat(file.fileno()).st_size)
+    metadata = _parse(path, header[8:]).get("__metadata__")
+    return str(metadata.get("kind")) if isinstance(metadata, dict) else ""
+
+
 def contents(path: PathLike) -> bytes:
     """All of a file of any kind; one of ours must be as it was saved. Raises FileFormatError, OSError."""
     with naming(path), _open(path) as file:

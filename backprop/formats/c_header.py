@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +18,8 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.files.atomic import write_atomically
 from backprop.formats.plan import Plan, Step
+from backprop.formats.preparation import Column, Preparation
 from backprop.formats.verify import ExportReport, compare
-from backprop.sequential import Sequential
 
 # Counted from the first, numbers that are all alike are exactly 0.
 LAYER_NORM = """\
@@ -52,10 +54,8 @@ TEMPLATE = """\
 
        #include "{name}.h"
 
-       float x[{NAME}_INPUTS] = {{ ... }}, f[{NAME}_OUTPUTS];
-       {name}_predict(x, f);
-
-   No memory is allocated; {stack} bytes of stack are used. Nothing but math.h is needed (link with -lm).
+{usage}
+   No memory is allocated; {stack} bytes of stack are used. Nothing but {headers} is needed (link with -lm).
    Loops run along memory, so that compilers vectorize them; -O3 -march=native is the fastest. */
 
 #ifndef {NAME}_PREDICT_H
@@ -63,44 +63,123 @@ TEMPLATE = """\
 
 #include <math.h>
 #include <stddef.h>
-
+{includes}
 #define {NAME}_INPUTS {plan.inputs}
 #define {NAME}_OUTPUTS {plan.outputs}
+{declarations}
+{weights}static inline void {name}_{call}(const float *x, float *f)
+{{
+{steps}
+}}
+{functions}
+#endif
+"""
 
+USAGE = """\
+       float x[{NAME}_INPUTS] = {{ ... }}, f[{NAME}_OUTPUTS];
+       {name}_predict(x, f);
+"""
+
+DECLARATIONS = """
 /* f[{NAME}_OUTPUTS] from x[{NAME}_INPUTS]; the two must not overlap. */
 static inline void {name}_predict(const float *x, float *f);
 
 /* The same for n rows, one after another: X[n * {NAME}_INPUTS], f[n * {NAME}_OUTPUTS]. */
 static inline void {name}_predict_rows(size_t n, const float *X, float *f);
+"""
 
-{weights}static inline void {name}_predict(const float *x, float *f)
-{{
-{steps}
-}}
-
+FUNCTIONS = """
 static inline void {name}_predict_rows(size_t n, const float *X, float *f)
 {{
     for (size_t row = 0; row < n; row++)
         {name}_predict(X + row * {NAME}_INPUTS, f + row * {NAME}_OUTPUTS);
 }}
-
-#endif
 """
 
-# Runs the header on the rows in one file and writes its outputs to another.
+GIVEN = {"numbers": "const double *", "words": "const char *const *"}  # rows of each, and how C takes them …
+USED = {"numbers": "double ", "words": "const char *"}  # … and has one
+
+# With a table: numbers and words as they are, in double precision until they are scaled.
+TABLE_USAGE = """\
+{declared}       double y[{NAME}_OUTPUTS];
+       {name}_predict({given}y);
+
+{listing}"""
+
+TABLE_DECLARATIONS = """#define {NAME}_NUMBERS {n}
+#define {NAME}_WORDS {w}
+{classes}
+/* y[{NAME}_OUTPUTS], {returns}, from the columns as they are.
+   true and false are 1 and 0, a missing value is {missing}.
+   Where a value cannot be used, as {unusable}, every y is NAN. */
+static inline void {name}_predict({parameter}double *y);
+
+/* The same for n rows, one after another. */
+static inline void {name}_predict_rows(size_t n, {parameter}double *y);
+"""
+
+PLACE_OF_WORD = """
+static inline int {name}_place_of_word(const char *word, int n, const char *const *words)
+{{
+    for (int i = 0; i < n; i++) if (word && !strcmp(word, words[i])) return i;
+    return -1;
+}}
+"""
+
+PLACE_OF_NUMBER = """
+static inline int {name}_place_of_number(double number, int n, const double *numbers)
+{{
+    for (int i = 0; i < n; i++) if (number == numbers[i]) return i;
+    return -1;
+}}
+"""
+
+TABLE_FUNCTIONS = """{places}
+static inline void {name}_predict({parameter}double *y)
+{{
+    float x[{NAME}_INPUTS] = {{0}}, f[{NAME}_OUTPUTS];
+    int usable = 1;
+{encode}
+    {name}_network(x, f);
+    for (int o = 0; o < {NAME}_OUTPUTS; o++) y[o] = usable ? {answer} : NAN;
+}}
+
+static inline void {name}_predict_rows(size_t n, {parameter}double *y)
+{{
+    for (size_t row = 0; row < n; row++)
+        {name}_predict({rows}y + row * {NAME}_OUTPUTS);
+}}
+"""
+
+# One column; {x} is where it is given.
+NUMBER = """\
+    {{   /* {comment} */
+        double v = {value};
+        usable = usable && isfinite(v);
+        x[{at}] = (float)((v - {shift}) * {factor});
+    }}"""
+
+CATEGORY = """\
+    {{   /* {comment} */
+        static const {type} known[] = {{{known}}};
+        int k = {missing}{name}_place_of_{what}({x}, {K}, known);
+        if (k >= 0) x[{at} + k] = 1;{unknown}
+    }}"""
+
+# Runs the header on the rows in one file and writes its outputs to another; words are compiled in.
 MAIN = """\
 #include <stdio.h>
 #include <stdlib.h>
 #include "{name}.h"
-
+{rows}
 int main(int count, char **arguments)
 {{
-    size_t n = (size_t)atol(arguments[count - 1]);
-    float *X = malloc(n * {NAME}_INPUTS * sizeof(float)), *f = malloc(n * {NAME}_OUTPUTS * sizeof(float));
+    size_t n = (size_t)atol(arguments[count - 1]), given = {given}, made = {NAME}_OUTPUTS * sizeof({type});
+    {type} *X = malloc(n * given + 1), *f = malloc(n * made);
     FILE *in = fopen(arguments[1], "rb"), *out = fopen(arguments[2], "wb");
-    if (!X || !f || !in || !out || fread(X, {NAME}_INPUTS * sizeof(float), n, in) != n) return 1;
-    {name}_predict_rows(n, X, f);
-    return fwrite(f, {NAME}_OUTPUTS * sizeof(float), n, out) != n || fclose(out);
+    if (!X || !f || !in || !out || (given && fread(X, given, n, in) != n)) return 1;
+    {name}_predict_rows(n, {called}f);
+    return fwrite(f, made, n, out) != n || fclose(out);
 }}
 """
 
@@ -113,12 +192,18 @@ HEADERS_OF_C = """
 """
 
 
-def to_c(net: Sequential, path: str | os.PathLike[str], *, name: str | None = None, X: Any = None) -> ExportReport:
+def to_c(
+    net: Any, path: str | os.PathLike[str], *, name: str | None = None, table: Any = None, X: Any = None
+) -> ExportReport:
     """Write the network as a C99 header with `NAME_predict(x, f)` for one row and `NAME_predict_rows(n, X, f)` for n.
 
     It computes in float32 whatever the network's dtype, allocates nothing, and needs math.h only. `name` is that of the file
     without its ending, unless given. Before anything is written, the header is compiled, run on generated rows and on those
     of `X`, and compared with `net.predict`; where there is no C compiler, the report says so.
+
+    With the `table` that makes the network's inputs, `NAME_predict(numbers, words, y)` takes columns as they are, numbers in
+    double precision and words as text, and gives numbers in units of the target, or the scores of classes; X is then a frame. A
+    fitted estimator in the place of the network brings its own scaling and table.
 
     Raises ValueError for a name that is no identifier in C and for a file that is called like a header of C, `math.h`; else
     the errors of `to_numpy`.
@@ -131,7 +216,7 @@ def to_c(net: Sequential, path: str | os.PathLike[str], *, name: str | None = No
     """
     _not_a_header_of_c(Path(path).name)
     name = _identifier(Path(path).stem if name is None else name)
-    plan = Plan("to_c", net, X, "float32")
+    plan = Plan("to_c", net, X, "float32", table)
     source = _source(plan, name)
     report = _compared(plan, source, name, path)
     write_atomically(path, source.encode())
@@ -161,15 +246,30 @@ def _compared(plan: Plan, source: str, name: str, path: object) -> ExportReport:
     with TemporaryDirectory() as name_of_folder:
         folder = Path(name_of_folder)
         (folder / f"{name}.h").write_text(source, encoding="utf-8")
-        (folder / "main.c").write_text(MAIN.format(name=name, NAME=name.upper()))
-        _call(compiler, *FLAGS, str(folder / "main.c"), "-o", str(folder / "main"), "-lm")
 
-        def run(X: Array) -> Array:
-            X.astype(np.float32).tofile(folder / "X")
-            _call(str(folder / "main"), str(folder / "X"), str(folder / "f"), str(len(X)))
-            return np.fromfile(folder / "f", np.float32).reshape(len(X), -1)
+        def run(numbers: Array, words: Any = None) -> Array:
+            main, source = folder / "main.c", _main(plan, name, words)
+            if not main.exists() or main.read_text() != source:
+                main.write_text(source)
+                _call(compiler, *FLAGS, str(main), "-o", str(folder / "main"), "-lm")
+            dtype = np.dtype(np.float32 if plan.preparation is None else np.float64)
+            numbers.astype(dtype).tofile(folder / "X")
+            _call(str(folder / "main"), str(folder / "X"), str(folder / "f"), str(len(numbers)))
+            return np.fromfile(folder / "f", dtype).reshape(len(numbers), -1)
 
         return compare(plan, run, path, f"{Path(compiler).name} {' '.join(FLAGS)}")
+
+
+def _main(plan: Plan, name: str, words: Any) -> str:
+    """The program that runs a header on rows."""
+    names, table = {"name": name, "NAME": name.upper()}, plan.preparation
+    if table is None:
+        return MAIN.format(**names, rows="", given=f"{name.upper()}_INPUTS * sizeof(float)", type="float", called="X, ")
+    texts = [] if words is None else map(_word, words.ravel().tolist())
+    rows = f"static const char *const words[] = {{{', '.join(texts)}}};\n" if table.words else ""
+    called = ("X, " if table.numbers else "") + ("words, " if table.words else "")
+    given = f"{name.upper()}_NUMBERS * sizeof(double)"
+    return MAIN.format(**names, rows=rows, given=given, type="double", called=called)
 
 
 def _call(*command: str) -> None:
@@ -186,8 +286,128 @@ def _source(plan: Plan, name: str) -> str:
         code += ["", f"    /* {f'{step.key}: ' if step.key else ''}{step.text} */"]
         code += ["    " + line for line in _lines(step, [places[k] for k in step.inputs], place, plan, name)]
     weights = "".join(_weights(step, name) for step in plan.steps if step.arrays)
-    steps = "\n".join(code).strip("\n")
-    return TEMPLATE.format(plan=plan, name=name, NAME=name.upper(), stack=4 * sum(sizes), weights=weights, steps=steps)
+    steps, names = "\n".join(code).strip("\n"), {"name": name, "NAME": name.upper()}
+    stack, table = 4 * sum(sizes), plan.preparation
+    if table is None:
+        parts = {
+            "usage": USAGE,
+            "headers": "math.h",
+            "includes": "",
+            "declarations": DECLARATIONS,
+            "functions": FUNCTIONS,
+        }
+        parts = {part: text.format(**names) for part, text in parts.items()} | {"call": "predict"}
+    else:
+        parts = _with_table(plan, table, names)
+        stack += 4 * (plan.inputs + plan.outputs)
+    return TEMPLATE.format(plan=plan, stack=stack, weights=weights, steps=steps, **names, **parts)
+
+
+def _with_table(plan: Plan, table: Preparation, names: dict[str, str]) -> dict[str, str]:
+    """The parts of the header that take columns as they are."""
+    given = [(kind, declared) for kind, declared in GIVEN.items() if getattr(table, kind)]
+    names |= {
+        "parameter": "".join(f"{declared}{kind}, " for kind, declared in given),
+        "given": "".join(f"{kind}, " for kind, _ in given),
+        "rows": "".join(f"{kind} + row * {names['NAME']}_{kind.upper()}, " for kind, _ in given),
+    }
+    usage = [
+        f"       {GIVEN[kind][:-1].removesuffix('const ')}{kind}[{names['NAME']}_{kind.upper()}];\n"
+        for kind, _ in given
+    ]
+    listing = [f"       {kind}[{j}]  {_comment(c)}\n" for kind, _ in given for j, c in enumerate(getattr(table, kind))]
+    fills = any(column.fill is not None for column in table.columns)
+    unknown = "" if table.ignores else " or a category that was not there in training"
+    words = {
+        "classes": _classes(plan, table, names["name"]),
+        "returns": _safe(f"in units of {table.target}") if table.scales and table.target else "the outputs",
+        "missing": f"NAN{', or NULL for a word' if table.words else ''}{', and filled as in training' if fills else ''}",
+        "unusable": f"{'inf' if fills else 'inf, a missing one'}{unknown}",
+    }
+    places = PLACE_OF_WORD.format(**names) if table.words else ""
+    places += PLACE_OF_NUMBER.format(**names) if any(c.categories for c in table.numbers) else ""
+    answer = f"{_double(table.mean)} + {_double(table.sigma)} * f[o]" if table.scales else "(double)f[o]"
+    encode = "\n".join(_encode(table, names["name"]))
+    return {
+        "usage": TABLE_USAGE.format(**names, declared="".join(usage), listing="".join(listing)),
+        "headers": "math.h and string.h" if table.words else "math.h",
+        "includes": "#include <string.h>\n" if table.words else "",
+        "declarations": TABLE_DECLARATIONS.format(**names, **words, n=len(table.numbers), w=len(table.words)),
+        "call": "network",
+        "functions": TABLE_FUNCTIONS.format(**names, places=places, encode=encode, answer=answer),
+    }
+
+
+def _classes(plan: Plan, table: Preparation, name: str) -> str:
+    """The names of the classes, in the order of the outputs."""
+    if not table.classes:
+        return ""
+    words = ", ".join(_word(str(each)) for each in table.classes)
+    which = "the largest output is that of the class" if plan.outputs > 1 else "an output above 0 is the second one"
+    return f"\n/* The classes; {which}. */\nstatic const char *const {name}_classes[] = {{{words}}};\n"
+
+
+def _encode(table: Preparation, name: str) -> Iterator[str]:
+    """The statements for each column."""
+    at, places = 0, {"numbers": 0, "words": 0}
+    for column in table.columns:
+        kind = "words" if column.is_word else "numbers"
+        x = f"{kind}[{places[kind]}]"
+        places[kind] += 1
+        if not column.categories:
+            value = x if column.fill is None else f"isnan({x}) ? {_double(column.fill)} : {x}"
+            shift, factor = _double(column.shift), _double(column.factor)
+            yield NUMBER.format(comment=_comment(column), value=value, at=at, shift=shift, factor=factor)
+        else:
+            yield _category(table, column, name, x, at)
+        at += column.width
+
+
+def _category(table: Preparation, column: Column, name: str, x: str, at: int) -> str:
+    """The statements for a column of categories."""
+    missing = f"!{x}" if column.is_word else f"isnan({x})"
+    filled = "" if column.fill is None else f"{missing} ? {column.categories.index(column.fill)} : "
+    unknown = "" if table.ignores and column.fill is not None else "\n        else usable = 0;"
+    if table.ignores and column.fill is None:
+        unknown = f"\n        usable = usable && !({missing});"
+    return CATEGORY.format(
+        comment=_comment(column),
+        type="char *const" if column.is_word else "double",
+        known=", ".join(map(_word if column.is_word else _double, column.categories)),
+        missing=filled,
+        name=name,
+        what="word" if column.is_word else "number",
+        x=x,
+        K=column.width,
+        at=at,
+        unknown=unknown,
+    )
+
+
+def _comment(column: Column) -> str:
+    """A column as a comment names it."""
+    if not column.categories:
+        return _safe(column.name)
+    return _safe(f"{column.name}: {reprlib.repr(list(column.categories))}")
+
+
+def _safe(text: str) -> str:
+    """Text that neither ends a comment nor begins one, on one line."""
+    return " ".join(re.sub(r"\*/|/\*|\\\\|\?\?", "_", text).split())
+
+
+def _word(text: str | None) -> str:
+    """A string of C, in UTF-8; everything but plain letters as octal digits."""
+    if text is None:
+        return "NULL"
+    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-.,:;=+()"
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
+
+
+def _double(value: Any) -> str:
+    """A number of C in double precision, with the digits that give it back."""
+    text = f"{float(value):.17g}"
+    return text if any(sign in text for sign in ".en") else f"{text}.0"
 
 
 def _places(plan: Plan) -> tuple[list[str], list[int]]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.files.atomic import write_atomically
+from backprop.formats.onnx_table import FLOAT, STRING, Graph, TableGraph
 from backprop.formats.plan import Plan, Step, extra
 from backprop.formats.verify import ExportReport, compare
-from backprop.sequential import Sequential
 
 # Opset 20 is the first with Gelu; intermediate representation 9 is what came with it. Both are read by onnxruntime ≥ 1.17.
 OPSET, REPRESENTATION = 20, 9
@@ -27,12 +27,18 @@ NODES: dict[str, tuple[str, str | None]] = {
 LEAST = {"SiLU": -200.0, "GELU": -20.0}
 
 
-def to_onnx(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) -> ExportReport:
+def to_onnx(net: Any, path: str | os.PathLike[str], *, table: Any = None, X: Any = None) -> ExportReport:
     """Write the network as an ONNX model: a Gemm node per `Linear`, a node per activation, in float32.
 
     Its input "X" has one example per row, (N, D), its output "f" is (N, K), for any N. float32 because runtimes compute ELU,
     LeakyReLU, GELU and Softplus in nothing else. Before anything is written, the model is checked by `onnx.checker`, run by
     onnxruntime (by onnx itself where that is not installed), and compared with `net.predict` on generated rows and those of `X`.
+
+    With the `table` that makes the network's inputs, the graph does that too: "X" are the columns of numbers as they are (N, n),
+    in float64, true and false as 1 and 0; "words" those of text (N, w), if there are any; "f" numbers in units of the target
+    (float64), or the scores of classes. A missing value is NaN, or an empty word. Where a value cannot be used, the row's f is
+    NaN. `metadata_props` name the columns and classes; X is a frame. A fitted estimator in the place of the network brings its
+    own scaling and table.
 
     Raises ImportError without the extra `onnx`, else the errors of `to_numpy`.
 
@@ -43,7 +49,7 @@ def to_onnx(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) -> 
     (100, True)
     """
     onnx = extra("to_onnx", "onnx")
-    plan = Plan("to_onnx", net, X, "float32")
+    plan = Plan("to_onnx", net, X, "float32", table)
     model = _model(plan)
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString()
@@ -54,18 +60,24 @@ def to_onnx(net: Sequential, path: str | os.PathLike[str], *, X: Any = None) -> 
 
 
 def _model(plan: Plan) -> Any:
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
-    names = ["X", *(f"h{k}" for k in range(1, len(plan.steps))), "f"]
+    graph = Graph(plan) if plan.preparation is None else TableGraph(plan, plan.preparation)
+    names = [graph.begin, *(f"h{k}" for k in range(1, len(plan.steps))), graph.end]
     nodes, tensors = list[Any](), list[Any]()
     for step, name in zip(plan.steps, names[1:], strict=True):
         nodes += _nodes(step, [names[k] for k in step.inputs], name)
         tensors += [numpy_helper.from_array(array, f"{step.key}.{own}") for own, array in step.arrays.items()]
-    X = helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", plan.inputs])
-    f = helper.make_tensor_value_info("f", TensorProto.FLOAT, ["N", plan.outputs])
-    graph = helper.make_graph(nodes, "network", [X], [f], tensors)
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, kind, ["N", width]) for name, kind, width in several]
+        for several in (graph.inputs, graph.outputs)
+    )
+    tensors += [numpy_helper.from_array(array, name) for name, array in graph.arrays.items()]
+    made = helper.make_graph([*graph.before, *nodes, *graph.behind], "network", inputs, outputs, tensors)
     opset = helper.make_opsetid("", OPSET)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=REPRESENTATION, producer_name="backprop-mlp")
+    model = helper.make_model(made, opset_imports=[opset], ir_version=REPRESENTATION, producer_name="backprop-mlp")
+    helper.set_model_props(model, graph.properties)
+    return model
 
 
 def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
@@ -119,4 +131,18 @@ def _runtime(model: Any, data: bytes) -> tuple[Callable[[Array], Array], str]:
         options.log_severity_level = 3
         run = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run
         run_by = f"onnxruntime {onnxruntime.__version__}"
-    return lambda X: np.asarray(run(["f"], {"X": X.astype(np.float32)})[0]), run_by
+    given = [(each.name, each.type.tensor_type.elem_type) for each in model.graph.input]
+
+    def answer(*arrays: Array) -> Array:
+        # Of a table that has only words the numbers are an empty array.
+        values = {"X": arrays[0], "words": arrays[-1]}
+        return np.asarray(run(["f"], {name: _as(kind, values[name]) for name, kind in given})[0])
+
+    return answer, run_by
+
+
+def _as(kind: int, values: Array) -> Array:
+    """An array as an input of this kind takes it; a missing word is empty."""
+    if kind == STRING:
+        return np.where(values == None, "", values)  # noqa: E711 (entry by entry)
+    return values.astype(np.float32 if kind == FLOAT else np.float64)

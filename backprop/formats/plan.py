@@ -10,6 +10,7 @@ import numpy as np
 
 from backprop import checks, layers
 from backprop.checks import Array
+from backprop.formats.preparation import Preparation, taken
 from backprop.layers import Layer
 from backprop.layers.normalization import FrozenBatchNorm
 from backprop.sequential import Sequential
@@ -45,11 +46,11 @@ class Step:
 
 
 class Plan:
-    """The steps of a network, its arrays converted to `dtype`.
+    """The steps of a network, its arrays converted to `dtype`, and the `preparation` of its table if there is one.
 
-    A layer outside the library counts as what its `frozen()` returns. Raises TypeError for what is no network and for a layer
-    no exporter knows; ValueError for a network of unknown width without `X`, for an X that does not fit, and for numbers that
-    are not finite in `dtype`.
+    `net` may also be a fitted estimator, which has both; X is a frame where there is a table. A layer outside the library counts
+    as what its `frozen()` returns. Raises TypeError for what is no network and for a layer no exporter knows; ValueError for a
+    network of unknown width without `X`, for an X or a table that does not fit, and for numbers that are not finite in `dtype`.
 
     >>> import backprop as bp
     >>> net = bp.Sequential(bp.Linear(2, 3), bp.Residual(bp.Tanh()), bp.Dropout())
@@ -57,10 +58,15 @@ class Plan:
     [('Linear', (0,), 3), ('Tanh', (1,), 3), ('Add', (1, 2), 3)]
     """
 
-    def __init__(self, who: str, net: Sequential, X: Any, dtype: str | None) -> None:
+    def __init__(self, who: str, net: Any, X: Any, dtype: str | None, table: Any = None) -> None:
+        net, table = taken(who, net, table)
         checks.instance(who, "net", net, Sequential)
         self.who, self.net = who, net
         self.dtype = np.dtype(dtype or net.phi.dtype)
+        self.preparation = None if table is None else Preparation(who, table, net)
+        self.inputs_given: list[Array] = []  # rows of the caller's, to compare on
+        if self.preparation is not None and X is not None:
+            self.inputs_given, X = self.preparation.given(X), self.preparation.table.transform(X)
         self.X = X = X if X is None else checks.rows(who, X, net.in_features)
         if net.in_features is None and X is None:
             advice = "Pass X, some rows of the data; or begin with a layer that knows, such as Linear."

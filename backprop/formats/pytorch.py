@@ -9,7 +9,9 @@ from typing import Any
 from backprop import checks, layers
 from backprop.architecture import TORCH_NAMES
 from backprop.checks import Array
+from backprop.formats.folding import folded
 from backprop.formats.plan import Plan, extra, unknown
+from backprop.formats.preparation import taken
 from backprop.formats.verify import compare
 from backprop.layers import Layer
 from backprop.layers.nesting import frozen
@@ -24,19 +26,27 @@ KNOWN = (
 )
 
 
-def to_torch(net: Sequential, *, X: Any = None) -> Any:
+def to_torch(net: Any, *, table: Any = None, X: Any = None) -> Any:
     """The network as a `torch.nn.Sequential` in its dtype, in evaluation mode; its `state_dict` has the keys of `save_weights`.
 
     Before it is returned it is compared with `net.predict`, on generated rows and those of `X`: `module.largest_difference` is
     what was found. `Dropout` and `BatchNorm` are there, so that `module.train()` goes on training; the weights are copies.
     `Residual`, `FanOut`, `Sin`, `Cos` and `Exp` become small modules of this library: save their `state_dict`, not themselves.
 
-    Raises ImportError without the extra `torch`, else the errors of `to_numpy`.
+    With the `table` that makes the network's inputs, its scaling is worked into the first and the last Linear: the module takes
+    numbers as they are, and 0 or 1 for each category, in the order of `table.feature_names`, and gives units of the target. A
+    fitted estimator in the place of the network brings its own scaling and table. X are then such rows.
+
+    Raises ImportError without the extra `torch`, ValueError for scaling that cannot be worked in, else the errors of `to_numpy`.
     """
     extra("to_torch", "torch")
+    net, table = taken("to_torch", net, table)
+    rounding = 0.0
+    if table is not None:
+        net, rounding = folded("to_torch", net, table)
     plan = Plan("to_torch", net, X, None)
     module = _module(net, "").eval()
-    module.largest_difference = compare(plan, _run(module, net), "module", "torch").largest_difference
+    module.largest_difference = rounding + compare(plan, _run(module, net), "module", "torch").largest_difference
     return module
 
 

@@ -43,18 +43,19 @@ class ExportReport:
         return f"{self.path}: {self.dtype}, largest difference from predict {found} on {self.rows} rows, run by {self.run_by}"
 
 
-def compare(plan: Plan, run: Callable[[Array], Array], path: object, run_by: str, advice: str = OURS) -> ExportReport:
-    """Run an export on generated rows and on the caller's, all at once and one alone.
+def compare(plan: Plan, run: Callable[..., Array], path: object, run_by: str, advice: str = OURS) -> ExportReport:
+    """Run an export on generated rows and on the caller's, all at once and one alone: on X, or on numbers and words of a table.
 
     With f (N, K) from `predict`, output k may differ by 16 (ε max_n |f_nk| + ρ_k), where ε is the rounding of the export's dtype
     and ρ_k is what rounding does to this network: the largest difference between f_k in float32 and in float64, in units of ε.
-    Rows whose f is not finite are left out. Raises RuntimeError for a difference beyond that.
+    Rows whose f is not finite are left out. With a table, both are in units of the target. Raises RuntimeError for a difference
+    beyond that.
     """
-    X, f, tolerance = _expected(plan)
+    inputs, f, tolerance = _expected(plan)
     size = np.abs(f).max(axis=0)
     with np.errstate(all="ignore"):
-        found = np.asarray(run(X))
-        alone = np.asarray(run(X[:1]))
+        found = np.asarray(run(*inputs))
+        alone = np.asarray(run(*(values[:1] for values in inputs)))
     if found.shape != f.shape or alone.shape != f[:1].shape:
         raise RuntimeError(checks.message(plan.who, f"outputs with shape {f.shape}", f"{found.shape}", advice))
     difference = np.maximum(np.abs(found - f).max(axis=0), np.abs(alone - f[:1]).max(axis=0))
@@ -64,15 +65,13 @@ def compare(plan: Plan, run: Callable[[Array], Array], path: object, run_by: str
         expected = f"output {k} within {tolerance[k]:.2g} of predict (outputs up to {size[k]:.2g})"
         raise RuntimeError(checks.message(plan.who, expected, f"a difference of {difference[k]:.2g}", advice))
     relative = np.divide(difference, size, out=np.zeros_like(size), where=size > 0)
-    return ExportReport(str(path), len(X), float(difference.max()), float(relative.max()), plan.dtype.name, run_by)
+    return ExportReport(str(path), len(f), float(difference.max()), float(relative.max()), plan.dtype.name, run_by)
 
 
-def _expected(plan: Plan) -> tuple[Array, Array, Array]:
-    """Rows X, what predict makes of them, and how far each output may be from it."""
-    X = generated(plan.inputs)
-    if plan.X is not None:
-        given = np.asarray(plan.X[:])
-        X = np.concatenate([X, given.astype(plan.net.phi.dtype)])
+def _expected(plan: Plan) -> tuple[list[Array], Array, Array]:
+    """Rows as the export takes them, what predict makes of them, and how far each output may be from it."""
+    preparation = plan.preparation
+    inputs, X = _rows(plan)
     with np.errstate(all="ignore"):
         f = plan.net.predict(X).astype(np.float64)
         wide, narrow = (_in(plan.net, dtype).predict(X).astype(np.float64) for dtype in ("float64", "float32"))
@@ -81,7 +80,27 @@ def _expected(plan: Plan) -> tuple[Array, Array, Array]:
         raise ValueError(checks.message(plan.who, "finite outputs for some rows", "none", "Pass X, rows of the data."))
     f, rounding = f[usable], np.abs(wide - narrow)[usable].max(axis=0)
     unit = np.finfo(plan.dtype).eps
-    return X[usable], f, SLACK * (unit * np.abs(f).max(axis=0) + rounding * (unit / np.finfo(np.float32).eps))
+    tolerance = SLACK * (unit * np.abs(f).max(axis=0) + rounding * (unit / np.finfo(np.float32).eps))
+    inputs = [values[usable] for values in inputs]
+    if preparation is None or not preparation.scales:
+        return inputs, f, tolerance
+    f = preparation.in_units(f)
+    return inputs, f, preparation.sigma * tolerance + SLACK * np.finfo(np.float64).eps * np.abs(f).max(axis=0)
+
+
+def _rows(plan: Plan) -> tuple[list[Array], Array]:
+    """Generated rows and the caller's, as the export takes them, and as inputs of the network."""
+    if plan.preparation is not None:
+        inputs = plan.preparation.generated()
+        X = plan.preparation.features(plan.who, *inputs)
+        if plan.X is None:
+            return inputs, X
+        both = zip(inputs, plan.inputs_given, strict=True)
+        return [np.concatenate(pair) for pair in both], np.concatenate([X, np.asarray(plan.X[:])])
+    X = generated(plan.inputs)
+    if plan.X is not None:
+        X = np.concatenate([X, np.asarray(plan.X[:]).astype(plan.net.phi.dtype)])
+    return [X], X
 
 
 def generated(width: int) -> Array:

@@ -6,16 +6,20 @@ drew into: `ax.figure.savefig("picture.png")` writes it. Nothing is told apart b
 
 from backprop.plots.animation import animate_training
 from backprop.plots.boundary import decision_boundary
+from backprop.plots.columns import column_dependence, column_importance
 from backprop.plots.curves import batch_size_tradeoff, learning_curves
 from backprop.plots.diagram import network_diagram
 from backprop.plots.flow import Magnitudes, gradient_check, magnitudes
 from backprop.plots.landscape import loss_line, loss_surface
 from backprop.plots.matrices import confusion_matrix, weights
+from backprop.plots.regression import predicted_against_true, residuals
 
 __all__ = [
     "Magnitudes",
     "animate_training",
     "batch_size_tradeoff",
+    "column_dependence",
+    "column_importance",
     "confusion_matrix",
     "decision_boundary",
     "gradient_check",
@@ -24,5 +28,7 @@ __all__ = [
     "loss_surface",
     "magnitudes",
     "network_diagram",
+    "predicted_against_true",
+    "residuals",
     "weights",
 ]
