@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.tables.frame import listing, require_names
+from backprop.tables.frame import index_names, listing, require_names
 
 MOST_RANGES = 64  # row groups whose ranges are looked at; of more, evenly spread ones
 
@@ -62,8 +61,7 @@ class Footers:
     @property
     def index(self) -> list[str]:
         """The columns that pandas wrote for its index, which says nothing of a row."""
-        about = json.loads((self.schema.metadata or {}).get(b"pandas", b"{}"))
-        return [name for name in about.get("index_columns", []) if isinstance(name, str) and name in self.schema.names]
+        return [name for name in index_names(self.schema) if name in self.schema.names]
 
     @property
     def bytes_of_a_group(self) -> int:
