@@ -14,9 +14,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from backprop import arrays
+from backprop.arrays import Array as Array
 
 
 class StandIn:
@@ -185,7 +185,7 @@ def numeric(who: object, name: str, values: object) -> Array:
 
     Raises TypeError for the kind, ValueError for ragged or empty data.
     """
-    array = values if type(values) is np.ndarray else _array(who, name, values)
+    array = values if type(values) is np.ndarray else made(who, name, values)
     if (kind := array.dtype.kind) not in "fiub":
         if kind == "c":
             raise TypeError(message(who, f"{name} real numbers", f"complex numbers ({array.dtype})"))
@@ -196,66 +196,12 @@ def numeric(who: object, name: str, values: object) -> Array:
     return array
 
 
-def not_masked(who: object, name: str, values: object) -> None:
-    """Refuse a masked array, whose masks NumPy's functions and scikit-learn's leave out without a word."""
-    if isinstance(values, np.ma.MaskedArray):
-        advice = "Fill it first, for example with .filled(0)."
-        raise TypeError(message(who, f"{name} a plain array", "a masked array", advice))
-
-
-def _array(who: object, name: str, values: object) -> Array:
-    """An array of what is none yet; what NumPy would make objects or something else of is refused by its name."""
-    not_masked(who, name, values)
-    if values is None:
-        raise TypeError(message(who, f"{name}: an array of numbers", "None"))
-    if hasattr(values, "toarray"):
-        advice = "Pass .toarray(), or use the estimators, which take sparse X."
-        raise TypeError(message(who, f"{name} a dense array", f"a sparse one ({type(values).__name__})", advice))
-    not_lazy(who, name, values)
-    array = rectangular(who, name, without_index(values))
-    return _numbers_of_frame(values) if array.dtype == object and hasattr(values, "dtypes") else array
-
-
-def rectangular(who: object, name: str, values: object) -> Array:
-    """An array of what NumPy takes for one. Raises ValueError for ragged lists."""
+def made(who: object, name: str, values: object, make: Callable[[Any], Any] = arrays.array) -> Any:
+    """What a function of `arrays` makes of the values; its refusals get a name."""
     try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise ValueError(message(who, f"{name} a rectangular array", "rows of unequal length", str(error))) from None
-
-
-def loader(values: object) -> str:
-    """The method that brings a lazy frame into memory, "" for what is there already."""
-    kind = type(values)
-    if hasattr(kind, "collect"):
-        return "collect"
-    return "compute" if hasattr(kind, "compute") and hasattr(kind, "partitions") else ""  # a frame of dask's
-
-
-def not_lazy(who: object, name: str, values: object) -> None:
-    """Refuse a lazy frame, with the method that brings it into memory."""
-    if load := loader(values):
-        got = f"a lazy one ({type(values).__name__})"
-        raise TypeError(message(who, f"{name} in memory", got, f"Pass .{load}()."))
-
-
-def without_index(table: Any, wanted: Iterable[str] = ()) -> Any:
-    """A table of Arrow without the columns in which pandas has kept its index, but those wanted; anything else as it is."""
-    if not hasattr(type(table), "drop_columns"):  # asking a lazy frame for its schema is dear
-        return table
-    metadata = getattr(table.schema, "pandas_metadata", None)
-    if not metadata:
-        return table
-    kept = [name for name in metadata["index_columns"] if isinstance(name, str) and name in table.column_names]
-    kept = [name for name in kept if name not in wanted]
-    return table.drop_columns(kept) if kept else table
-
-
-def _numbers_of_frame(frame: Any) -> Array:
-    """A frame of pandas, of numbers and booleans or with numbers that may be absent, as float64; others stay objects."""
-    if all(getattr(dtype, "kind", "O") in "fiub" for dtype in frame.dtypes):
-        return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
-    return np.asarray(frame)
+        return make(values)
+    except arrays.Unfit as error:
+        raise error.kind(message(who, f"{name} {error.expected}", error.got, error.advice)) from None
 
 
 def finite(who: object, name: str, array: Array, first_row: int = 0, dtype: Any = None) -> None:
@@ -317,7 +263,7 @@ def rows(who: object, X: Any, in_features: int | None) -> Any:
 
 def floating(who: object, name: str, value: object) -> Array:
     """An array of a floating or complex type; whole numbers become float64. Raises TypeError for anything else."""
-    array = value if type(value) is np.ndarray else _array(who, name, value)
+    array = value if type(value) is np.ndarray else made(who, name, value)
     if array.dtype.kind not in "fciub":
         raise TypeError(message(who, f"{name} of real numbers", f"an array of dtype {array.dtype}"))
     return array.astype(np.float64) if array.dtype.kind in "iub" else array

@@ -260,7 +260,7 @@ DOORS = {
 NO_ROWS = {
     "sparse matrix": (scipy.sparse.csr_matrix(X), TypeError, "X a dense array, got a sparse one"),
     "sparse array": (scipy.sparse.coo_array(X), TypeError, "X a dense array, got a sparse one"),
-    "none": (None, TypeError, "X: an array of numbers, got None"),
+    "none": (None, TypeError, "X an array of numbers, got None"),
     "lazy": (pl.LazyFrame(X), TypeError, r"a lazy one \(LazyFrame\). Pass .collect\(\)"),
     "dask": (Frame(), TypeError, r"a lazy one \(Frame\). Pass .compute\(\)"),
     "words": (NUMBERS.assign(e="a").iloc[:, 1:], TypeError, "X numbers, got an array of dtype object"),

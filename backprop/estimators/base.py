@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, check_X_y, validate_data
 
-from backprop import checks
+from backprop import arrays, checks
 from backprop.checks import Array
 from backprop.estimators import build, data, files, solvers, views
 from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
@@ -126,7 +126,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """What came in, checked; with `whole`, y has all classes. `table_` is for a frame's words and holes, else None."""
         who = self._who
         for name, array in (("X", X), ("y", y), ("sample_weight", w)):
-            checks.not_masked(who, name, array)
+            checks.made(who, name, array, arrays.plain)
         names = () if reset else getattr(self, "feature_names_in_", ())
         given = X = data.in_memory(who, X, {*names, *([y] if isinstance(y, str) else ())})
         if reset:
@@ -268,7 +268,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """Outputs of the network (N, K) for checked X."""
         check_is_fitted(self, "network_")
         who = f"{self._who}.predict"
-        checks.not_masked(who, "X", X)
+        checks.made(who, "X", X, arrays.plain)
         X = data.in_memory(who, X, getattr(self, "feature_names_in_", ()))
         if self.table_ is not None:
             return self._network_outputs(check_array(self.table_.transform(X)))

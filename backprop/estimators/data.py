@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backprop import checks
+from backprop import arrays, checks
 from backprop.checks import Array
 from backprop.tables.frame import listing, narwhals, no_frame, read, require_names
 from backprop.training.data import sha256
@@ -150,11 +150,11 @@ def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
     """
     if X is None:
         raise TypeError(checks.message(who, "X: an array or a frame, one example per row", "None"))
-    if checks.loader(X):
+    if arrays.loader(X):
         raise no_frame(who, X)
     if isinstance(X, list | tuple):
-        checks.rectangular(who, "X", X)
-    X = checks.without_index(X, wanted)
+        checks.made(who, "X", X, arrays.rectangular)
+    X = arrays.without_index(X, wanted)
     if hasattr(type(X), "columns"):
         names = Counter(getattr(X, "column_names", X.columns))
         twice = [name for name, n in names.items() if n > 1]
@@ -212,12 +212,12 @@ def answers(who: str, X: Any, y: Any, what: str = "y") -> Any:
         return _of_series(who, f"column {y!r}", frame[y])
     if y is None or hasattr(y, "toarray"):
         return y if y is None else y.toarray()
-    checks.not_lazy(who, what, y)
+    checks.made(who, what, y, arrays.in_memory)
     if isinstance(y, list | tuple):
         if len(y) == 1 and isinstance(y[0], str) and y[0] in getattr(frame_of(X), "columns", []):
             advice = f"For the column of that name pass {y[0]!r} itself, without the list."
             raise ValueError(checks.message(who, "y with one target for each row", f"{y!r}", advice))
-        y = checks.rectangular(who, what, y)
+        y = checks.made(who, what, y, arrays.rectangular)
     if (series := series_of(y)) is not None:
         return _of_series(who, what, series)
     if (frame := frame_of(y)) is not None:

@@ -97,20 +97,23 @@ class Loss(notation.Part, ABC):
         y = checks.numeric(self, "y", y)
         fits = y.shape == (K, N) or (K == 1 and y.shape == (N,)) or (single and y.size == K and y.ndim < 2)
         if not fits or shape[0] % each:
-            self._refuse_rows(y, shape)
-            expected = f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else "")
-            advice = "Pass y.T." if y.shape == (N, K) else f"Each target takes {each} outputs." if each > 1 else ""
-            raise ValueError(checks.message(self, expected, f"shape {y.shape} for outputs of shape {shape}", advice))
+            raise self._misfit(y, shape, f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else ""))
         checks.finite(self, "y", y.T)
         self.check_values(y)
         return y.reshape(K, N)
 
-    def _refuse_rows(self, y: Array, shape: tuple[int, ...]) -> None:
-        """Refuse outputs (N, K) with targets (N,): rows, as `predict` returns them."""
+    def _misfit(self, y: Array, shape: tuple[int, ...], expected: str) -> ValueError:
+        """The error of targets that do not fit outputs of this shape, and of outputs in rows, as `predict` returns them."""
+        each, got = self.outputs_per_target, f"shape {y.shape} for outputs of shape {shape}"
+        advice = f"Each target takes {each} outputs." if each > 1 else ""
+        if y.shape in (shape[::-1], (shape[1], shape[0] // each)):
+            advice = "Pass y.T."
+        elif self.takes_labels and y.shape == (shape[1], 1):
+            advice = "Pass y.ravel()."
         if y.shape == shape[:1] != (1,):
             expected = f"f with one column for each of the {y.size} examples in y"
-            advice = "A loss takes columns, and predict returns rows: pass f.T."
-            raise ValueError(checks.message(self, expected, f"f with shape {shape}", advice))
+            got, advice = f"f with shape {shape}", "A loss takes columns, and predict returns rows: pass f.T."
+        return ValueError(checks.message(self, expected, got, advice))
 
     def from_rows(self, who: str, y: object, K: int, N: int) -> Array:
         """Targets as a person has them, rows (N,) or (N, K), checked and turned into the columns of `targets`."""

@@ -40,10 +40,7 @@ class CrossEntropy(Loss):
         elif y.shape == (N,) or (single and y.shape == ()):
             return checks.labels(self, y.reshape(N), K)
         if y.shape != (K, N):
-            self._refuse_rows(y, shape)
-            advice = "Pass y.T." if y.shape == (N, K) else "Pass y.ravel()." if y.shape == (N, 1) else ""
-            expected = f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})"
-            raise ValueError(checks.message(self, expected, f"shape {y.shape}", advice))
+            raise self._misfit(y, shape, f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})")
         checks.finite(self, "y", y.T)
         checks.values_between(self, "y", y, 0, 1)
         off = np.abs(y.sum(axis=0, dtype=float) - 1) > 1e-5

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import arrays, checks
 from backprop.checks import Array
 
 NUMBERS, BOOLEANS, TEXT, NOTHING = "numbers", "booleans", "text", "nothing but missing values"
@@ -107,7 +107,7 @@ def index_names(schema: Any) -> list[str]:
 def no_frame(who: str, frame: Any) -> TypeError:
     """The error of what is no frame in memory."""
     nw = narwhals()
-    if (load := checks.loader(frame)) or isinstance(nw.from_native(frame, pass_through=True), nw.LazyFrame):
+    if (load := arrays.loader(frame)) or isinstance(nw.from_native(frame, pass_through=True), nw.LazyFrame):
         got, advice = "a lazy frame", f"Pass frame.{load or 'collect'}()."
     else:
         got, advice = f"a {type(frame).__name__}", "An array of numbers needs no Table: pass it to the trainer itself."
