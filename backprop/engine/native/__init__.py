@@ -21,4 +21,4 @@ try:
 except ImportError:
     player = None
 else:  # one that was built from an older file, as after an update of a checkout, is none
-    player = player if player.VERSION == VERSION else None
+    player = player if getattr(player, "VERSION", 0) == VERSION else None
