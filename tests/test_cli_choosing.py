@@ -426,6 +426,17 @@ class TestEstimators:
         assert json.loads(succeeds("evaluate", "e.safetensors", "flats.csv", "--json").stdout)["r2"] > 0.5
         assert succeeds("explain", "e.safetensors", "flats.csv").stdout
 
+    def test_true_and_false_are_the_numbers_that_they_were(self, folder):  # noqa: F811
+        import pyarrow.csv
+
+        estimators = pytest.importorskip("backprop.estimators")
+        frame = pyarrow.csv.read_csv("flats.csv").drop_columns(["town"])
+        model = estimators.MLPRegressor(hidden_layer_sizes=(4,), solver="lbfgs", max_iter=5, tol=1, random_state=0)
+        model.fit(frame.drop_columns(["rent"]), frame["rent"].to_numpy()).save("e.safetensors")
+        lines = succeeds("predict", "e.safetensors", "new.csv", "--drop", "town").stdout.splitlines()
+        expected = model.predict(pyarrow.csv.read_csv("new.csv").drop_columns(["town"]))
+        np.testing.assert_allclose(np.array(lines[1:], float), expected, rtol=1e-6)
+
     def test_is_not_trained_on(self, folder):  # noqa: F811
         estimator("MLPRegressor", X[:, 0]).save("e.safetensors")
         result = run("fit", "flats.csv", "--from", "e.safetensors", "-o", "m.safetensors")

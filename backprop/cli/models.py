@@ -110,7 +110,20 @@ class Model:
             if len(found) != len(expected):
                 raise refusal(self.path, f"{len(expected)} columns, in the order of fit", f"{len(found)}: {found}")
             features = features.rename_columns(expected)
+        if self.estimator:
+            features = _flags_as_numbers(features, table)
         return Rows(read, features, table.transform(features), y, target)
+
+
+def _flags_as_numbers(features: Any, table: Table) -> Any:
+    """True and false as 1 and 0 where an estimator has taken them for numbers."""
+    import pyarrow as pa
+
+    numbers = {each["name"] for each in table.state()["columns"] if each["kind"] == "numbers"}
+    for j, name in enumerate(features.column_names):
+        if name in numbers and pa.types.is_boolean(features.schema.field(j).type):
+            features = features.set_column(j, name, features[name].cast(pa.int8()))
+    return features
 
 
 def _target(table: Table, features: Any, given: str | None, in_order: bool) -> str | None:
