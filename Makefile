@@ -9,9 +9,10 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto tests backprop
 
-# What is slower: many more random programs, tens of millions of rows, and what needs PyTorch.
+# What is slower: many more random programs, all odd files, tens of millions of rows, and what needs PyTorch.
 test-all: .venv/dev .venv/test-torch
 	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
+	BACKPROP_TABLES=1 $(BIN)/python -m pytest -n auto tests/test_hostile_tables.py tests/test_spreadsheets.py tests/test_written.py
 	BACKPROP_NETWORKS=3000 $(BIN)/python -m pytest -n auto tests/test_check_gradients.py
 	BACKPROP_ROWS=1 $(BIN)/python -m pytest tests/test_rows.py
 	BACKPROP_NATIVE_PROGRAMS=1000 $(BIN)/python -m pytest -n auto tests/test_native.py

@@ -21,6 +21,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
+from test_words import PYTHON
 
 import backprop as bp
 from backprop.__main__ import main
@@ -719,7 +720,7 @@ REFUSED = {
     "no header": (fit_to("numbers.csv"), "--no-header"),
     "a name twice": (fit_to("twice.csv"), "a"),
     "infinite": (fit_to("infinite.csv"), "inf at row 1"),
-    "dates": (fit_to("dates.csv"), "days since a date"),
+    "dates": (fit_to("dates.csv"), "--dates day makes numbers"),
     "one class": (fit_to("one.csv"), "at least two classes"),
     "no such target": (fit_to("flats.csv", "Rent"), "Close to it: 'rent'"),
     "holes": (fit_to("holes.csv"), "fit --missing impute"),
@@ -746,7 +747,7 @@ REFUSED = {
     "a column absent": (predict_of("absent.csv"), "expected columns ['town']"),
     "a column added": (predict_of("added.csv"), "got also ['garden']"),
     "an unseen category": (predict_of("unseen.csv"), "'Rom' at row 0"),
-    "words for numbers": (predict_of("words.csv"), "expected numbers in column 'size'"),
+    "words for numbers": (predict_of("words.csv"), "column 'size': expected numbers, got 'large' at row 0"),
     "holes later": (predict_of("holes.csv"), "row 3"),
     "probabilities of numbers": ([*predict_of("new.csv"), "--probabilities"], "predicts numbers"),
     "no target": (["evaluate", "rent.safetensors", "new.csv"], "expected columns ['rent']"),
@@ -826,6 +827,7 @@ class TestRefusals:
         last = result.stderr.splitlines()[-1]
         assert last.startswith(f"backprop {arguments[0]}: ")
         assert reason in last
+        assert arguments[0] == "check" or not PYTHON.search(result.stderr)
         assert result.stdout == ""
         assert "Traceback" not in result.stderr
         assert Path("m.safetensors").read_bytes() == model
@@ -936,6 +938,38 @@ class TestHelp:
             result = CliRunner().invoke(commands, [], prog_name="backprop")
             found = {line.partition(",")[2] for line in result.stdout.splitlines()}
             assert expected <= found
+
+
+class TestWalk:
+    """The page on spreadsheets, line by line."""
+
+    PAGE = DOCS.parent / "how_to" / "spreadsheets.md"
+
+    def test_prints_what_is_shown(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        text = self.PAGE.read_text(encoding="utf-8")
+        (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        exec(code, {})
+        blocks = re.findall(r"^```console\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", text, re.MULTILINE | re.DOTALL)
+        (fitted,) = (
+            shown for shown in re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if "Read" in shown
+        )
+        for lines, shown in blocks:
+            for line in lines.splitlines():
+                result = run(*shlex.split(line.removeprefix("$ backprop ")))
+                printed = result.stderr + result.stdout
+                assert (result.exit_code != 0) == shown.startswith("backprop look:"), printed
+                if shown or "backprop fit" in line:
+                    assert self.form(printed) == self.form(shown or fitted)
+        assert Path("mieten.csv").read_text().count("\n") == 21
+        assert Path("verlauf.png").read_bytes().startswith(b"\x89PNG")
+        assert result.exit_code == 0
+        assert "english.csv is read with --decimal '.', as given here; fit had ','." in result.stderr
+
+    @staticmethod
+    def form(text):
+        """The words; numbers of a training differ from machine to machine."""
+        return re.sub(r"Stopped.*\n", "", re.sub(r"[\d.]+", "#", text)).split()
 
 
 def wait_for(condition, seconds=30):
@@ -1054,6 +1088,61 @@ class TestProcesses:
         )
         assert done.returncode == 0, done.stderr
         assert "Read 31 rows" in done.stderr
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+    def test_files_that_never_end(self, folder):
+        zero = os.path.join(os.sep, "dev", "zero")
+        os.mkfifo("pipe.csv")
+        Path("zero.csv").symlink_to(zero)
+        for path in ("pipe.csv", "zero.csv"):
+            for command in (["fit", path, "--target", "y", "-o", "m.safetensors"], ["look", path], [*predict_of(path)]):
+                result = run(*command)
+                assert result.exit_code == 1
+                assert f"{path}: expected a file, got a " in result.stderr
+        for command in (["plot", "pipe.csv", "-o", "p.png"], [*fit_to("flats.csv"), "--log", "pipe.csv"]):
+            result = run(*command)
+            assert result.exit_code == 1
+            assert "pipe.csv: expected a file, got a named pipe" in result.stderr
+        with open(zero, "rb") as zeros:
+            done = subprocess.run([*BACKPROP, *fit_to("-")], stdin=zeros, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert done.stderr.startswith("backprop fit: standard input: the file: expected text, got bytes such as b'")
+        assert len(done.stderr.splitlines()) == 1
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no such shell")
+    @pytest.mark.parametrize(("path", "code"), [("flats.csv", 0), ("nothing.csv", 1)])
+    def test_a_closed_standard_error(self, folder, path, code):
+        command = f"{shlex.join([*BACKPROP, *fit_to(path)])} --log log.csv --json 2>&-"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert Path("m.safetensors").exists() == (code == 0)
+        if code == 0:
+            assert json.loads(done.stdout)["model"] == "m.safetensors"
+            bp.Sequential.load("m.safetensors")
+            assert len(read_csv("log.csv")) == 1
+
+    def test_a_fit_that_diverges_loses_nothing(self, folder):
+        write_csv("large.csv", [row | {"rent": row["rent"] * (1 + (k == 60))} for k, row in enumerate(flats(200, 0))])
+        before = {name: f"the {name} of somebody".encode() for name in ("log.csv", "run.safetensors", "m.safetensors")}
+        for name, data in before.items():
+            Path(name).write_bytes(data)
+        options = ["--log", "log.csv", "--checkpoint", "run.safetensors", "--optimizer", "sgd", "--learning-rate", 1e30]
+        result = run(*fit_to("large.csv"), *options)
+        assert result.exit_code == 1
+        assert "run.safetensors is again as it was." in result.stderr
+        assert result.stderr.splitlines()[-1].endswith(
+            "Lower --learning-rate; backprop look shows what is odd about the data."
+        )
+        for name, data in before.items():
+            assert Path(name).read_bytes() == data
+
+    def test_more_categories_than_a_file_holds(self, folder):
+        """They were refused when the model was to be saved, after all the training."""
+        write_csv("many.csv", [{"user": f"u{k % 66_000}", "y": k % 7} for k in range(140_000)])
+        result = run("fit", "many.csv", "--target", "y", "-o", "m.safetensors")
+        assert result.exit_code == 1
+        assert "column 'user'" in result.stderr
+        assert "features" in result.stderr
 
     def test_as_a_module(self):
         result = subprocess.run([*BACKPROP, "nothing"], capture_output=True, text=True)

@@ -683,7 +683,8 @@ class TestState:
         assert table.classes.tolist() == ["free", "paid"]
 
 
-words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3)
+# Without digits: numbers with another word among them are refused, as test_spreadsheets.py has it.
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Nd", "Cs"]), max_size=3)
 KINDS = {  # with a missing value or none
     "numbers": st.floats(-(2.0**99), 2.0**99, width=32),
     "whole numbers": st.integers(-(2**60), 2**60),

@@ -1,4 +1,4 @@
-"""Data in: CSV, Parquet, .npy, .npz and standard input as an Arrow table. Predictions out: CSV, JSON lines, .npy."""
+"""Data in: how files are to be read. Predictions out: CSV, JSON lines, .npy."""
 
 from __future__ import annotations
 
@@ -7,186 +7,131 @@ import errno
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from backprop.cli.group import plain, refusal
+from backprop.cli.columns import Notation
+from backprop.cli.group import plain, refusal, short, tell
+from backprop.cli.reading import Known, Read, read, source
+from backprop.cli.reading import as_categories as as_categories
+from backprop.cli.source import is_encoding
+from backprop.cli.text import Dialect
 
 if TYPE_CHECKING:
     from backprop.checks import Array
     from backprop.tables import Table
-
-MOST_BLOCK = (1 << 31) - 1  # bytes that Arrow can parse as one
 
 
 @dataclass(frozen=True)
 class Reading:
     """How to read: the options of `options.reading`, and the columns that are categories whatever they look like."""
 
-    delimiter: str = ","
+    delimiter: str | None = None
     no_header: bool = False
     drop: Sequence[str] = ()
     categories: Sequence[str] = ()
+    decimal: str | None = None
+    thousands: str | None = None
+    encoding: str | None = None
+    na: Sequence[str] | None = None
+    dates: Mapping[str, str | None] = field(default_factory=dict)
 
-    def frame(self, path: Path, table: Table | None = None) -> Any:
-        """The Arrow table of a file, with the kinds of columns that `table` has learnt.
+    @classmethod
+    def of(cls, table: Table | None) -> Reading:
+        """How the data of a model were read. Raises ValueError for notes that do not say so."""
+        stored = {} if table is None else table.notes.get("reading", {})
+        if not isinstance(stored, dict) or not all(_is_choice(name, value) for name, value in stored.items()):
+            raise refusal("the model", "notes of how its data were read", short(stored))
+        return Reading(**stored)
 
-        Raises click.BadParameter for another suffix, OSError for a file that cannot be read, ValueError for one that is not
-        what its suffix says or has not the columns to drop, ImportError without the extra `tables`.
+    def choices(self) -> dict[str, Any]:
+        """All that was chosen, as JSON has it."""
+        values = {each.name: getattr(self, each.name) for each in fields(Reading)}
+        made = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: value for name, value in made.items() if value or (name == "na" and value is not None)}
+
+    @property
+    def notation(self) -> Notation:
+        """How numbers are written. Raises click.UsageError for one mark of two meanings."""
+        point = self.decimal or "."
+        if point == self.thousands:
+            other = "--thousands" if self.decimal else "--decimal"
+            raise click.UsageError(f"'{point}' cannot be both --decimal and --thousands: say {other}, too.")
+        return Notation(point, self.thousands)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How a text is cut into cells, and which of them are holes."""
+        return Dialect(self.delimiter, self.notation.decimal, self.encoding, self.na, self.no_header)
+
+    def frame(self, path: Path, table: Table | None = None, *, target: bool = True) -> Any:
+        """The Arrow table of a file, read as that of `table` was, with the kinds of columns that it has learnt.
+
+        What was given here wins over what the model says, and is told. Without `target` its column may be anything. Raises
+        click.BadParameter for another suffix, OSError for a file that cannot be read, ValueError for one that is not what its
+        suffix says, has not the columns to drop, or has a cell that is not what its column is, ImportError without the extra.
         """
-        try:
-            import pyarrow as pa
-        except ImportError as error:
-            raise ImportError('files of data need pyarrow: pip install "backprop-mlp[tables]"') from error
-        texts, codes = self._known(table)
-        try:
-            frame = self._read(path, texts)
-        except (ValueError, EOFError, MemoryError, pa.ArrowException) as error:
-            raise ValueError(f"{'standard input' if str(path) == '-' else path}: {error}") from error
-        for option, names in (("--drop", self.drop), ("--categories", self.categories)):
-            if absent := [name for name in names if name not in frame.column_names]:
-                raise refusal(f"{option}, {path}", f"columns {absent}", f"columns {frame.column_names}")
-        return as_categories(frame.drop_columns(list(self.drop)), texts, codes)
+        return self.found(path, table, target=target).frame
 
-    def _known(self, table: Table | None) -> tuple[list[str], list[str]]:
-        """Columns that are to be read as text, and those that are categories that are numbers."""
-        known = {} if table is None else dict(table.categories)
-        if table is not None and table.target is not None and table.classes is not None:
-            known[table.target] = table.classes.tolist()
-        texts = [name for name, values in known.items() if isinstance(values[0], str)]
-        codes = [name for name, values in known.items() if type(values[0]) in (int, float)]
-        return [*texts, *self.categories], codes
+    def found(self, path: Path, table: Table | None = None, *, target: bool = True) -> Read:
+        """The same with what was left out, and how it was read. Errors as those of `frame`."""
+        before = Reading.of(table)
+        known = self.wanted() if table is None else Known.of(table, target)
+        found = read(path, self._after(before), known, new=self)
+        used(found, self._differences(before, path))
+        return found
 
-    def _read(self, path: Path, texts: list[str]) -> Any:
-        text = partial(self._csv, texts=texts)
-        if str(path) == "-":
-            return text(sys.stdin.buffer)
-        readers: dict[str, Callable[[BinaryIO], Any]]
-        readers = {".csv": text, ".tsv": partial(text, delimiter="\t"), ".txt": text}
-        readers |= {".npy": _npy, ".npz": _npz}
-        suffix, known = path.suffix.lower(), ", ".join([*readers, ".parquet"])
-        if suffix == ".parquet" or any(path.glob("*.parquet")):
-            from backprop.tables.parquet import read_whole
+    def wanted(self) -> Known:
+        """What is known of columns without a model."""
+        return Known()
 
-            return read_whole("the folder" if path.is_dir() else "the file", path)
-        if suffix not in readers:
-            other = "be a folder of .parquet files, or - for a CSV on standard input"
-            raise click.BadParameter(f"'{path}' should end in one of {known}, {other}.")
-        with path.open("rb") as file:
-            return readers[suffix](file)
+    def _after(self, before: Reading) -> Reading:
+        """How to read, with what is not said here as it was before; decimal point and thousands go together."""
+        given = {
+            name: getattr(self, name) for name in ("delimiter", "encoding", "na") if getattr(self, name) is not None
+        }
+        if self.decimal or self.thousands:
+            given |= {"decimal": self.decimal, "thousands": self.thousands}
+        for name in ("drop", "categories"):
+            given[name] = tuple(dict.fromkeys([*getattr(before, name), *getattr(self, name)]))
+        given |= {"dates": {**before.dates, **self.dates}, "no_header": before.no_header or self.no_header}
+        return replace(before, **given)
 
-    def _csv(self, file: BinaryIO, texts: list[str], delimiter: str | None = None) -> Any:
-        import pyarrow as pa
-        import pyarrow.csv as arrow
-
-        # Arrow's threads would read a file of Python's, and after an error wait for each other for ever when Python ends.
-        text = file.read()
-        types = dict.fromkeys(texts, pa.string())
-
-        def parse(block: int | None = None) -> Any:
-            return arrow.read_csv(
-                pa.BufferReader(text),
-                read_options=arrow.ReadOptions(autogenerate_column_names=self.no_header, block_size=block),
-                parse_options=arrow.ParseOptions(delimiter=delimiter or self.delimiter, newlines_in_values=True),
-                convert_options=arrow.ConvertOptions(column_types=types, strings_can_be_null=True),
-            )
-
-        try:
-            frame = parse()
-        except pa.ArrowInvalid as error:
-            if "straddl" not in str(error):
-                raise
-            frame = parse(min(len(text), MOST_BLOCK))  # a row longer than one of Arrow's blocks
-        if not self.no_header and all(_is_number(name) for name in frame.column_names):
-            got, advice = f"numbers {frame.column_names[:4]}", "With --no-header the columns are x0, x1 and so on."
-            raise refusal("the first line", "the names of the columns", got, advice)
-        binary = [field.name for field in frame.schema if pa.types.is_binary(field.type)]
-        if binary:
-            raise refusal("the file", "text in UTF-8", f"other bytes in columns {binary}")
-        for name, column in zip(frame.column_names, frame.columns, strict=True):
-            if name not in texts and _is_grouped(column):
-                advice = f"Remove the separators of thousands, or say --categories {name}."
-                raise refusal(f"column {name!r}", "numbers", f"{column.drop_null()[0].as_py()!r}", advice)
-        return frame.rename_columns([f"x{j}" for j in range(frame.num_columns)]) if self.no_header else frame
+    def _differences(self, before: Reading, path: Path) -> list[str]:
+        """What is to be told of options that differ from those of fit."""
+        names = ("delimiter", "decimal", "thousands", "encoding", "na")
+        both = {name: (getattr(self, name), getattr(before, name)) for name in names}
+        return [
+            f"{source(path)} is read with --{name} {short(now)}, as given here; fit had {short(then)}."
+            for name, (now, then) in both.items()
+            if now is not None and then is not None and list(now) != list(then)
+        ]
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_choice(name: str, value: Any) -> bool:
+    """Whether a field of Reading may have this value, which comes from a file."""
+    if name == "no_header":
+        return isinstance(value, bool)
+    if name == "dates":
+        return isinstance(value, dict) and all(isinstance(form, str | None) for form in value.values())
+    if name in ("drop", "categories", "na"):
+        return isinstance(value, list) and all(isinstance(word, str) for word in value)
+    if name == "encoding":
+        return isinstance(value, str) and is_encoding(value)
+    return name in ("delimiter", "decimal", "thousands") and isinstance(value, str) and len(value) == 1
 
 
-def _is_grouped(column: Any) -> bool:
-    """Whether these are numbers such as 1,234.5, which would pass for words."""
-    import pyarrow as pa
-    import pyarrow.compute as compute
-
-    if not pa.types.is_string(column.type) or column.null_count == len(column):
-        return False
-    grouped = compute.match_substring_regex(column, r"^-?\d{1,3}(,\d{3})*(\.\d+)?$")
-    commas = compute.match_substring(column, ",")
-    return bool(compute.all(grouped).as_py() and compute.any(commas).as_py())
-
-
-def _npy(file: BinaryIO) -> Any:
-    import numpy as np
-
-    magic = file.read(6)
-    if magic != b"\x93NUMPY":
-        raise refusal("the file", "an .npy file", f"one that begins with {magic!r}")
-    file.seek(0)
-    return _columns(np.load(file, allow_pickle=False))
-
-
-def _npz(file: BinaryIO) -> Any:
-    import zipfile
-
-    import numpy as np
-
-    try:
-        archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
-        if "X" not in archive.files:
-            raise refusal("the file", "arrays X (N, D) and y (N,)", f"{archive.files}")
-        return _columns(archive["X"], archive["y"] if "y" in archive.files else None)
-    except zipfile.BadZipFile as error:
-        raise refusal("the file", "an .npz file", str(error)) from None
-
-
-def _columns(X: Array, y: Array | None = None) -> Any:
-    """The columns x0, x1, … of X (N, D), and y."""
-    import pyarrow as pa
-
-    if X.ndim != 2 or X.dtype.kind not in "fiub":
-        expected = "numbers with shape (N, D), one example per row"
-        raise refusal("the array X", expected, f"{X.dtype} with shape {X.shape}")
-    columns = {f"x{j}": pa.array(X[:, j]) for j in range(X.shape[1])}
-    if y is not None:
-        if y.shape != (len(X),) or y.dtype.kind not in "fiubU":
-            expected = f"numbers or text with shape ({len(X)},), one for each row of X"
-            raise refusal("the array y", expected, f"{y.dtype} with shape {y.shape}")
-        columns["y"] = pa.array(y)
-    return pa.table(columns)
-
-
-def as_categories(frame: Any, texts: Sequence[str] = (), codes: Sequence[str] = ()) -> Any:
-    """Columns of numbers as the categories they stand for."""
-    import pyarrow as pa
-
-    for j, name in enumerate(frame.column_names):
-        kind = frame.schema.field(j).type
-        number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        if number and name in texts:
-            frame = frame.set_column(j, name, frame[name].cast(pa.string()))
-        elif number and name in codes:
-            frame = frame.set_column(j, name, frame[name].dictionary_encode())
-    return frame
+def used(found: Read, told: Iterable[str] = ()) -> Any:
+    """The table of what was read, with what is to be told told. Raises the refusal of the first column that has one."""
+    for note in [*told, *found.notes]:
+        tell(note)
+    for error in found.refused.values():
+        raise error
+    return found.frame
 
 
 def out_format(out: Path | None, given: str | None) -> str:

@@ -100,12 +100,12 @@ def fit(
     model = None if start is None else load(start)
     plan = _plan(settings, {name for name in settings if _given(context, name)}, model)
     known = model.table if model else None
-    frame = plan.frame(data, known)
-    advise(plan, frame, data)
-    table, parts = prepare(plan, frame, data, known)
+    found = plan.found(data, known)
+    advise(plan, found.frame, data)
+    table, parts = prepare(plan, found, data, known)
     trainer = trainer_of(plan, model.net if model else network_of(plan, table), table)
     before = model and Before(trainer, table, parts)
-    with logging(log) as callbacks:
+    with logging(log) as callbacks, options.kept(checkpoint):
         if checkpoint is not None:
             callbacks.append(bp.Checkpoints(checkpoint))
         history = train(trainer, parts, plan.epochs, plan.patience, callbacks)

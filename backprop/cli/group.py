@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping
@@ -13,25 +13,11 @@ from typing import Any
 
 import click
 
+from backprop.cli.words import printable, spoken
+
 REFUSED = 1  # by the data, a file or the model
 INTERRUPTED = 128 + 2  # as shells have it for SIGINT
 NOBODY_READS = 128 + 13  # and for SIGPIPE
-# What the library says to those who write Python, and what it is on the command line.
-WORDS = {
-    r"^Trainer\.resume\('?(.*?)'?\): ": r"\1: ",
-    r"^(?:Table|Trainer|Sequential|MLPClassifier|MLPRegressor)(?:\.\w+)?: ": "",
-    r"; bp\.learning_rate_range_test\(.*?\) suggests one\.": ", with --learning-rate.",
-    r"to_numpy, to_onnx and to_c scale": "--to numpy, onnx and c scale",
-    r"Lower the learning rate, scale the inputs, or clip gradients \(clip_norm=1\)\.": "Lower --learning-rate.",
-    r" Afterwards a callback changed the weights, .*?\.": "",
-    r"Standardize the columns: bp\.Table .*? Divide pixels by their largest value\.": "Scale them before.",
-    r"Train on \(y − mean\) / deviation .*? in MLPRegressor\.": "Scale it before.",
-    r"fill them with missing='impute'": "fill them with fit --missing impute",
-    r"unknown='ignore'": "fit --unknown ignore",
-    r"Trainer\.resume opens it": "backprop resume goes on from it",
-    r"(?:Sequential\.load|MLPClassifier\.load or MLPRegressor\.load) opens it": "predict, evaluate, export and plot take it",
-    r"a file of net\.save or trainer\.save": "a file of backprop fit, net.save, or an estimator's save",
-}
 REFUSALS = (OSError, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError, AssertionError, MemoryError)
 
 
@@ -65,12 +51,14 @@ class Group(click.Group):
 
     def main(self, *arguments: Any, standalone_mode: bool = True, **settings: Any) -> Any:
         """Run one command line; ends the process with its exit code, or returns it without `standalone_mode`."""
+        hold_streams()
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *rest, **more: tell(f"{self.name}: note: {spoken(str(message))}")
             try:
                 result: Any = super().main(*arguments, **settings | {"standalone_mode": False})
                 code = result if isinstance(result, int) else 0
             except click.ClickException as error:
+                vars(error)["message"] = printable(error.message)
                 error.show()
                 code = error.exit_code
             except click.Abort:
@@ -81,20 +69,46 @@ class Group(click.Group):
         return code
 
 
+def hold_streams() -> None:
+    """Give the numbers of closed streams to nobody: a file that got one would also get what is meant for people."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the least number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - to the end
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error, with its notes, without line breaks."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         text = str(error) or type(error).__name__
-    return spoken(" ".join(" ".join([text, *getattr(error, "__notes__", [])]).split()))
+    return spoken(" ".join([text, *getattr(error, "__notes__", [])]))
 
 
-def spoken(text: str) -> str:
-    """A message of the library in the words of the command line."""
-    for python, option in WORDS.items():
-        text = re.sub(python, option, text)
-    return text
+def short(value: object, most: int = 60) -> str:
+    """A value in quotes, on one line, cut to so many characters."""
+    text = value[: 2 * most] if isinstance(value, str) else value
+    shown = repr(text)
+    return shown if len(shown) <= most else f"{shown[: most - 2]}…{shown[-1]}"
+
+
+def option(name: str, *values: str) -> str:
+    """An option of names as one types it.
+
+    >>> option("--drop", "size", "a,b", "two words")
+    '--drop \\'size,"a,b",two words\\''
+    """
+    cells = [f'"{value}"' if "," in value or '"' in value or not value else value for value in values]
+    return f"{name} {quoted(','.join(cells))}"
+
+
+def quoted(text: str) -> str:
+    """A word as one types it in a shell."""
+    return f'"{text}"' if text == "'" else shlex.quote(text)
 
 
 def refusal(who: object, expected: str, got: str, advice: str = "") -> ValueError:

@@ -16,6 +16,7 @@ import click
 import backprop as bp
 from backprop.cli.data import Reading, as_categories
 from backprop.cli.group import refusal
+from backprop.cli.reading import naming
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -89,21 +90,34 @@ class Model:
         stored = self.notes.get("fit")
         return None if stored is None else Plan.from_notes(stored, self.path, "a model of backprop fit")
 
-    def rows(self, data: Path, how: Mapping[str, Any], target: str | None = None, first: int | None = None) -> Rows:
-        """The rows of data, all or the first ones, read as `how` says; `target` names a target that the model does not know."""
+    def rows(
+        self,
+        data: Path,
+        how: Mapping[str, Any],
+        target: str | None = None,
+        first: int | None = None,
+        *,
+        answers: bool = True,
+    ) -> Rows:
+        """The rows of data, all or the first ones, read as `how` says; `target` names a target that the model does not know.
+
+        Without `answers` that column may hold anything.
+        """
         import numpy as np
 
         table, plan = self.table, self.plan()
-        read = Reading(**how).frame(data, table).slice(0, first)
+        read = Reading(**how).frame(data, table, target=answers).slice(0, first)
         if table is None:
             return Rows(read, read, np.column_stack([column.to_numpy() for column in read.columns]), None, target)
         features = read if plan is None else plan.features(read)
         target = _target(table, features, target, self.in_order)
         y = None
         if target is not None and target in features.column_names and table.state()["answers"] is not None:
-            codes = [target] if table.classes is not None and table.classes.dtype.kind in "iuf" else []
-            answers = as_categories(features, codes=codes)
-            y = table.targets(answers if table.target else answers[target])
+            if answers:
+                codes = [target] if table.classes is not None and table.classes.dtype.kind in "iuf" else []
+                coded = as_categories(features, codes=codes)
+                with naming(data):
+                    y = table.targets(coded if table.target else coded[target])
             features = features.drop_columns([target])
         if self.in_order:
             expected, found = table.columns, features.column_names
@@ -112,7 +126,8 @@ class Model:
             features = features.rename_columns(expected)
         if self.estimator:
             features = _flags_as_numbers(features, table)
-        return Rows(read, features, table.transform(features), y, target)
+        with naming(data):
+            return Rows(read, features, table.transform(features), y, target)
 
 
 def _flags_as_numbers(features: Any, table: Table) -> Any:

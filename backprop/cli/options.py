@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from backprop.cli.group import tell
+from backprop.cli.source import is_encoding, require_regular
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,10 +28,18 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def character(text: str) -> str:
     r"""A single character; \t is a tabulator."""
-    text = {"\\t": "\t"}.get(text, text)
+    text = {"\\t": "\t", "space": " "}.get(text, text)
     if len(text) != 1:
         raise click.BadParameter(f"'{text}' is not a single character.")
     return text
+
+
+def _delimiter(text: str) -> str:
+    """What may stand between columns: one byte that is in no number and no word."""
+    mark = character(text)
+    if not mark.isascii() or mark.isalnum() or mark in "\"'.\r\n":
+        raise click.BadParameter(f"'{text}' cannot separate columns; , ; | and a tabulator can.")
+    return mark
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -36,6 +48,31 @@ def _names(text: str) -> tuple[str, ...]:
         return tuple(next(csv.reader([text], strict=True), []))
     except csv.Error as error:
         raise click.BadParameter(f"'{text}': {error}.") from None
+
+
+def _thousands(text: str) -> str:
+    """What may stand between thousands."""
+    if character(text) not in ".,'’_ \u00a0\u202f":
+        raise click.BadParameter(f"'{text}' is not one of . , ' _ and a space.")
+    return character(text)
+
+
+def _holes(text: str | None) -> tuple[str, ...] | None:
+    """Words for a hole; an empty text is none of them."""
+    return None if text is None else _names(text)
+
+
+def _dates(text: str) -> dict[str, str | None]:
+    """NAME or NAME=FORMAT with commas between them."""
+    parts = [name.rpartition("=") if "%" in name.rpartition("=")[2] else (name, "", "") for name in _names(text)]
+    return {name: format or None for name, _, format in parts}
+
+
+def _encoding(name: str | None) -> str | None:
+    """The name of an encoding of text."""
+    if name is not None and not is_encoding(name):
+        raise click.BadParameter(f"'{name}' is no encoding of text; utf-8, utf-16, cp1252 and latin-1 are.")
+    return name
 
 
 class File(click.Path):
@@ -100,9 +137,36 @@ def target(command: F) -> F:
 
 def reading(command: F) -> F:
     """How data are to be read."""
-    delimiter = click.option("--delimiter", type=character, default=",", help="Between the columns of a CSV.")
-    header = click.option("--no-header", is_flag=True, help="The first line of a CSV is data; columns are x0, x1, …")
-    return columns("--drop", "Columns to leave out.")(delimiter(header(command)))
+    options = [
+        columns("--drop", "Columns to leave out; @3 is the third."),
+        click.option(
+            "--delimiter", type=_delimiter, metavar="CHARACTER", help="Between the columns of a CSV. [guessed]"
+        ),
+        click.option("--decimal", type=click.Choice([".", ","]), help="The decimal point of a CSV. [.]"),
+        click.option(
+            "--thousands",
+            type=_thousands,
+            metavar="CHARACTER",
+            help="What stands between thousands: . , ' or a space. [nothing]",
+        ),
+        click.option(
+            "--encoding",
+            type=_encoding,
+            metavar="NAME",
+            help="Of a CSV, such as cp1252. [utf-8, or as its first bytes say]",
+        ),
+        click.option(
+            "--na", type=_holes, metavar="WORD,…", help="What stands for a hole. [NA, NaN, null and the like]"
+        ),
+        click.option("--dates", type=_dates, metavar="NAME[=FORMAT],…", default="", show_default=False, help=DATES),
+        click.option("--no-header", is_flag=True, help="The first line of a CSV is data; columns are x0, x1, …"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+DATES = "Dates to make numbers of, days since 1970; a FORMAT is like %d.%m.%Y."
 
 
 def as_json(command: F) -> F:
@@ -125,12 +189,28 @@ def outputs(*paths: Path | None, given: tuple[Path | None, ...]) -> None:
         for other in [*given, *written[:k]]:
             if other is not None and _same(path, other):
                 raise click.UsageError(f"'{path}' would be overwritten: it is also '{other}'.")
+        require_regular(path)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "No such folder", str(path.parent))
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(errno.EACCES, "Cannot write to the folder", str(path.parent))
+
+
+@contextmanager
+def kept(*paths: Path | None) -> Iterator[None]:
+    """Have files that were there be again what they were, if an error comes while they are written anew."""
+    before = {path: path.read_bytes() for path in paths if path is not None and path.is_file()}
+    try:
+        yield
+    except BaseException:
+        from backprop.files.atomic import write_atomically
+
+        for path, data in before.items():
+            write_atomically(path, data)
+            tell(f"{path} is again as it was.")
+        raise
 
 
 def _same(path: Path, other: Path) -> bool:

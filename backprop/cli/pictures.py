@@ -13,6 +13,7 @@ import click
 from backprop.cli import options
 from backprop.cli.group import Command, answer, refusal, tell
 from backprop.cli.models import load, load_with_targets, require_column
+from backprop.cli.source import require_regular
 from backprop.cli.view import View
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def history(path: Path) -> History:
 
     from backprop.training import Epoch, History
 
+    require_regular(path)
     text = path.read_text(encoding="utf-8")
     own = [field.name for field in fields(Epoch) if field.name not in ("epoch", "metrics", "validation")]
     records = []

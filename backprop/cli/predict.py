@@ -49,7 +49,7 @@ def predict(
     options.outputs(out, given=(data, model))
     kind = out_format(out, kind)
     loaded = load(model, layers)
-    rows = loaded.rows(data, how)
+    rows = loaded.rows(data, how, answers=False)
     f = loaded.net.predict(rows.X)
     columns = predictions(loaded.table, f, probabilities)
     if kind == ".npy" and probabilities and len(columns) > 1:

@@ -67,12 +67,12 @@ def _same_data(plan: Plan, trainer: Trainer, checkpoint: Path, data: Path) -> tu
 
     stored = trainer.notes.get("table")  # not in checkpoints of 0.1
     known = None if stored is None else bp.Table.from_state(stored)
-    frame = plan.frame(data, known)
+    found = plan.found(data, known)
     before = trainer.state().data or {}
     try:
-        table, parts = prepare(plan, frame, data, known)
-        found = Examples(str(data), trainer.net, trainer.loss, *parts["training"]).fingerprint()
-        same = all(found.get(name) == value for name, value in before.items())
+        table, parts = prepare(plan, found, data, known)
+        seen = Examples(str(data), trainer.net, trainer.loss, *parts["training"]).fingerprint()
+        same = all(seen.get(name) == value for name, value in before.items())
     except (TypeError, ValueError):
         same = False
     if not same:

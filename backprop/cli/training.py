@@ -9,15 +9,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import backprop as bp
 from backprop.cli.data import Reading, as_categories
-from backprop.cli.group import INTERRUPTED, answer, refusal, tell
+from backprop.cli.group import INTERRUPTED, answer, option, refusal, tell
 from backprop.cli.holdout import HoldOut, advice
+from backprop.cli.look import MOST_STORED, Line, look_at, outside, shortly
 from backprop.cli.models import by_part, measures, task
+from backprop.cli.reading import Known, Read, naming, read, source
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -77,6 +80,11 @@ class Plan(Reading):
         """Which rows of a frame are held out."""
         return HoldOut(frame, self.validation, self.seed, self.group, self.time)
 
+    def wanted(self) -> Known:
+        """The target, and what says what is held out, are wanted whatever they look like."""
+        beside = [name for name in (self.group, self.time) if name is not None]
+        return Known([self.target, *beside], aside=beside)
+
     def features(self, frame: Any) -> Any:
         """The frame without the columns that only say what is held out."""
         return frame.drop_columns([name for name in (self.group, self.time) if name in frame.column_names])
@@ -88,28 +96,35 @@ def advise(plan: Plan, frame: Any, data: Path) -> None:
         return
     if plan.drop and str(data) != "-":
         with suppress(TypeError, ValueError):  # a column may have been dropped because it cannot be read
-            frame = replace(plan, drop=()).frame(data)
+            whole = replace(plan, drop=())
+            frame = read(data, whole, whole.wanted(), new=whole).frame
     for line in advice(frame, plan.target):
         tell(line)
 
 
-def prepare(plan: Plan, frame: Any, data: Path, known: Table | None = None) -> tuple[Table, Parts]:
-    """Fit a table to a frame, or take the one known, and hold some rows out. The same plan and frame give the same parts."""
-    rows, frame = plan.hold_out(frame), plan.features(frame)
+def prepare(plan: Plan, found: Read, data: Path, known: Table | None = None) -> tuple[Table, Parts]:
+    """Fit a table to what was read, or take the one known, and hold some rows out. The same plan and rows give the same parts."""
+    rows, frame = plan.hold_out(found.frame), plan.features(found.frame)
     if known is not None:
         table = bp.Table.from_state(known.state() | {"unknown": plan.unknown})
         _tell_unknown(table, frame)
-        X, y = table.transform(frame), table.targets(frame)
-        tell(f"Read {len(X):,} rows from {_source(data)}, with the {len(table.columns)} columns of the model.")
+        with naming(data):
+            X, y = table.transform(frame), table.targets(frame)
+        tell(f"Read {len(X):,} rows from {source(data)}, with the {len(table.columns)} columns of the model.")
     else:
         if plan.task == "classification":
             frame = as_categories(frame, codes=[plan.target])
         table = bp.Table(plan.target, missing=plan.missing, unknown=plan.unknown, scale_target=True)
-        X, y = table.fit(frame)
+        with naming(data):
+            X, y = table.fit(frame)
     if plan.task == "regression" and table.classes is not None:
         raise ValueError(f"--task regression needs numbers in column {plan.target!r}, which holds classes.")
     if known is None:
-        _describe(plan, table, frame, data, X)
+        lines = [*look_at(replace(found, frame=frame), plan.target, plan.task)]
+        kept = {"columns": [asdict(line) for line in lines]} if len(lines) <= MOST_STORED else {}
+        table.notes = {"reading": found.reading.choices(), **kept}
+        _require_storable(table)
+        _describe(plan, table, frame, data, X, found.left_out, lines)
     if rows.words:
         tell(rows.words)
     if plan.validation and not len(rows.held):
@@ -129,10 +144,15 @@ def _tell_unknown(table: Table, frame: Any) -> None:
                 )
 
 
-def _describe(plan: Plan, table: Table, frame: Any, data: Path, X: Array) -> None:
-    """Tell what was read and what the target makes of it."""
+def _describe(
+    plan: Plan, table: Table, frame: Any, data: Path, X: Array, left_out: dict[str, str], lines: Sequence[Line]
+) -> None:
+    """Tell what was read, which column became what, what looks wrong, and what the target makes of it."""
     what = "numbers" if table.classes is None else f"{len(table.classes)} classes"
-    tell(f"Read {len(X):,} rows from {_source(data)}: {len(table.columns)} columns make {X.shape[1]} features.")
+    made = f"{len(table.columns)} columns make {X.shape[1]} features"
+    tell(f"Read {len(X):,} rows from {source(data)}: {made}{outside(left_out)}.")
+    for line in shortly([line for line in lines if line.column != plan.target], lines):
+        tell(line)
     tell(f"The target {plan.target!r} holds {what}: {task(table)}.")
     if table.classes is None and plan.task == "auto":
         values = frame[plan.target].unique().to_pylist()
@@ -140,9 +160,16 @@ def _describe(plan: Plan, table: Table, frame: Any, data: Path, X: Array) -> Non
             tell(f"Its {len(values)} different values are whole numbers. If they name classes: --task classification.")
 
 
-def _source(data: Path) -> str:
-    """What a path is called."""
-    return "standard input" if str(data) == "-" else str(data)
+def _require_storable(table: Table) -> None:
+    """Refuse more categories than a model file can hold, before the work."""
+    with TemporaryDirectory() as folder:
+        try:
+            chain([1, 1], "Identity", 0).save(Path(folder) / "table.safetensors", table=table)
+        except ValueError:
+            most = max(table.categories, key=lambda name: len(table.categories[name]), default="")
+            expected, got = "as many categories as a model file can hold", f"{len(table.feature_names):,} features"
+            advice = f"{option('--drop', most)} leaves out the column that makes the most of them." if most else ""
+            raise refusal("the table", expected, got, advice) from None
 
 
 def chain(widths: list[int], activation: str, seed: int) -> Sequential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +13,14 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.tables.frame import BOOLEANS, CATEGORIES, NOTHING, NUMBERS, TEXT, Values, listing
+from backprop.tables.words import disguise
 
 STATE = "Table.from_state"  # its name in errors
 TYPES = {TEXT: (str,), CATEGORIES[NUMBERS]: (int, float), CATEGORIES[BOOLEANS]: (bool,), BOOLEANS: (bool,)}
 UNDERLYING = {category: kind for kind, category in CATEGORIES.items()}
 FEW = 100  # so many categories may be in any column, however few its rows
+LONGEST = 1000  # characters of a category; what is longer is a text
+MOST_RARE = 10  # and so many classes in a target of which most occur once
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,21 @@ class Categories:
     def learn(cls, values: Values) -> Categories:
         """From the values that are there, and those that the dtype announces.
 
-        Raises ValueError for a column that names its rows: most of them would be new later.
+        Raises ValueError for a column that names its rows, since most names would be new later, and for numbers and dates that
+        are words, unless the frame itself calls them categories.
         """
         counts = Counter(value for value in values.data if value is not None)
+        require_names_of_categories(values, counts)
         if len(counts) > max(FEW, counts.total() // 2):
             expected = f"categories that repeat in column {values.name!r}"
             got = f"{len(counts)} different ones in {counts.total()} rows"
             raise ValueError(checks.message(values.who, expected, got, "Leave the column out, or group its values."))
+        long = next((category for category in counts if isinstance(category, str) and len(category) > LONGEST), None)
+        if long is not None:
+            wrong = np.array([value == long for value in values.data])
+            raise values.refuse(
+                "names of categories", wrong, f"a text of {len(long):,} characters", "Leave the column out."
+            )
         categories = tuple(sorted({*counts, *values.levels}))
         return cls(values.name, values.kind, categories, max(categories, key=counts.__getitem__))
 
@@ -132,16 +143,21 @@ class Target:
 
     @classmethod
     def learn(cls, values: Values, scale: bool) -> Target:
-        """From all values: none may be missing, and classes are at least two."""
+        """From all values: none may be missing; classes are at least two, and fewer than the rows."""
         values.require("Remove such rows: a target cannot be made up.")
         if values.kind == NUMBERS:
             mean, sigma = moments(values.data) if scale else (0.0, 1.0)
             return cls(values.name, NUMBERS, mean=mean, sigma=sigma or 1.0)
-        found = map(bool, values.data) if values.kind == BOOLEANS else values.data
-        classes = tuple(sorted(set(found)))
+        counts = Counter(map(bool, values.data) if values.kind == BOOLEANS else values.data)
+        require_names_of_categories(values, counts)
+        classes = tuple(sorted(counts))
         if len(classes) < 2:
             expected = f"at least two classes in column {values.name!r}"
             raise ValueError(checks.message(values.who, expected, f"only {classes[0]!r}", "There is nothing to learn."))
+        if len(classes) > max(counts.total() // 2, min(counts.total() - 1, MOST_RARE)):
+            got = f"{len(classes)} in {counts.total()} rows"
+            advice = "There is nothing to learn of a class that occurs once."
+            raise ValueError(checks.message(values.who, f"classes that repeat in column {values.name!r}", got, advice))
         return cls(values.name, values.kind, classes)
 
     def encode(self, values: Values, dtype: Any) -> Array:
@@ -169,6 +185,15 @@ def learn(values: Values, scale: bool) -> Column:
         expected = f"values in column {values.name!r}"
         raise ValueError(checks.message(values.who, expected, NOTHING, "Leave the column out."))
     return Numbers.learn(values, scale) if values.kind in (NUMBERS, BOOLEANS) else Categories.learn(values)
+
+
+def require_names_of_categories(values: Values, counts: Mapping[Any, int]) -> None:
+    """Refuse text that is numbers with an odd cell among them, numbers in another notation, or dates."""
+    found = disguise(counts) if values.kind == TEXT and not values.declared else None
+    if found is not None:
+        wrong = np.array([value == found.cell for value in values.data])
+        advice = f"Make {found.what} of the column, or a categorical if they are names."
+        raise values.refuse("names of categories" if found.what == "dates" else found.what, wrong, advice=advice)
 
 
 def moments(x: Array) -> tuple[float, float]:

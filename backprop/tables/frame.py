@@ -118,7 +118,9 @@ def require_names(who: str, names: list[str], found: list[str]) -> None:
     """Refuse names that are not among those found, with names that are close."""
     absent = [name for name in names if name not in found]
     if absent:
-        close = get_close_matches(absent[0], [name for name in found if name not in names])
+        others = [name for name in found if name not in names]
+        same = [name for name in others if name.strip().casefold() == absent[0].strip().casefold()]
+        close = same or get_close_matches(absent[0], others)
         advice = f"Close to it: {', '.join(map(repr, close))}." if close else ""
         raise ValueError(checks.message(who, f"columns {listing(absent)}", f"columns {listing(found)}", advice))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -28,7 +29,9 @@ class Table:
     not in `fit`: "refuse", or "ignore" (zeros). A column that holds one value only is scaled to 0, with a warning.
 
     After `fit`: `columns` and `feature_names` (lists of text), `categories` (column → list), `classes` (array, or None for
-    numbers). Errors name column and row, rows counted from 0 whatever the frame's index: TypeError for the kind of a column,
+    numbers). `notes` is a dict for plain data of your own, which `state` and files keep. Text that is numbers but for an odd
+    cell, and dates as text, are refused; a categorical says that they are names. What an Arrow table keeps of a pandas index is
+    no column. Errors name column and row, rows counted from 0 whatever the frame's index: TypeError for the kind of a column,
     ValueError for names and values, ImportError without narwhals. A call that fails changes nothing.
 
     >>> import pandas as pd, backprop as bp
@@ -56,6 +59,7 @@ class Table:
         self.scale = checks.boolean("Table", "scale", scale)
         self.scale_target = checks.boolean("Table", "scale_target", scale_target)
         self.dtype = checks.dtype("Table", dtype)
+        self.notes: dict[str, Any] = {}
         self._columns: tuple[Column, ...] = ()
         self._target: Target | None = None
 
@@ -163,17 +167,20 @@ class Table:
         self._require_fit("Table.state")
         settings = {name: getattr(self, name) for name in ("target", "missing", "unknown", "scale", "scale_target")}
         columns, answers = [plain(column) for column in self._columns], plain(self._target) if self._target else None
-        return settings | {"dtype": self.dtype.name, "columns": columns, "answers": answers}
+        notes = {"notes": copy.deepcopy(self.notes)} if self.notes else {}
+        return settings | {"dtype": self.dtype.name, "columns": columns, "answers": answers} | notes
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The table whose `state` this is. Raises ValueError for anything else."""
         try:
             settings = dict(state)
-            columns, answers = settings.pop("columns"), settings.pop("answers")
+            columns, answers, notes = settings.pop("columns"), settings.pop("answers"), settings.pop("notes", {})
             learnt = [_column(entry) for entry in columns]
             target = Target(**answers | {"classes": tuple(answers["classes"])}) if answers else None
-            return cls.of(learnt, target, **settings)
+            table = cls.of(learnt, target, **settings)
+            table.notes = copy.deepcopy(dict(notes))
+            return table
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(checks.message(STATE, "what Table.state returned", f"something else ({error})")) from None
 
@@ -221,7 +228,7 @@ class Table:
 
     def _encode(self, columns: tuple[Column, ...], values: list[Values]) -> Array:
         widths = [len(column.feature_names) for column in columns]
-        X = np.empty((len(values[0].missing), sum(widths)), self.dtype)
+        X = _room(values, widths, self.dtype)
         for column, of_column, part in zip(columns, values, np.split(X, np.cumsum(widths)[:-1], axis=1), strict=True):
             require_kind(column, of_column)
             if self.missing == "refuse":
@@ -248,6 +255,19 @@ class Table:
         if len(answers.missing) != n or n == 0:
             raise ValueError(checks.message(who, f"y with {n} values, one for each row", f"{len(answers.missing)}"))
         return answers
+
+
+def _room(values: list[Values], widths: list[int], dtype: Any) -> Array:
+    """An array for the features. Raises MemoryError that names the column which makes the most of them."""
+    n, most = len(values[0].missing), values[int(np.argmax(widths))]
+    try:
+        return np.empty((n, sum(widths)), dtype)
+    except MemoryError:
+        got = f"{n:,} rows of {sum(widths):,} features, {max(widths):,} of them from column {most.name!r}"
+        expected = "features that fit into memory"
+        raise MemoryError(
+            checks.message(most.who, expected, got, "Leave the column out, or group its values.")
+        ) from None
 
 
 def _column(entry: dict[str, Any]) -> Column:
