@@ -147,6 +147,8 @@ class Batch:
         self._update_of: list[Array] = []
         self._landed_in: Array | None = None  # the array of the state that gradients land in
         self.numbers, self._moves = Numbers(), main.moves
+        inputs = () if main.update is None else main.update.inputs
+        self._penalties = {name: rule.penalty(name) for name in ("weight_decay", "l1") if name in inputs}  # type: ignore[union-attr]
         spared = self.S > 1 or self.is_opaque
         self.spared = {name: buffer.copy() for name, buffer in net.buffers.items()} if spared else {}
 
@@ -158,7 +160,10 @@ class Batch:
     def was_played(self) -> bool:
         """Whether all of it is bound to the arrays that there are."""
         self._look_at_state()
-        return bool(self._bound)
+        shards = [(thread, *each) for thread, own in enumerate(self.tree.own) for each in own if each[0] == "shard"]
+        return all(
+            (self.bounds[s + 1] - self.bounds[s], thread, depth) in self._bound for thread, _, s, depth in shards
+        )
 
     def _look_at_state(self) -> None:
         """Bind anew where somebody has put another array in the place of the one that gradients land in."""
@@ -409,9 +414,7 @@ class Batch:
     def _rule_on_pieces(self, vectors: dict[str, Array]) -> list[list[Call]]:
         """The rule on pieces of φ that stay in cache, for each thread, with an arena of its own."""
         plan, size = self.rule_plan, self.net.size
-        for name in ("weight_decay", "l1"):
-            if name in plan.inputs:  # type: ignore[union-attr]
-                vectors[name] = self.rule.penalty(name)  # type: ignore[union-attr]
+        vectors |= self._penalties
         step = size if self.mixes else PIECE
         starts = range(0, size, step)
         threads = self.cores if len(starts) >= LEAST_PIECES else 1
@@ -470,10 +473,12 @@ class Engine:
         return batch
 
 
-def run_all(jobs: Sequence[Callable[[], object]], pool: Pool | None) -> None:
+def run_all(
+    jobs: Sequence[Callable[[], object]], pool: Pool | None, on_error: Callable[[], object] | None = None
+) -> None:
     """Run the jobs on the pool's threads, or one after another."""
     if pool is not None and len(jobs) > 1:
-        pool.run(jobs)
+        pool.run(jobs, on_error)
     else:
         for job in jobs:
             job()

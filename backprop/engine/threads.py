@@ -6,6 +6,7 @@ import math
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -70,6 +71,17 @@ _before: list[int] = []  # the settings to go back to when nobody is at work any
 _wanted: list[int] = []  # by each that is at work; the least counts
 
 
+def _after_fork() -> None:
+    """In the child of a fork nobody is at work, and the lock is free, whatever the other threads of the parent were doing."""
+    global _guard
+    _guard = threading.Lock()
+    _wanted.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextmanager
 def blas_threads(n: int) -> Iterator[None]:
     """Give SciPy's BLAS `n` threads and every other BLAS one, whatever thread asks.
@@ -130,8 +142,7 @@ class Pool:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self._jobs: list[queue.SimpleQueue[Job | None]] = [queue.SimpleQueue() for _ in range(n - 1)]
-        self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._jobs: list[queue.SimpleQueue[tuple[_Run, Job] | None]] = [queue.SimpleQueue() for _ in range(n - 1)]
         self._threads = [
             threading.Thread(target=self._work, args=(i, jobs), name=f"backprop-{i}", daemon=True)
             for i, jobs in enumerate(self._jobs, start=1)
@@ -148,25 +159,63 @@ class Pool:
         for thread in self._threads:
             thread.join()
 
-    def _work(self, number: int, jobs: queue.SimpleQueue[Job | None]) -> None:
+    def _work(self, number: int, jobs: queue.SimpleQueue[tuple[_Run, Job] | None]) -> None:
         _stay(number, self.n)
-        while (job := jobs.get()) is not None:
-            try:
-                with np.errstate(all="ignore"):
-                    job()
-                self._done.put(None)
-            except BaseException as error:  # raised again in the caller, with its own traceback
-                self._done.put(error)
+        while (item := jobs.get()) is not None:
+            run, job = item
+            if run.begins():
+                try:
+                    with np.errstate(all="ignore"):
+                        job()
+                    run.ends(None)
+                except BaseException as error:  # raised again in the caller, with its own traceback
+                    run.ends(error)
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Run at most `n` jobs, the first one here; returns when all are done and raises the first error."""
-        for queue_, job in zip(self._jobs, jobs[1:], strict=False):
-            queue_.put(job)
-        errors: list[BaseException | None] = []
+    def run(self, jobs: Sequence[Job], on_error: Job | None = None) -> None:
+        """Run at most `n` jobs, the first one here; returns when all are done and raises the first error.
+
+        Where something is raised here, be it by a signal at any moment, `on_error` is called, what has not begun is left out,
+        and what has is waited for.
+        """
+        run = _Run()
         try:
+            for queue_, job in zip(self._jobs, jobs[1:], strict=False):
+                queue_.put((run, job))
             jobs[0]()
-        except BaseException as error:
-            errors.append(error)
-        errors += [self._done.get() for _ in jobs[1:]]
-        for first in filter(None, errors):
-            raise first
+            errors = [run.results.get() for _ in jobs[1:]]
+        except BaseException:
+            if on_error is not None:
+                on_error()
+            run.cancel()
+            raise
+        for error in filter(None, errors):
+            raise error
+
+
+class _Run:
+    """The jobs of one call, as the threads take them."""
+
+    def __init__(self) -> None:
+        self.results: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._lock, self._cancelled, self._open = threading.Lock(), False, 0
+
+    def begins(self) -> bool:
+        """Take a job, if it is still wanted."""
+        with self._lock:
+            self._open += not self._cancelled
+            return not self._cancelled
+
+    def ends(self, error: BaseException | None) -> None:
+        """A job is done."""
+        with self._lock:
+            self._open -= 1
+        self.results.put(error)
+
+    def cancel(self) -> None:
+        """Wait for the jobs that have begun; let none begin any more."""
+        self._cancelled = True
+        while self._open:
+            try:
+                time.sleep(1e-4)
+            except BaseException:  # of another signal: the first one is what is raised
+                continue

@@ -166,7 +166,7 @@ class Descent:
         counts = [self._share(None if weights is None else weights[i * n : (i + 1) * n], n) for i in range(count)]
         counts = counts[: counts.index(0.0)] if 0.0 in counts else counts
         t, alphas = rule.t, self._rates(len(counts))  # type: ignore[union-attr]
-        shares, present = None, rows[: len(alphas)]
+        counts, shares, present = counts[: len(alphas)], None, rows[: len(alphas)]
         if weights is not None:
             shares = np.array([self._shares(w) for w in weights[: count * n].reshape(count, n)]).astype(examples.dtype)
             present = np.array([examples.present(r, self.engine.net) for r in present])  # type: ignore[arg-type]
@@ -174,52 +174,56 @@ class Descent:
         def copied(step: int, mine: slice, arrays: dict[str, Array]) -> None:
             fill(examples, present[step], batch.mean if shares is None else shares[step], mine, arrays)
 
+        # Whatever is raised at whatever moment: what is not known to be a whole step is undone, back to the start of the epoch.
+        settled = False
+
+        def by_numpy() -> float:
+            nonlocal settled
+            settled = True  # `step` sees to it
+            return self.step(batch, examples, rows[0], seed, (), counts[0])
+
         steps = Steps(present, examples.X, examples.y, shares, copied, alphas, (seed, t))
-        by_numpy = partial(self.step, batch, examples, rows[0], seed, (), counts[0])
         batch.on_commit = self.presses.hold
         if not batch.is_opaque:  # in whose layers Ctrl-C may end a step, until it begins to change something
             batch.on_commit()
-        played, projecting = None, False
         try:
             played = self.native.play(batch, steps, by_numpy, self._kept, self._pool)
             if played is not None:
-                self._note(played, t, counts, partial(self._not_finite, batch, examples, present))
-            projecting = True
+                self._note(played, t, counts)
+                settled = played.done == len(counts) or not played.committing
+                self._require_whole(played, batch, examples, present)
+            settled = not project
             for constraint, parameter in project:
                 constraint.project(parameter)
         except BaseException:
             batch.restore()
-            if projecting or (played is not None and played.committing):
+            if not settled:
                 self.go_back()
             raise
         finally:
             self.presses.held = batch.committing = False
         return 1 if played is None else played.done
 
-    def _note(
-        self, played: Played, t: int, counts: Sequence[float], lost: Callable[[Played], FloatingPointError]
-    ) -> None:
-        """Move on behind the steps that were played; raise what ended them."""
+    def _note(self, played: Played, t: int, counts: Sequence[float]) -> None:
+        """Move on behind the steps that were played."""
         self.engine.rule.t = t + played.done  # type: ignore[union-attr]
         for share, L in zip(counts, played.losses, strict=False):
             self.position.total += share * L
             self.position.batch += 1
+
+    def _require_whole(self, played: Played, batch: Batch, examples: Examples, rows: Array) -> None:
+        """Raise what ended the steps, if something did: an error, a loss or a gradient that is not finite."""
         if played.error is not None:
             raise played.error
-        if played.done < len(counts):
-            raise lost(played)
-
-    def _not_finite(self, batch: Batch, examples: Examples, rows: Array, played: Played) -> FloatingPointError:
-        """The error of the step that the player did not finish."""
-        of_step = rows[played.done]
-        if not math.isfinite(played.last):
-            return self._lost("loss", None, examples, of_step)
-        return self._lost("gradient", batch.g, examples, of_step)
+        if played.done < len(rows):
+            loss = not math.isfinite(played.last)
+            what, vector = ("loss", None) if loss else ("gradient", batch.g)
+            raise self._lost(what, vector, examples, rows[played.done])
 
     def _rates(self, count: int) -> list[float]:
         """α of the next steps; those before one for which the schedule has none."""
         rule, rates = self.engine.rule, []
-        if isinstance(rule.schedule, ConstantRate):  # type: ignore[union-attr]
+        if type(rule.schedule) is ConstantRate:  # type: ignore[union-attr]
             return [rule.learning_rate] * count  # type: ignore[union-attr]
         t = rule.t  # type: ignore[union-attr]
         try:

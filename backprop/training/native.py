@@ -10,10 +10,10 @@ import logging
 import math
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -29,7 +29,8 @@ MOST = 4096  # steps in a call
 AGAIN = 32  # calls after which the slower number of threads is measured again
 COST = 4e-5  # seconds that a program takes to make, for each of NumPy's calls
 
-MISSING = "no native player: there was no C compiler where backprop was installed"
+MOST_THREADS = 64  # that the player knows
+MOST_BATCHES = 4  # whose programs are kept, as the engine keeps as many sizes
 
 log = logging.getLogger("backprop")
 
@@ -88,7 +89,7 @@ class Native:
 
     def __init__(self, who: str = "Trainer") -> None:
         self._who = who
-        self._chances: WeakKeyDictionary[Batch, Chance] = WeakKeyDictionary()
+        self._chances: OrderedDict[Batch, Chance] = OrderedDict()
 
     def __deepcopy__(self, memo: Any) -> Native:
         return Native(self._who)
@@ -102,7 +103,9 @@ class Native:
         if setting is False:
             return 0
         chance = self._chances.setdefault(batch, Chance())
-        chance.refused = chance.refused or ("" if native.player else MISSING)
+        if len(self._chances) > MOST_BATCHES:
+            self._chances.popitem(last=False)
+        chance.refused = chance.refused or why_not(batch)
         if chance.refused:
             if setting is True:
                 advice = 'Leave native="auto", which takes NumPy there.'
@@ -151,12 +154,23 @@ class Native:
         """Play one step natively, put everything back, and play it by NumPy."""
         before = {name: array.copy() for name, array in kept.items()}
         played = chance.program.play(replace(steps, alphas=steps.alphas[:1]), pool)
+        if played.error is not None:
+            raise played.error
         after = {name: array.copy() for name, array in kept.items()}
         for name, array in kept.items():
             np.copyto(array, before[name])
         L = by_numpy()
         alike = all(array.tobytes() == after[name].tobytes() for name, array in kept.items())
-        chance.trusted = played.error is None and played.losses == [L] and alike
+        chance.trusted = played.losses == [L] and alike
         if not chance.trusted:
-            chance.refused = str(played.error or "its bits differ from NumPy's")
+            chance.refused = "its bits differ from NumPy's"
             log.warning("backprop: NumPy plays this network, not the native player: %s", chance.refused)
+
+
+def why_not(batch: Batch) -> str:
+    """Why no program can be made for a batch; "" where it can."""
+    if native.player is None:
+        return "no native player: there was no C compiler where backprop was installed"
+    if max(batch.threads, batch.cores) > MOST_THREADS:
+        return f"more than {MOST_THREADS} threads"
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -367,7 +368,7 @@ class Trainer:
                     descent.position = at = descent.position.rest()
             measured = measure(self.net, self.loss, examples.whole(), metrics, own=False) if metrics else {}
             of_validation = measure(self.net, self.loss, validation, metrics) if validation else {}
-            speed = examples.n / at.seconds
+            speed = examples.n / (at.seconds or math.inf)
             record = Epoch(at.epoch + 1, loss, at.seconds, speed, at.learning_rate, measured, of_validation)
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
             descent.position = Position(record.epoch)  # only now: where `observe` fails, it is asked again

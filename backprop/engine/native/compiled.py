@@ -68,16 +68,16 @@ def inference(
 
 def _natively(bound: Bound, slowly: Callable[[Any], Any]) -> Function | None:
     """The native player's function, which leaves to `slowly` what is no finite X of this type; None where Python is needed."""
-    from backprop.engine.native.loops import PYTHON
+    from backprop.engine.native.loops import PICK, PYTHON
     from backprop.engine.native.lower import Operations
 
     X, results, ops = bound.sources["X"], bound.results[0].T, Operations([])
     ops.extend(bound.calls)
     packed, values = ops.packed(), np.array([*ops.values, 0.0])
-    if (packed["kind"] == PYTHON).any():
+    if np.isin(packed["kind"], (PYTHON, PICK)).any():  # which may raise
         return None
     row = results[0] if len(X) == 1 else None
-    return native.player.compiled(packed, values, X, X.dtype.char, row, results, slowly, (ops, bound))
+    return native.player.compiled(packed, values, X, len(X), X.dtype.char, row, results, slowly, (ops, bound))
 
 
 def _by_numpy(bound: Bound) -> Function:
@@ -158,11 +158,13 @@ class Passes:
 
     def _note(self, net: Layer, settings: Mapping[tuple[str, str], Any], bound: Bound) -> None:
         """Keep what the passes hold for: layers, φ, statistics, arrays that layers keep, and settings."""
-        self._entries = [(vars(net), "_phi", vars(net).get("_phi"))]
+        self._entries, self._noted = [(vars(net), "_phi", vars(net).get("_phi"))], []
         for layer in inside(net):
+            self._entries.append((vars(layer), "infer", None))
+            self._noted.append((type(layer), "infer", type(layer).infer))
             for entries in (layer.children, vars(layer).get("buffers", {})):
                 self._entries += [(entries, key, value) for key, value in entries.items()]
-        self._noted = [(part_at(net, None, path), name, value) for (path, name), value in settings.items()]
+        self._noted += [(part_at(net, None, path), name, value) for (path, name), value in settings.items()]
         for name, array in bound.sources.items():
             path, colon, attribute = name.rpartition(":")
             self._noted += [(part_at(net, None, path), attribute, array)] if colon else []

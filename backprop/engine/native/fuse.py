@@ -10,10 +10,12 @@ Each rounds as the calls that it stands for. What lies in between is not written
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from backprop.checks import Array
 from backprop.engine.native.loops import LOOP, inner_loop, own_loops
 
 Row = dict[str, Any]
@@ -21,16 +23,21 @@ Row = dict[str, Any]
 SPELLED = {"*": np.multiply, "+": np.add, "-": np.subtract, "/": np.divide, "sqrt": np.sqrt}
 
 
-def fused(rows: list[Row]) -> list[Row]:
-    """The operations of a rule that goes entry by entry, after which only φ and state are read; what can be one loop is one."""
+def fused(rows: list[Row], kept: list[Array]) -> list[Row]:
+    """The operations of a rule that goes entry by entry, with what can be one loop in one; only `kept` is read afterwards."""
     if any(row["kind"] != LOOP for row in rows):
         return rows
+    spans = [(array.ctypes.data, array.ctypes.data + array.nbytes) for array in kept]
     made: list[Row] = []
     i = 0
     while i < len(rows):
         for length, match in PATTERNS:
             run = rows[i : i + length]
-            if len(run) == length and all(map(_is_dense, run)) and (one := match(run, rows[i + length :])):
+            if (
+                len(run) == length
+                and all(map(_is_dense, run))
+                and (one := match(run, Later(rows[i + length :], spans)))
+            ):
                 made.append(one)
                 i += length
                 break
@@ -76,39 +83,48 @@ def _one(name: str, run: list[Row], at: list[int], numbers: int) -> Row:
     return last | {"function": own_loops()[name], "data": 0, "at": at, "operands": len(at), "strides": steps}
 
 
-def _free(addresses: set[int], written: int, later: list[Row]) -> bool:
-    """Whether nobody reads what lay at these addresses before it is written anew."""
-    left = addresses - {written}
-    for row in later:
-        if left & set(row["at"][:-1]):
+@dataclass(frozen=True)
+class Later:
+    """What happens behind a run of loops, and the memory that counts in the end."""
+
+    rows: list[Row]
+    kept: list[tuple[int, int]]
+
+    def frees(self, addresses: set[int], written: int) -> bool:
+        """Whether nobody reads what lay at these addresses, but for the one written, before it is written anew."""
+        left = addresses - {written}
+        if any(start <= address < end for address in left for start, end in self.kept):
             return False
-        left = left - {row["at"][-1]}
-    return True
+        for row in self.rows:
+            if left & set(row["at"][:-1]):
+                return False
+            left = left - {row["at"][-1]}
+        return True
 
 
-def _scaled_sum(run: list[Row], later: list[Row]) -> Row | None:
+def _scaled_sum(run: list[Row], later: Later) -> Row | None:
     multiply, add = run
     if (_what(multiply), _what(add)) != ("*", "+") or not (pair := _number(multiply)) or 0 in add["strides"][2]:
         return None
     made, (a, b) = multiply["at"][-1], add["at"][:2]
     other = b if a == made else a if b == made else None
-    if other in (None, made) or not _free({made}, add["at"][-1], later):
+    if other in (None, made) or not later.frees({made}, add["at"][-1]):
         return None
     return _one("scaled_sum", run, [*pair, other, add["at"][-1]], 0b0001)
 
 
-def _sum_of_squares(run: list[Row], later: list[Row]) -> Row | None:
+def _sum_of_squares(run: list[Row], later: Later) -> Row | None:
     scale, square, add = run
     if [*map(_what, run)] != ["*", "*", "+"] or not (pair := _number(scale)) or 0 in add["strides"][2]:
         return None
     s, g = scale["at"][-1], square["at"][-1]
     same = square["at"][0] == square["at"][1] and all(square["strides"][2])
-    if not same or add["at"][:2] != [s, g] or square["at"][0] == s or not _free({s, g}, add["at"][-1], later):
+    if not same or add["at"][:2] != [s, g] or square["at"][0] == s or not later.frees({s, g}, add["at"][-1]):
         return None
     return _one("sum_of_squares", run, [*pair, square["at"][0], add["at"][-1]], 0b0001)
 
 
-def _divided_step(run: list[Row], later: list[Row]) -> Row | None:
+def _divided_step(run: list[Row], later: Later) -> Row | None:
     scale, root, shift, divide, step = run
     if [*map(_what, run)] != ["*", "sqrt", "+", "/", "-"]:
         return None
@@ -127,10 +143,10 @@ def _divided_step(run: list[Row], later: list[Row]) -> Row | None:
         or top in (root["at"][0], root["at"][-1], below)
     ):
         return None
-    if not _free({top, root["at"][-1], below, quotient}, phi, later):
+    if not later.frees({top, root["at"][-1], below, quotient}, phi):
         return None
     return _one("divided_step", run, [*of_scale, root["at"][0], of_shift[0], phi], 0b01001)
 
 
-Match = Callable[[list[Row], list[Row]], Row | None]
+Match = Callable[[list[Row], Later], Row | None]
 PATTERNS: list[tuple[int, Match]] = [(5, _divided_step), (3, _sum_of_squares), (2, _scaled_sum)]

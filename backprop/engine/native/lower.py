@@ -6,7 +6,7 @@ are converted beforehand, as NumPy does it. So the bits are NumPy's. What has no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -41,8 +41,8 @@ REDUCED: dict[Any, Any] = {np.add: 0, np.multiply: 1, np.logical_or: False, np.l
 class Operations:
     """A list of operations as it grows, and what their addresses point at. `values` are the numbers of a step, for all lists."""
 
-    def __init__(self, values: list[float | Number]) -> None:
-        self.values = values
+    def __init__(self, values: list[float | Number], set_: Callable[[Numbers, int], None] | None = None) -> None:
+        self.values, self._set = values, set_
         self.rows: list[dict[str, Any]] = []
         self.alive: list[Any] = []
         self.python: list[Any] = []  # what Python is called for
@@ -67,7 +67,11 @@ class Operations:
         except Unknown:
             del self.rows[there[0] :], self.python[there[1] :]
             play = call.bind()
-            self.call(lambda step: play())
+            if isinstance(call, Scale | Multiply) and self._set:  # whose numbers are those of the step
+                numbers, set_ = call.numbers, self._set
+                self.call(lambda step: (set_(numbers, step), play()))
+            else:
+                self.call(lambda step: play())
 
     def extend(self, calls: Iterable[Call]) -> None:
         """Append several calls."""
@@ -276,9 +280,13 @@ class Operations:
     def _scale(self, call: Scale) -> None:
         target, x = call.target, call.x
         flat = x.flags.c_contiguous and target.flags.c_contiguous and x.shape == target.shape
-        if not flat or x.dtype != target.dtype or isinstance(call.keep, Number) or x.dtype.char not in "fd":
+        if not flat or x.dtype != target.dtype or x.dtype.char not in "fd":
             raise Unknown
-        if call.keep != 1:
+        if isinstance(call.keep, Number):
+            factor = np.zeros((), target.dtype)
+            self.op(NUMBER, factor, scale=self.place(call.keep))
+            self._ufunc(Ufunc(np.multiply, "__call__", [target, factor], target))
+        elif call.keep != 1:
             self._ufunc(Ufunc(np.multiply, "__call__", [target, call.keep], target))
         scale, axpy = self.place(call.scale), address(x.dtype.char + "axpy")
         self.op(AXPY, x, target, function=axpy, size=[x.size, 0, 0], scale=scale, keep=scale)

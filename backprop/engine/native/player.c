@@ -33,22 +33,23 @@
 
 typedef void loop(char **at, const intptr_t *n, const intptr_t *strides, void *data);
 
-#define CONVERT(name, from, to)                                                                                   \
+#define CONVERT(name, from, to) CONVERT_BY(name, from, to, )
+#define CONVERT_BY(name, from, to, as)                                                                            \
   static WIDE void name(char **at, const intptr_t *n, const intptr_t *strides, void *data) {                     \
     const char *in = at[0];                                                                                       \
     char *out = at[1];                                                                                            \
     intptr_t count = *n, si = strides[0], so = strides[1];                                                        \
     (void)data;                                                                                                   \
     if (si == sizeof(from) && so == sizeof(to))                                                                   \
-      for (intptr_t i = 0; i < count; i++) ((to *)out)[i] = (to)((const from *)in)[i];                            \
+      for (intptr_t i = 0; i < count; i++) ((to *)out)[i] = (to)(as((const from *)in)[i]);                            \
     else                                                                                                          \
-      for (intptr_t i = 0; i < count; i++, in += si, out += so) *(to *)out = (to)*(const from *)in;               \
+      for (intptr_t i = 0; i < count; i++, in += si, out += so) *(to *)out = (to)(as*(const from *)in);               \
   }
 CONVERT(copy1, uint8_t, uint8_t)
 CONVERT(copy4, uint32_t, uint32_t)
 CONVERT(copy8, uint64_t, uint64_t)
-CONVERT(bool_to_float, uint8_t, float)
-CONVERT(bool_to_double, uint8_t, double)
+CONVERT_BY(bool_to_float, uint8_t, float, !!) /* a true one may be any byte but 0 */
+CONVERT_BY(bool_to_double, uint8_t, double, !!)
 CONVERT(float_to_double, float, double)
 CONVERT(double_to_float, double, float)
 CONVERT(long_to_float, int64_t, float)
@@ -127,7 +128,7 @@ typedef void axpy(const int *, const void *, const void *, const int *, void *, 
 typedef float norm_of_floats(const int *, const void *, const int *);
 typedef double norm_of_doubles(const int *, const void *, const int *);
 
-#define VERSION 1 /* raised with each change of what follows, for a module that was built from an older file */
+#define VERSION 2 /* raised with each change of what follows, for a module that was built from an older file */
 
 enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE };
 
@@ -310,10 +311,10 @@ static int run_part(const play *p, const list *own, const operation **at, Py_ssi
           atomic_store(&p->shared->lost, 1);
         break;
       case MEET: *at = o + 1; return MET;
-      case STOP: { /* all threads read the same numbers, so all stop, or none */
+      case STOP: { /* in every list, after a MEET: all read the same numbers, so all stop, or none */
         double L = 0;
         for (Py_ssize_t s = 0; s < p->shards; s++) L += losses[s];
-        if (!isfinite(L) || atomic_load(&p->shared->lost)) return STOPPED;
+        if (!isfinite(L) || (o->n[1] && atomic_load(&p->shared->lost))) return STOPPED;
         if (p->first && o->n[0]) p->shared->committing = 1;
         break; }
       case PYTHON: {
@@ -358,7 +359,7 @@ static int run_step(const play *p, Py_ssize_t step, PyThreadState **state) {
 typedef struct {
   play p;
   char *row;
-  Py_ssize_t bytes;
+  Py_ssize_t bytes, rows, width;
   char kind[2];
 } pass;
 
@@ -373,7 +374,8 @@ static int try_pass(const pass *own, PyObject *given) {
     PyErr_Clear();
     return 0;
   }
-  if (view.len == own->bytes && view.format && !strcmp(view.format, own->kind)) {
+  int one = view.ndim == 1 && own->rows == 1, fits = view.ndim == 2 && view.shape[0] == own->rows;
+  if ((one || fits) && view.shape[view.ndim - 1] == own->width && view.format && !strcmp(view.format, own->kind)) {
     memcpy(own->row, view.buf, own->bytes);
     usable = own->kind[0] == 'd' ? finite_doubles((uint64_t *)own->row, own->bytes / 8) : finite_floats((uint32_t *)own->row, own->bytes / 4);
   }
@@ -401,9 +403,10 @@ static void free_pass(PyObject *capsule) { PyMem_Free(PyCapsule_GetPointer(capsu
 static PyObject *make_pass(PyObject *self, PyObject *args) {
   PyObject *ops, *values, *row, *result, *results, *slow, *alive, *made = NULL;
   const char *kind;
+  Py_ssize_t rows;
   Py_buffer view[3];
   (void)self;
-  if (!PyArg_ParseTuple(args, "OOOsOOOO", &ops, &values, &row, &kind, &result, &results, &slow, &alive)) return NULL;
+  if (!PyArg_ParseTuple(args, "OOOnsOOOO", &ops, &values, &row, &rows, &kind, &result, &results, &slow, &alive)) return NULL;
   pass *own = PyMem_Calloc(1, sizeof *own);
   PyObject *of[] = {ops, values, row};
   int held = 0;
@@ -412,6 +415,7 @@ static PyObject *make_pass(PyObject *self, PyObject *args) {
     own->p.lists[0].ops = view[0].buf, own->p.lists[0].end = own->p.lists[0].ops + view[0].len / (Py_ssize_t)sizeof(operation);
     own->p.count = 1, own->p.values = view[1].buf;
     own->row = view[2].buf, own->bytes = view[2].len, own->kind[0] = *kind;
+    own->rows = rows, own->width = view[2].len / rows / (*kind == 'd' ? 8 : 4);
     PyObject *capsule = PyCapsule_New(own, PASS, free_pass);
     PyObject *keep = capsule ? PyTuple_Pack(4, ops, values, row, alive) : NULL;
     PyObject *of_call = keep ? PyTuple_Pack(5, capsule, keep, result, results, slow) : NULL;
@@ -478,7 +482,7 @@ static PyObject *own_loops(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
   {"play", play_steps, METH_VARARGS, "play([(operations, calls)], team, threads, is_first, values, losses, inputs, batch, steps) -> steps done"},
-  {"compiled", make_pass, METH_VARARGS, "compiled(operations, values, row, kind, result, results, slow, alive) -> a function of a row"},
+  {"compiled", make_pass, METH_VARARGS, "compiled(operations, values, row, rows, kind, result, results, slow, alive) -> a function of a row"},
   {"loops", own_loops, METH_NOARGS, "The loops of this file: name -> address"},
   {NULL, NULL, 0, NULL},
 };

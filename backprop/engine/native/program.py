@@ -16,7 +16,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import address
-from backprop.engine.calls import Call, Copy, Ufunc
+from backprop.engine.calls import Call, Copy, Numbers, Ufunc
 from backprop.engine.native import player
 from backprop.engine.native.fuse import fused
 from backprop.engine.native.loops import FINITE, HERE, LOSS, MEET, NORM, NUMBER, RECORD, ROWS, STOP, own_loops
@@ -95,7 +95,7 @@ class Program:
         self.threads = max(batch.threads, len(rule))
         self.values: list[float | Number] = []
         self.open = ExitStack()  # generators that were started anew for a step
-        self.lists = [Operations(self.values) for _ in range(self.threads)]
+        self.lists = [Operations(self.values, self._set) for _ in range(self.threads)]
         for thread, ops in enumerate(self.lists):
             self._passes(ops, thread)
             self._sum(ops, thread)
@@ -129,7 +129,7 @@ class Program:
         played, turns = Played(losses, team), [lists] if together else [[each] for each in lists]
         calls = [partial(player.play, mine, team, self.threads, not i, *given, count) for i, mine in enumerate(turns)]
         try:
-            run_all(calls, pool)
+            run_all(calls, pool, lambda: team.__setitem__(2, 1))  # "broken": nobody waits for the others any longer
         except BaseException as error:
             played.error = error
         finally:
@@ -154,7 +154,10 @@ class Program:
             ops.op(MEET)
 
     def _passes(self, ops: Operations, thread: int) -> None:
-        """Both passes of the shards of a thread, and the sum of their gradients as far as it has them."""
+        """Both passes of the shards of a thread, and the sum of their gradients as far as it has them.
+
+        All lists meet, and may stop, at the same places.
+        """
         batch = self.batch
         for name, before in batch.spared.items() if not thread else ():
             ops.add(Copy(before, batch.net.buffers[name]))
@@ -164,26 +167,40 @@ class Program:
             else:
                 left = batch.vector(thread, i)
                 ops.add(Ufunc(np.add, "__call__", [left, batch.vector(thread, depth)], left))
+        if batch.S == 1 and thread:
+            self._stop(ops, batch.landed != "g" or batch.moves_buffers)
+
+    def _stop(self, ops: Operations, commits: bool, lost: bool = False) -> None:
+        """The end of a step whose loss is not finite, or its gradient, where `lost`; behind it φ or statistics may change."""
+        self._meet(ops)
+        ops.op(STOP, n=[commits, lost, 0])
 
     def _shard(self, ops: Operations, s: int, bound: Bound) -> None:
         batch, mine = self.batch, slice(self.batch.bounds[s], self.batch.bounds[s + 1])
         self._fill(ops, mine, bound.sources)
         if batch.draws_by_itself:
-            ops.call(
-                lambda step: self.open.enter_context(batch.reseeded((self.steps.key[0], self.steps.key[1] + step, s)))
-            )
+            ops.call(lambda step: self.open.enter_context(batch.reseeded((*self._key(step), s))))
         if bound.generators.places:
-            ops.call(lambda step: setattr(bound.generators, "key", (self.steps.key[0], self.steps.key[1] + step, s)))
+            ops.call(lambda step: setattr(bound.generators, "key", (*self._key(step), s)))
         ops.store(bound.numbers)
         ops.extend(bound.calls[: bound.turn])
         loss = ops.op(LOSS, bound.L, n=[s, 0, 0])  # type: ignore[arg-type]
         if batch.S == 1:
-            ops.op(STOP, n=[batch.landed != "g" or batch.moves_buffers, 0, 0])
+            self._stop(ops, batch.landed != "g" or batch.moves_buffers)
         ops.extend(bound.calls[bound.turn :])
         if batch.draws_by_itself:
             ops.call(lambda step: self.open.close())
         if batch.S > 1:  # a loss that is not finite has no way back
             loss["until"] = ops.op(HERE)
+
+    def _key(self, step: int) -> tuple[int, int]:
+        """What the draws of a step are started from."""
+        seed, t = self.steps.key
+        return seed, t + step
+
+    def _set(self, numbers: Numbers, step: int) -> None:
+        """Compute the numbers of a step, for what Python plays."""
+        numbers.set(self.steps.alphas[step], self.steps.key[1] + step)
 
     def _fill(self, ops: Operations, mine: slice, arrays: Any) -> None:
         n, start, X = mine.stop - mine.start, mine.start, arrays["X"]
@@ -207,8 +224,7 @@ class Program:
         """The sum over the shards, each level in pieces for the threads; and whether it is finite."""
         batch, piece = self.batch, self._piece(thread)
         if batch.S > 1:
-            self._meet(ops)
-            ops.op(STOP)
+            self._stop(ops, commits=False)
             for level in batch.tree.joins:
                 for left, right in level:
                     a, b = batch.vector(*left)[piece], batch.vector(*right)[piece]
@@ -220,8 +236,7 @@ class Program:
             self._meet(ops)
         if batch.landed == "g":
             ops.op(FINITE, batch.g[piece], n=[len(batch.g[piece]), 0, 0])
-            self._meet(ops)
-            ops.op(STOP, n=[1, 0, 0])
+            self._stop(ops, commits=True, lost=True)
 
     def _piece(self, thread: int) -> slice:
         """The entries of φ that a thread adds up."""
@@ -246,7 +261,7 @@ class Program:
             before = len(ops.rows)
             ops.extend(calls[thread])
             if not batch.mixes:
-                ops.rows[before:] = fused(ops.rows[before:])
+                ops.rows[before:] = fused(ops.rows[before:], [batch.net.phi, *rule.state.values()])
 
     def _clip(self, ops: Operations, g: Array) -> None:
         """As `Optimizer.clip`."""
