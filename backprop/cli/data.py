@@ -7,7 +7,7 @@ import errno
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,11 +77,19 @@ class Reading:
         """
         return self.found(path, table, target=target).frame
 
-    def found(self, path: Path, table: Table | None = None, *, target: bool = True) -> Read:
-        """The same with what was left out, and how it was read. Errors as those of `frame`."""
+    def found(
+        self,
+        path: Path,
+        table: Table | None = None,
+        *,
+        target: bool = True,
+        first: Callable[[Any], None] = lambda frame: None,
+    ) -> Read:
+        """The same with what was left out, and how it was read. Errors as those of `frame`, after `first` has seen the table."""
         before = Reading.of(table)
         known = self.wanted() if table is None else Known.of(table, target)
         found = read(path, self._after(before), known, new=self)
+        first(found.frame)
         used(found, self._differences(before, path))
         return found
 

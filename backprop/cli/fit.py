@@ -100,8 +100,7 @@ def fit(
     model = None if start is None else load(start)
     plan = _plan(settings, {name for name in settings if _given(context, name)}, model)
     known = model.table if model else None
-    found = plan.found(data, known)
-    advise(plan, found.frame, data)
+    found = plan.found(data, known, first=lambda frame: advise(plan, frame, data))
     table, parts = prepare(plan, found, data, known)
     trainer = trainer_of(plan, model.net if model else network_of(plan, table), table)
     before = model and Before(trainer, table, parts)
