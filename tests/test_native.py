@@ -6,8 +6,10 @@ import copy
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +27,8 @@ from backprop.training import native as choosing
 if native.player is None:
     pytest.fail("the native player is not built: these tests need a C compiler", pytrace=False)
 
-from backprop.engine.native.loops import PYTHON
+from backprop.engine.native.compiled import passes_of
+from backprop.engine.native.loops import MEET, PYTHON, STOP
 from backprop.engine.native.lower import Operations
 
 SEEDS = range(int(os.environ.get("BACKPROP_NATIVE_PROGRAMS", "120")))
@@ -556,6 +559,296 @@ class TestCallsAlone:
         assert len(ops.packed()) == 2
 
 
+class Late(bp.Schedule):
+    """A learning rate that is 0 at first, when steps are compared."""
+
+    def __call__(self, t):
+        return 0.0 if t < 30 else 0.05
+
+
+class OwnConstant(bp.ConstantRate):
+    """A schedule of one's own that has the name of a constant."""
+
+    def __call__(self, t):
+        return self.learning_rate / (1 + t)
+
+
+class WideGelu(bp.Layer):
+    """A traced layer of one's own whose constant makes its numbers float64."""
+
+    traced = True
+    keeps_width = True
+    c = np.sqrt(2 / np.pi)
+
+    def forward(self, h):
+        self.h, self.u = h, np.tanh(self.c * h)
+        return h * self.u
+
+    def backward(self, dL_df):
+        return dL_df * (self.u + self.h * self.c * (1 - self.u * self.u)), {}
+
+
+class KeepsItsStep(bp.Optimizer):
+    """A traced rule that keeps in its state what another rule would only pass through."""
+
+    traced = True
+    slots = ("last",)
+
+    def update(self, alpha, phi, g, last):
+        phi += 0.5 * last
+        last[...] = -alpha * g
+        phi += last
+
+
+SLOW_TO_SHOW = {  # what differs only later than the step that is played both ways
+    "numbers of what Python plays": (
+        lambda: bp.FanOut(bp.Linear(4, 2), bp.Linear(4, 2), join="sum"),
+        lambda: bp.SGD(bp.StepDecay(0.05, every=100), weight_decay=0.1),
+    ),
+    "gradients of another type": (lambda: WideGelu(), lambda: bp.SGD(bp.StepDecay(0.05, every=50))),
+    "a subclass of a constant rate": (lambda: bp.Tanh(), lambda: bp.SGD(OwnConstant(0.1))),
+    "state in the middle of a rule": (lambda: bp.Tanh(), lambda: KeepsItsStep(Late(), clip_norm=1.0)),
+    "a rate that falls within a call": (lambda: bp.Tanh(), lambda: bp.Adam(bp.CosineDecay(0.1, steps=300))),
+}
+
+
+@pytest.mark.parametrize("player", [True, "auto"])
+@pytest.mark.parametrize("name", SLOW_TO_SHOW)
+def test_what_shows_later_than_in_the_compared_step(name, player):
+    layer, rule = SLOW_TO_SHOW[name]
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 4)), rng.normal(size=(200, 4 if "type" in name or "Tanh" in repr(layer()) else 2))
+    net = (
+        bp.Sequential(layer(), seed=0)
+        if "Python" in name
+        else bp.Sequential(bp.Linear(4, 4), layer(), bp.Linear(4, 4), seed=0)
+    )
+    trainers = [bp.Trainer(net.copy(), bp.LeastSquares(), rule(), batch_size=10, native=n) for n in (False, player)]
+    for trainer in trainers:
+        trainer.fit(X, y, epochs=20, verbose=0)
+        trainer.optimizer.learning_rate = 1e-6
+        trainer.fit(X, y, epochs=3, verbose=0)
+    assert_same(*(state(trainer, []) for trainer in trainers))
+
+
+def test_a_true_bool_may_be_any_byte_but_0():
+    mask = np.random.default_rng(0).integers(0, 2, (200, 4)).astype("uint8")
+    mask[60:] *= 255
+    X, y = mask.view(bool), np.arange(200) % 3
+    net = bp.Sequential(bp.Linear(4, 8), bp.ReLU(), bp.Linear(8, 3), seed=0)
+    runs = [trained(n, net, bp.CrossEntropy(), lambda: bp.SGD(0.01), X, y, shuffle=False) for n in (False, True)]
+    assert_same(*runs)
+
+
+def test_a_schedule_that_ends_within_an_epoch_ends_after_the_same_step():
+    class Ends(bp.Schedule):
+        def __call__(self, t):
+            if t >= 33:
+                raise OSError("no more rates")
+            return 0.1
+
+    net, X, y = small()
+    ends = []
+    for player in (False, True):
+        trainer = bp.Trainer(net.copy(), bp.CrossEntropy(), bp.SGD(Ends()), batch_size=5, native=player)
+        with pytest.raises(OSError, match="no more rates"):
+            trainer.fit(X, y, epochs=3, verbose=0)
+        assert trainer.position == (0, 33)
+        ends.append(state(trainer, []))
+    assert_same(*ends)
+
+
+def test_shards_that_were_not_bound_are_numpys():
+    class Own(bp.Layer):
+        keeps_width = True
+
+        def forward(self, h):
+            return np.exp(h)
+
+        def backward(self, dL_df):
+            return dL_df, {}
+
+    X, y = np.zeros((8, 2)), np.zeros(8)
+    X[0] = 1e3
+    net = bp.Sequential(bp.Linear(2, 4), Own(), bp.Linear(4, 1), seed=0)
+    net.phi = abs(net.phi) + 0.5
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=8, shards=2, shuffle=False, native=True)
+    for _ in range(3):
+        with pytest.raises(FloatingPointError):
+            trainer.fit(X, y, epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize("player", [False, True])
+def test_a_penalty_and_state_that_change_within_an_epoch_count_from_the_next(player):
+    class Change(bp.Callback):
+        def step(self, trainer):
+            if trainer.position == (1, 3):
+                trainer.optimizer.weight_decay = 0.05
+                trainer.optimizer.state["first_moment"] = np.zeros_like(trainer.net.phi)
+
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    rule = bp.Adam(0.01, weight_decay={"*.omega": 0.1})
+    net = bp.Sequential(bp.Linear(2, 1), seed=0)
+    trainer = bp.Trainer(net, bp.LeastSquares(), rule, batch_size=4, native=player)
+    trainer.fit(X, X[:, 0], epochs=3, verbose=0, callbacks=[Change()])
+    assert trainer.position == (3, 0)
+
+
+@pytest.mark.parametrize(("batch", "shards"), [(16, 1), (16, 3), (512, 4)])
+@pytest.mark.parametrize("rule", [lambda: bp.SGD(0.01), lambda: bp.Adam(0.01), lambda: bp.Adam(0.01, clip_norm=1.0)])
+def test_all_lists_meet_and_stop_at_the_same_places(batch, shards, rule):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(2 * batch, 300)), rng.normal(size=2 * batch)
+    net = bp.Sequential(bp.Linear(300, 700), bp.BatchNorm(700), bp.Linear(700, 1), seed=0)
+    settings = {"batch_size": batch, "shards": shards, "threads": 2, "native": True}
+    trainer = bp.Trainer(net, bp.LeastSquares(), rule(), **settings)
+    trainer.fit(X, y, epochs=3, verbose=0)
+    (chance,) = trainer._descent.native._chances.values()
+    places = [
+        [(row["kind"], row.get("n")) for row in ops.rows if row["kind"] in (MEET, STOP)] for ops in chance.program.lists
+    ]
+    assert all(each == places[0] for each in places)
+    if len(places) > 1:
+        kinds = [kind for kind, _ in places[0]]
+        assert all(before == MEET for before, kind in pairwise(kinds) if kind == STOP)  # what it reads has been written
+
+
+@pytest.mark.parametrize("player", [False, True])
+def test_an_exception_of_a_signal_handler_leaves_whole_steps(player):
+    class Late_(Exception):
+        pass
+
+    def late(*_):
+        raise Late_
+
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(1024, 20)), rng.normal(size=1024)
+    net = bp.Sequential(bp.Linear(20, 30), bp.ReLU(), bp.Linear(30, 1), seed=0)
+    whole = bp.Trainer(net.copy(), bp.LeastSquares(), bp.Adam(1e-3), batch_size=64, shards=2, threads=2)
+    steps = {0: net.phi.copy()}
+    whole.after_step = [lambda: steps.update({whole.optimizer.t: whole.net.phi.copy()})]
+    whole.fit(X, y, epochs=400, verbose=0)
+    before, raised = signal.signal(signal.SIGALRM, late), 0
+    try:
+        for run in range(12):
+            trainer = bp.Trainer(
+                net.copy(), bp.LeastSquares(), bp.Adam(1e-3), batch_size=64, shards=2, threads=2, native=player
+            )
+            signal.setitimer(signal.ITIMER_REAL, 0.01 + 0.007 * run)
+            try:
+                trainer.fit(X, y, epochs=400, verbose=0)
+            except Late_:
+                raised += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            epoch, batch = trainer.position
+            assert trainer.optimizer.t == 16 * epoch + batch
+            assert_array_equal(trainer.net.phi, steps[trainer.optimizer.t])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert raised
+
+
+def test_more_threads_than_the_player_knows_are_numpys():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 4)), rng.normal(size=400)
+    settings = {"batch_size": 200, "threads": 70, "shards": 100}
+    trainer = bp.Trainer(bp.Sequential(bp.Linear(4, 1), seed=0), bp.LeastSquares(), bp.SGD(0.01), **settings)
+    trainer.fit(X, y, epochs=5, verbose=0)
+    trainer.native = True
+    with pytest.raises(RuntimeError, match="more than 64 threads"):
+        trainer.fit(X, y, verbose=0)
+
+
+def test_programs_of_settings_that_are_gone_are_gone():
+    net, X, y = small()
+    net = bp.Sequential(bp.Linear(4, 8), bp.Dropout(0.1), bp.Linear(8, 3), seed=0)
+    trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.01), native=True)
+    for i in range(30):
+        net[1].rate = 0.1 + i / 100
+        trainer.fit(X, y, epochs=2, verbose=0)
+    assert len(trainer._descent.native._chances) <= choosing.MOST_BATCHES
+
+
+def test_the_child_of_a_fork_trains_whatever_the_parent_was_doing():
+    program = """
+import os, threading, numpy as np, backprop as bp
+from backprop.engine import threads
+held, go = threading.Event(), threading.Event()
+def hold():
+    with threads._guard:
+        threads._wanted.append(1); held.set(); go.wait()
+threading.Thread(target=hold, daemon=True).start(); held.wait()
+pid = os.fork()
+if not pid:
+    net = bp.Sequential(bp.Linear(2, 1), seed=0)
+    bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1)).fit(np.ones((40, 2)), np.ones(40), epochs=3, verbose=0)
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])); go.set()
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "7", done.stderr
+
+
+class TestPredictions:
+    """`predict` after many calls is what `infer` gives now."""
+
+    def often(self, net, X):
+        passes = passes_of(net)
+        passes._spent[X.shape] = 1.0
+        net.predict(X)
+        assert X.shape in passes._known
+        assert_array_equal(net.predict(X), net.infer(X.T).T)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda net: setattr(net, "phi", 2 * net.phi),
+            lambda net: net.initialize(np.random.default_rng(5)),
+            lambda net: setattr(net[1], "negative_slope", 0.7),
+            lambda net: net[2].buffers["running_mean"].fill(3.0),
+            lambda net: setattr(net[1], "infer", lambda h: h * 0),
+            lambda net: net.bind(np.empty(net.size)),
+            lambda net: net[0].parameters["omega"].fill(1.0),
+            lambda net: setattr(net[2], "eps", 0.5),
+        ],
+    )
+    def test_what_changes_counts(self, change):
+        net = bp.Sequential(bp.Linear(3, 5), bp.LeakyReLU(), bp.BatchNorm(5), bp.Linear(5, 2), seed=0)
+        X = np.random.default_rng(0).normal(size=(7, 3)).astype("f")
+        self.often(net, X)
+        change(net)
+        assert_array_equal(net.predict(X), net.infer(X.T.astype(net.dtype)).T)
+
+    def test_an_index_out_of_bounds_is_an_error_as_ever(self):
+        class Looks(bp.Layer):
+            traced = True
+            keeps_width = True
+
+            def __init__(self):
+                self.rows = np.zeros(3, np.int64)
+
+            def forward(self, h):
+                return h + h[self.rows, np.zeros(3, np.int64)].sum()
+
+            def backward(self, dL_df):
+                return dL_df, {}
+
+        net, X = bp.Sequential(bp.Linear(2, 2), Looks(), dtype="float64", seed=0), np.ones((4, 2))
+        for _ in range(300):
+            net.predict(X)
+        net[1].rows[...] = 99
+        with pytest.raises(IndexError):
+            net.predict(X)
+
+    def test_nan_is_refused_by_its_row(self):
+        net, X = bp.Sequential(bp.Linear(3, 5), seed=0), np.ones((7, 3), "f")
+        self.often(net, X)
+        X[4, 2] = np.nan
+        with pytest.raises(ValueError, match="row 4, column 2"):
+            net.predict(X)
+
+
 class TestCompiled:
     @pytest.mark.parametrize("seed", range(60))
     def test_it_gives_what_predict_gives(self, seed):
@@ -593,6 +886,7 @@ class TestCompiled:
             (np.float32(1), "shape"),
             (np.ones((2, 3), "f"), "shape"),
             ("abc", "shape"),
+            (np.ones((3, 1), "f"), "shape"),
             (np.array([1, np.nan, 2], "f"), "nan"),
             (np.array([1, 2, np.inf]), "inf"),
             (np.ones(3, complex), "complex"),
@@ -605,6 +899,12 @@ class TestCompiled:
         with pytest.raises((ValueError, TypeError), match=words):
             f(x)
         assert f(np.ones(3, "f")).shape == (2,)
+
+    @pytest.mark.parametrize(("rows", "shape"), [(4, (3, 4)), (2, (1, 6)), (6, (9, 2)), (2, (6,))])
+    def test_another_shape_of_as_many_numbers_is_refused(self, rows, shape):
+        f = bp.Sequential(bp.Linear(3, 2), seed=0).compiled(rows)
+        with pytest.raises(ValueError, match="shape"):
+            f(np.ones(shape, "f"))
 
     def test_from_several_threads(self):
         net = bp.Sequential(bp.Linear(30, 50), bp.Tanh(), bp.Linear(50, 4), seed=0)
