@@ -212,7 +212,7 @@ def test_scalings_and_weights_are_numbers_to_count_with(name, value, tmp_path):
     about, arrays = container.read(path, "estimator")
     arrays[name] = np.full_like(arrays[name], value)
     container.write(path, "estimator", about, arrays)
-    good = np.isfinite(value) and name != "inputs.scale"
+    good = np.isfinite(value) and (name != "inputs.scale" or value == 0)  # 0 is that of a constant column
     assert isinstance(outcome(path, path.read_bytes(), MLPRegressor.load), MLPRegressor if good else str)
 
 

@@ -713,6 +713,9 @@ def test_all_lists_meet_and_stop_at_the_same_places(batch, shards, rule):
         assert all(before == MEET for before, kind in pairwise(kinds) if kind == STOP)  # what it reads has been written
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # it may come within a weak reference's call
 @pytest.mark.parametrize("player", [False, True])
 def test_an_exception_of_a_signal_handler_leaves_whole_steps(player):
     class Late_(Exception):

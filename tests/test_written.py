@@ -1,6 +1,6 @@
 """The same table as R, pandas, LibreOffice and others write it: one model, and no option again at later commands.
 
-tests/written/make.py says which program wrote which file, with which command, and which are made by hand.
+tests/written/written_by.py says which program wrote which file, with which command, and which are made by hand.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_every_file_is_tried():
     listed = {path.name for path in FOLDER.iterdir() if path.is_file()}
-    assert listed == {*FILES, "numpy_savetxt.txt", "make.py"}
+    assert listed == {*FILES, "numpy_savetxt.txt", "written_by.py"}
     assert set(make.MADE_BY_HAND) < set(FILES)
 
 

@@ -160,19 +160,9 @@ class Descent:
         seed: int,
         project: Sequence[Projection],
     ) -> int:
-        """Up to `count` steps by the native player; how many. It stops before a step that NumPy has to look at."""
-        rule, n = batch.rule, batch.shape.n
-        rows = order[: count * n].reshape(count, n)
-        counts = [self._share(None if weights is None else weights[i * n : (i + 1) * n], n) for i in range(count)]
-        counts = counts[: counts.index(0.0)] if 0.0 in counts else counts
-        t, alphas = rule.t, self._rates(len(counts))  # type: ignore[union-attr]
-        counts, shares, present = counts[: len(alphas)], None, rows[: len(alphas)]
-        if weights is not None:
-            shares = np.array([self._shares(w) for w in weights[: count * n].reshape(count, n)]).astype(examples.dtype)
-            present = np.array([examples.present(r, self.engine.net) for r in present])  # type: ignore[arg-type]
-
-        def copied(step: int, mine: slice, arrays: dict[str, Array]) -> None:
-            fill(examples, present[step], batch.mean if shares is None else shares[step], mine, arrays)
+        """Up to `count` steps by the native player; how many."""
+        steps, counts = self._coming(count, batch, examples, order, weights, seed)
+        rows, t = order[: batch.shape.n], steps.key[1]
 
         # Whatever is raised at whatever moment: what is not known to be a whole step is undone, back to the start of the epoch.
         settled = False
@@ -180,9 +170,8 @@ class Descent:
         def by_numpy() -> float:
             nonlocal settled
             settled = True  # `step` sees to it
-            return self.step(batch, examples, rows[0], seed, (), counts[0])
+            return self.step(batch, examples, rows, seed, (), counts[0])
 
-        steps = Steps(present, examples.X, examples.y, shares, copied, alphas, (seed, t))
         batch.on_commit = self.presses.hold
         if not batch.is_opaque:  # in whose layers Ctrl-C may end a step, until it begins to change something
             batch.on_commit()
@@ -191,7 +180,7 @@ class Descent:
             if played is not None:
                 self._note(played, t, counts)
                 settled = played.done == len(counts) or not played.committing
-                self._require_whole(played, batch, examples, present)
+                self._require_whole(played, batch, examples, steps.rows)
             settled = not project
             for constraint, parameter in project:
                 constraint.project(parameter)
@@ -203,6 +192,29 @@ class Descent:
         finally:
             self.presses.held = batch.committing = False
         return 1 if played is None else played.done
+
+    def _coming(
+        self, count: int, batch: Batch, examples: Examples, order: Array, weights: Array | None, seed: int
+    ) -> tuple[Steps, list[float]]:
+        """At most `count` steps with these rows, as the native player wants them, and what each counts in the epoch's loss.
+
+        They end before a batch of weight 0, which is no step, and before one for which the schedule has no rate.
+        """
+        n, t = batch.shape.n, self.engine.rule.t  # type: ignore[union-attr]
+        counts = [self._share(None if weights is None else weights[i * n : (i + 1) * n], n) for i in range(count)]
+        counts = counts[: counts.index(0.0)] if 0.0 in counts else counts
+        alphas = self._rates(len(counts))
+        rows, shares = order[: len(alphas) * n].reshape(-1, n), None
+        if weights is not None:
+            shares = np.array([self._shares(w) for w in weights[: rows.size].reshape(rows.shape)]).astype(
+                examples.dtype
+            )
+            rows = np.array([examples.present(each, self.engine.net) for each in rows])  # type: ignore[arg-type]
+
+        def copied(step: int, mine: slice, arrays: dict[str, Array]) -> None:
+            fill(examples, rows[step], batch.mean if shares is None else shares[step], mine, arrays)
+
+        return Steps(rows, examples.X, examples.y, shares, copied, alphas, (seed, t)), counts[: len(alphas)]
 
     def _note(self, played: Played, t: int, counts: Sequence[float]) -> None:
         """Move on behind the steps that were played."""

@@ -156,7 +156,7 @@ class Objective:
         sample_weight: Any,
         weight_decay: Any,
         threads: int | str,
-        native: bool | str,
+        native: bool | str = "auto",
     ) -> None:
         self.decay, self.threads = per_parameter(weight_decay, net.size), threads
         from backprop.gradients.problem import independent
