@@ -7,10 +7,14 @@ demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n auto tests backprop
+	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(SLOWER)) tests backprop
 
-# What is slower: many more random programs, all odd files, tens of millions of rows, and what needs PyTorch.
+# The benchmarks once, small, and the site.
+SLOWER := tests/test_benchmarks.py tests/test_site.py
+
+# What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch.
 test-all: .venv/dev .venv/test-torch
+	$(BIN)/python -m pytest -n auto $(SLOWER)
 	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
 	BACKPROP_TABLES=1 $(BIN)/python -m pytest -n auto tests/test_hostile_tables.py tests/test_spreadsheets.py tests/test_written.py
 	BACKPROP_NETWORKS=3000 $(BIN)/python -m pytest -n auto tests/test_check_gradients.py

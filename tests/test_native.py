@@ -31,7 +31,7 @@ from backprop.engine.native.compiled import passes_of
 from backprop.engine.native.loops import MEET, PYTHON, STOP
 from backprop.engine.native.lower import Operations
 
-SEEDS = range(int(os.environ.get("BACKPROP_NATIVE_PROGRAMS", "120")))
+SEEDS = range(int(os.environ.get("BACKPROP_NATIVE_PROGRAMS", "60")))
 RULES = [
     lambda **k: bp.SGD(0.01, **k),
     lambda **k: bp.SGD(bp.ExponentialDecay(0.01, factor=0.9), momentum=0.9, **k),

@@ -18,7 +18,7 @@ import backprop as bp
 
 FOLDER = Path(__file__).parent / "written"
 sys.path.insert(0, str(FOLDER))
-import make  # noqa: E402
+import written_by  # noqa: E402
 
 ALL = bool(os.environ.get("BACKPROP_TABLES"))
 COMMAS, POINTS, LATIN = ["--decimal", ","], ["--thousands", "."], ["--encoding", "cp1252"]
@@ -78,13 +78,13 @@ def folder(tmp_path, monkeypatch):
 def test_every_file_is_tried():
     listed = {path.name for path in FOLDER.iterdir() if path.is_file()}
     assert listed == {*FILES, "numpy_savetxt.txt", "written_by.py"}
-    assert set(make.MADE_BY_HAND) < set(FILES)
+    assert set(written_by.MADE_BY_HAND) < set(FILES)
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_is_the_same_table(name):
     path, options = FOLDER / name, FILES[name]
-    names = [f"x{j}" for j in range(6)] if "--no-header" in options else make.NAMES
+    names = [f"x{j}" for j in range(6)] if "--no-header" in options else written_by.NAMES
     given = ["--missing", "impute", "--dates", names[4], *options]
     fit = ["fit", path, "--target", names[5], "--hidden", "none", "--epochs", 1, "-o", "m.safetensors"]
     needed = [option for option in options if option in ("--decimal", "--thousands", "--encoding", "--na")]
@@ -99,15 +99,15 @@ def test_is_the_same_table(name):
     table = bp.Table.load("m.safetensors")
     assert sorted(table.columns) == sorted(names[:5])
     learnt = {column["name"]: column for column in table.state()["columns"]}
-    days = [(day - make.datetime.date(1970, 1, 1)).days for day in make.SINCE]
-    for column, values in zip(names[1:5], (make.SIZES, make.ROOMS, None, days), strict=True):
+    days = [(day - written_by.datetime.date(1970, 1, 1)).days for day in written_by.SINCE]
+    for column, values in zip(names[1:5], (written_by.SIZES, written_by.ROOMS, None, days), strict=True):
         there = [value for value in values or () if value is not None]
         if there:
             np.testing.assert_allclose(learnt[column]["mean"], np.mean(there), rtol=1e-12)
     assert table.categories[names[0]] == ["Bonn", "Köln", "Ulm"]
     answers = table.state()["answers"]
     np.testing.assert_allclose(
-        (answers["mean"], answers["sigma"]), (np.mean(make.RENTS), np.std(make.RENTS)), rtol=1e-12
+        (answers["mean"], answers["sigma"]), (np.mean(written_by.RENTS), np.std(written_by.RENTS)), rtol=1e-12
     )
     assert succeeds("predict", "m.safetensors", path).stdout.count("\n") == 21
     assert json.loads(succeeds("evaluate", "m.safetensors", path, "--json").stdout)["rows"] == 20
@@ -132,5 +132,5 @@ def test_numbers_alone():
         "m.safetensors",
     ]
     assert "Read 20 rows" in succeeds(*fit).stderr
-    sizes = [size for size in make.SIZES if size is not None]
+    sizes = [size for size in written_by.SIZES if size is not None]
     np.testing.assert_allclose(bp.Table.load("m.safetensors").state()["columns"][0]["mean"], np.mean(sizes), rtol=1e-15)

@@ -1,7 +1,7 @@
 """Files as other programs write them: the programs that were at hand wrote theirs when this ran, in this folder.
 
-python tests/written/written_by.py, with pandas, polars and pyarrow, needs R 4.2, LibreOffice 7.4, Gnumeric 1.12, PSPP 1.6 and SQLite 3
-on PATH. The files of MADE_BY_HAND are of programs that were not at hand; they follow what their manuals say they write.
+python tests/written/written_by.py, with pandas, polars and pyarrow, needs R 4.2, LibreOffice 7.4, Gnumeric 1.12, PSPP 1.6 and
+SQLite 3 on PATH. The files of MADE_BY_HAND are of programs that were not at hand; they follow what their manuals say they write.
 """
 
 from __future__ import annotations
