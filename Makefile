@@ -9,8 +9,8 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(SLOWER)) tests backprop
 
-# The benchmarks once, small, and the site.
-SLOWER := tests/test_benchmarks.py tests/test_site.py
+# The benchmarks once, small, the site, and the checker's planted faults.
+SLOWER := tests/test_benchmarks.py tests/test_site.py tests/test_mutants.py
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch.
 test-all: .venv/dev .venv/test-torch

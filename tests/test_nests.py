@@ -16,7 +16,7 @@ from backprop.layers import boundary
 from backprop.layers.nesting import reseed, views
 from backprop.losses.base import share, slope, total
 
-SEEDS = range(int(os.environ.get("BACKPROP_NESTS", "150")))
+SEEDS = range(int(os.environ.get("BACKPROP_NESTS", "100")))
 ELEMENTWISE = [
     *(bp.ReLU, bp.LeakyReLU, bp.ELU, lambda: bp.ELU(0.7), bp.SiLU, bp.GELU, bp.Softplus, bp.Sigmoid, bp.Tanh, bp.Sin),
     *(bp.Cos, bp.Identity, lambda: bp.Dropout(0.3), lambda: bp.Sequential(bp.Tanh(), bp.Exp())),
