@@ -77,6 +77,7 @@ def test_random_programs_have_the_bits_of_numpys_player(seed):
     N = int(rng.integers(3, 40))
     X = rng.normal(size=(N, len(h))).astype("f" if rng.random() < 0.5 else "d")
     rows = y.T[rng.integers(0, y.shape[-1], N)]
+    rows = rows.ravel() if rows.shape[1:] == (1,) else rows
     w = rng.random(N) * rng.integers(0, 2, N) if rng.random() < 0.4 else None
     if w is not None:
         w[0] = 1.0
@@ -86,8 +87,13 @@ def test_random_programs_have_the_bits_of_numpys_player(seed):
     penalties = [{}, {"weight_decay": 0.1}, {"weight_decay": {"*.omega": 0.1}}, {"l1": 0.01}][rng.integers(4)]
     kind = rng.integers(len(RULES))
     rule = lambda: RULES[kind](**clips, **penalties)  # noqa: E731
-    by_numpy, natively = (trained(player, net, loss, rule, X, rows, w=w, **settings) for player in (False, True))
-    assert_same(by_numpy, natively)
+    found = []
+    for player in (False, True):
+        try:
+            found.append(trained(player, net, loss, rule, X, rows, w=w, **settings))
+        except FloatingPointError as error:
+            found.append({"error": str(error)})
+    assert_same(*found)
 
 
 LAYERS = [
