@@ -284,6 +284,34 @@ class TestFrom:
         assert repr(nets[0]) == repr(nets[1])
         assert "before" in succeeds("fit", "more.csv", "--from", "first.safetensors", "-o", "x.safetensors").stdout
 
+    def test_rows_that_the_first_model_may_have_seen_are_told_of(self, folder):  # noqa: F811
+        shape = ["--target", "pain", "--group", "patient", "--epochs", "3"]
+        _, told = fitted("visits.csv", *shape, out="first.safetensors")
+        assert "may have been trained" not in told
+        _, told = fitted("visits.csv", "--from", "first.safetensors", out="same.safetensors")
+        assert "may have been trained" not in told  # the same rows are held out
+        _, told = fitted("visits.csv", "--from", "first.safetensors", "--seed", "3", out="other.safetensors")
+        assert "may have been trained on rows that are held out here" in told
+        assert "flatters it" in succeeds("evaluate", "other.safetensors", "visits.csv").stderr
+        assert "flatters" not in succeeds("evaluate", "same.safetensors", "visits.csv").stderr
+
+    @pytest.mark.parametrize("option", ["--group", "--time", "--drop"])
+    def test_a_column_that_the_model_takes_stays_an_input(self, option, folder):  # noqa: F811
+        column = bp.Table.load("rent.safetensors").columns[0]
+        result = run("fit", "flats.csv", "--from", "rent.safetensors", "-o", "m.safetensors", option, column)
+        assert result.exit_code == 2
+        assert f"{option} {column}: the model that --from names takes {column!r} as an input" in result.stderr
+        assert not Path("m.safetensors").exists()
+
+    def test_data_of_the_first_model_are_remembered(self, folder):  # noqa: F811
+        fitted("flats.csv", "--target", "rent", "--epochs", 2, out="first.safetensors")
+        write_csv("more.csv", flats(300, 4))
+        fitted("more.csv", "--from", "first.safetensors", "--epochs", 2, out="second.safetensors")
+        told = succeeds("evaluate", "second.safetensors", "flats.csv").stderr
+        assert "goes on from one that was trained on these data" in told
+        write_csv("fresh.csv", flats(50, 9))
+        assert "trained" not in succeeds("evaluate", "second.safetensors", "fresh.csv").stderr
+
     def test_what_is_not_said_is_as_in_its_fit(self, folder):  # noqa: F811
         shape = ["--group", "patient", "--loss", "huber", "--epochs", "2", "--hidden", "8", "--optimizer", "sgd"]
         fitted("visits.csv", "--target", "pain", *shape, out="first.safetensors")

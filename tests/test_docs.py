@@ -102,6 +102,7 @@ def test_names_of_the_library_exist(page):
     for dotted in re.findall(r"\bbp\.([A-Za-z_][\w.]*\w)", page.read_text("utf-8")):
         thing = bp
         for part in dotted.split("."):
+            assert hasattr(thing, part), f"bp.{dotted}"
             thing = getattr(thing, part)
 
 

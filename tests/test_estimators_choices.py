@@ -280,6 +280,14 @@ class TestGroups:
                 model.fit(library(quiet), line)
                 model.fit(library(frame), line, groups=self.groups)
 
+    def test_that_are_missing_or_only_named_are_refused(self):
+        model = ours("one number", early_stopping=True)
+        holes = np.where(np.arange(N) % 4, self.groups, np.nan)
+        with pytest.raises(ValueError, match="groups with a value in each row, got nan at row 0"):
+            model.fit(X, line, groups=holes)
+        with pytest.raises(TypeError, match="groups with one for each row, got 'who'"):
+            model.fit(X, line, groups="who")
+
     def test_hold_out_nothing_where_nothing_is_chosen(self):
         a, b = (ours("one number", max_iter=3) for _ in range(2))
         assert_array_equal(a.fit(X, line, groups=self.groups).predict(X), b.fit(X, line).predict(X))

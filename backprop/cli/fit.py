@@ -104,6 +104,8 @@ def fit(
     table, parts = prepare(plan, found, data, known)
     trainer = trainer_of(plan, model.net if model else network_of(plan, table), table)
     before = model and Before(trainer, table, parts)
+    if model:
+        trainer.notes["earlier"] = [*model.notes.get("earlier", []), model.notes.get("data")]
     with logging(log) as callbacks, options.kept(checkpoint):
         if checkpoint is not None:
             callbacks.append(bp.Checkpoints(checkpoint))
@@ -152,6 +154,11 @@ def _of_model(settings: dict[str, Any], given: set[str], model: Model) -> Plan:
         raise refusal(model.path, "a model that knows its target, as of backprop fit", "another one")
     if settings["target"] not in (None, table.target):
         raise refusal("--target", f"{table.target!r}, that of {model.path}", repr(settings["target"]))
+    for name in given & {"group", "time", "drop"}:
+        for column in [settings[name]] if isinstance(settings[name], str) else settings[name] or ():
+            if column in table.columns:
+                text = f"the model that --from names takes {column!r} as an input; a new fit can leave it out."
+                raise click.UsageError(f"--{name} {column}: {text}")
     plan = model.plan() or Plan(**settings)
     changes = {name: settings[name] for name in given} | {"target": table.target}
     if given & {"group", "time"}:

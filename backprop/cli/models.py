@@ -55,6 +55,17 @@ def _place(error: BaseException) -> str:
     return f" ({Path(frame.f_code.co_filename).name}, line {line})"
 
 
+SEEN = (
+    "The model that this one goes on from may have been trained on rows that are held out here, or on others of their groups: "
+    "what is measured on them flatters it."
+)
+
+
+def seen_before(notes: Mapping[str, Any]) -> bool:
+    """Whether a model was trained on other data before these, whose rows may be among those that are now held out."""
+    return any(data != notes["data"] for data in notes.get("earlier", []))
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of a file as a model takes them: X (N, D), and y (N,) where the file has the target.

@@ -10,7 +10,19 @@ import click
 from backprop.cli import options
 from backprop.cli.data import out_format, write
 from backprop.cli.group import Command, answer, tell
-from backprop.cli.models import Model, Rows, by_part, default_loss, load, load_with_targets, measures, shown, task
+from backprop.cli.models import (
+    SEEN,
+    Model,
+    Rows,
+    by_part,
+    default_loss,
+    load,
+    load_with_targets,
+    measures,
+    seen_before,
+    shown,
+    task,
+)
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -116,6 +128,10 @@ def evaluate(model: Path, data: Path, target: str | None, as_json: bool, **how: 
     if held is not None:
         but = f", but for the {len(held):,} rows that were held out" if len(held) else ""
         tell(f"The model was trained on these data{but}.")
+        if len(held) and seen_before(loaded.notes):
+            tell(SEEN)
+    elif seen_earlier(loaded, table, rows):
+        tell("The model goes on from one that was trained on these data: what is measured on them flatters it.")
     if held is not None and len(held):
         apart = measures(table, loaded.net.predict(rows.X[held]), rows.y[held])
         result["held_out"] = {"rows": len(held), **apart}
@@ -125,15 +141,26 @@ def evaluate(model: Path, data: Path, target: str | None, as_json: bool, **how: 
 
 def held_out(model: Model, table: Table, rows: Rows) -> Array | None:
     """The places of the rows that fit held out, if these are the data that it was given; else None."""
+    found, seen = _trained_on(model, table, rows)
+    return found.held if seen is not None and seen == model.notes.get("data") else None
+
+
+def seen_earlier(model: Model, table: Table, rows: Rows) -> bool:
+    """Whether these are data that a model before this one was trained on, held out in the same way."""
+    return bool(model.notes.get("earlier")) and _trained_on(model, table, rows)[1] in model.notes["earlier"]
+
+
+def _trained_on(model: Model, table: Table, rows: Rows) -> tuple[Any, dict[str, Any] | None]:
+    """How the plan of a model cuts these rows, and the fingerprint of those that it trains on; None where it cannot."""
     from backprop.training.data import Examples
 
-    plan, stored = model.plan(), model.notes.get("data")
-    if plan is None or not isinstance(stored, dict):
-        return None
+    plan = model.plan()
+    if plan is None or not isinstance(model.notes.get("data"), dict):
+        return None, None
     try:
         found = plan.hold_out(rows.read)
     except ValueError:  # later data may lack the column
-        return None
+        return None, None
     X, y = rows.X[found.training], rows.y[found.training]
-    same = Examples("evaluate", model.net, default_loss(table, model.net.out_features), X, y).fingerprint()
-    return found.held if same == stored else None
+    loss = default_loss(table, model.net.out_features)
+    return found, Examples("evaluate", model.net, loss, X, y).fingerprint()

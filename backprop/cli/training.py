@@ -19,7 +19,7 @@ from backprop.cli.data import Reading, as_categories
 from backprop.cli.group import INTERRUPTED, answer, option, refusal, tell
 from backprop.cli.holdout import HoldOut, advice
 from backprop.cli.look import MOST_STORED, Line, look_at, outside, shortly
-from backprop.cli.models import by_part, measures, task
+from backprop.cli.models import SEEN, by_part, measures, seen_before, task
 from backprop.cli.reading import Known, Read, naming, read, source
 
 if TYPE_CHECKING:
@@ -234,7 +234,10 @@ def finish(
 ) -> int | None:
     """Save the model and tell what it is worth, and was `before`; the exit code of Ctrl-C where it ended training."""
     net, plan = trainer.net, trainer.notes["fit"]
-    net.save(out, table=table, notes={"fit": plan, "data": trainer.state().data})
+    seen = {"data": trainer.state().data, "earlier": trainer.notes.get("earlier", [])}
+    net.save(out, table=table, notes={"fit": plan, **seen})
+    if "validation" in parts and seen_before(seen):
+        tell(SEEN)
     interrupted = history.stopped == "Ctrl-C"
     if interrupted:
         tell(f"Stopped by Ctrl-C after {trainer.epochs_done} whole epochs.")

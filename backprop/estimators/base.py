@@ -115,7 +115,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if held_out is not None:
             advice = "The groups in X_val are yours to choose."
             raise ValueError(checks.message(self._who, "either groups or validation data", "both", advice))
+        if isinstance(groups, str):
+            raise TypeError(checks.message(self._who, "groups with one for each row", repr(groups), "Pass X[name]."))
         found = data.answers(self._who, None, groups, "groups")
+        if found.dtype.kind == "f" and (missing := np.isnan(found)).any():
+            expected, got = "groups with a value in each row", f"nan at row {int(missing.argmax())}"
+            raise ValueError(checks.message(self._who, expected, got, "Leave such rows out, or give each a group."))
         if found.shape != (n,):
             raise ValueError(
                 checks.message(self._who, f"groups with shape ({n},), one for each row", f"shape {found.shape}")
