@@ -371,7 +371,7 @@ class TestNetworks:
             for native in (False, True)
         ]
         assert_array_equal(made[0].network_.phi, made[1].network_.phi)
-        with pytest.raises(ValueError, match="native True, False or"):
+        with pytest.raises(ValueError, match="MLPRegressor: expected native True, False or"):
             made[0].set_params(native="yes").fit(X, line)
 
 

@@ -943,6 +943,12 @@ class TestCompiled:
         with pytest.raises(ValueError, match="shape"):
             f(np.ones(2))
 
+    def test_the_environment_counts(self, monkeypatch):
+        net, X = bp.Sequential(bp.Linear(3, 2), bp.Tanh(), seed=0), np.ones((1, 3), "f")
+        monkeypatch.setenv("BACKPROP_NATIVE", "0")
+        monkeypatch.setattr(native.player, "compiled", None)
+        assert_array_equal(net.compiled()(X), net.predict(X))
+
     def test_a_layer_of_ones_own_is_refused_by_name(self):
         with pytest.raises(TypeError, match="Scale"):
             bp.Sequential(bp.Linear(3, 4), Scale(4), seed=0).compiled()

@@ -17,6 +17,7 @@ from backprop.losses import Loss
 from backprop.optimizers import SGD, Adam, Optimizer
 from backprop.schedules import Schedule
 from backprop.sequential import Sequential
+from backprop.training.native import choice
 from backprop.training.watch import check_callbacks
 
 ACTIVATIONS: dict[str, type[Layer]] = {
@@ -71,6 +72,7 @@ def check_parameters(model: Any) -> None:
     for name in ("scale_inputs", "scale_targets", "shuffle", "warm_start", "early_stopping"):
         checks.boolean(who, name, getattr(model, name, False))
     checks.integer_or(who, "batch_size", model.batch_size, "auto")
+    choice(who, model.native)
     if model.n_iter_no_change != np.inf:
         checks.integer(who, "n_iter_no_change", model.n_iter_no_change)
     if model.early_stopping:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Lock
@@ -38,7 +37,7 @@ def compiled(net: Layer, dtype: np.dtype[Any], D: int, rows: int) -> Function:
     def slowly(given: Any) -> Array:
         return _slowly(who, (rows, D), dtype, play, given)
 
-    play = (native.player and _natively(bound, slowly)) or _by_numpy(bound)
+    play = (_may_play() and _natively(bound, slowly)) or _by_numpy(bound)
     return play if type(play) is not FunctionType else slowly
 
 
@@ -115,7 +114,7 @@ class Passes:
     def __init__(self, net: Layer) -> None:
         self._known: OrderedDict[tuple[int, int], Function] = OrderedDict()
         self._spent: dict[tuple[int, int], float] = {}
-        self._refused = native.player is None or os.environ.get("BACKPROP_NATIVE") == "0"
+        self._refused = not _may_play()
         self._entries: list[tuple[Mapping[str, Any], str, Any]] = []
         self._noted: list[tuple[Any, str, Any]] = []
 
