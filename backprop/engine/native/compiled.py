@@ -41,6 +41,11 @@ def compiled(net: Layer, dtype: np.dtype[Any], D: int, rows: int) -> Function:
     return play if type(play) is not FunctionType else slowly
 
 
+def _may_play() -> bool:
+    """Whether there is a native player, and the environment does not keep it from playing."""
+    return native.player is not None and os.environ.get("BACKPROP_NATIVE") != "0"
+
+
 def inference(
     who: str, net: Layer, dtype: np.dtype[Any], D: int, rows: int
 ) -> tuple[Bound, dict[tuple[str, str], Any]]:
