@@ -9,8 +9,8 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(SLOWER)) tests backprop
 
-# The benchmarks once, small, the site, and the checker's planted faults.
-SLOWER := tests/test_benchmarks.py tests/test_site.py tests/test_mutants.py
+# The benchmarks once, small, the site, the examples, the pages for migrants, and the checker's planted faults.
+SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks examples migrate mutants site))
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch.
 test-all: .venv/dev .venv/test-torch
@@ -22,7 +22,7 @@ test-all: .venv/dev .venv/test-torch
 	BACKPROP_NATIVE_PROGRAMS=1000 $(BIN)/python -m pytest -n auto tests/test_native.py
 	for n in 0 1; do BACKPROP_NATIVE=$$n $(BIN)/python -m pytest -n auto $(TRAINING) || exit 1; done
 	$(BIN)/python tests/sanitized.py
-	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_migrate.py tests/test_regularization.py
+	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_regularization.py
 
 TRAINING := $(addprefix tests/test_,$(addsuffix .py,trainer engine weights checkpoints callbacks settable spellings recomputation \
 	regularization yesterday minimize sequential optimizers))
