@@ -21,6 +21,7 @@ extensions = [
     "_site.docstrings",
     "_site.sources",
     "_site.mathjax",
+    "_site.moved",
 ]
 exclude_patterns = [".trees"]
 highlight_language = "text"  # of blocks that do not name one

@@ -77,7 +77,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", bp.__all__)
     def test_every_name_is_in_the_reference(self, name):
-        text = (PROJECT / "docs" / "api.md").read_text(encoding="utf-8")
+        text = (PROJECT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
         assert re.search(rf"`(?:bp\.)?{name}\b[^`]*`", text)
 
     def test_modules_list_what_the_package_offers(self):

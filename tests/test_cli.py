@@ -29,7 +29,7 @@ from backprop.cli import commands
 from backprop.cli.data import write
 from backprop.datasets import split
 
-DOCS = Path(__file__).parents[1] / "docs" / "command_line.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "command_line.md"
 BACKPROP = [sys.executable, "-m", "backprop"]
 
 NUMBER = r"[\d,]+(?:\.\d+)?"
@@ -943,7 +943,7 @@ class TestHelp:
 class TestWalk:
     """The page on spreadsheets, line by line."""
 
-    PAGE = DOCS.parent / "how_to" / "spreadsheets.md"
+    PAGE = DOCS.parents[1] / "how_to" / "spreadsheets.md"
 
     def test_prints_what_is_shown(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -21,7 +21,7 @@ PAGES = [
 ]
 FOLDERS = ("backprop", "tests", "benchmarks", "docs", "examples")
 CODE = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-API = (ROOT / "docs" / "api.md").read_text("utf-8")
+API = (ROOT / "docs" / "reference" / "api.md").read_text("utf-8")
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
@@ -128,7 +128,7 @@ def test_calls_in_sentences_name_arguments_there_are(page):
 
 class TestHouse:
     DRAWING = re.search(
-        r"^```text\n(.*?)^```$", (ROOT / "docs/design.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+        r"^```text\n(.*?)^```$", (ROOT / "docs/reference/design.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
     )[1]
 
     def floors(self):
@@ -157,7 +157,7 @@ class TestHouse:
         assert drawn == sorted(drawn)
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md"])
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/reference/design.md"])
 def test_files_named_in_sentences_exist(name):
     for code in in_sentences(ROOT / name):
         if re.fullmatch(r"[\w./]+\.(py|md|toml)|[\w./]+/", code):

@@ -10,7 +10,7 @@ pytest.importorskip("sklearn", "1.9")  # the version whose tests were read
 
 from sklearn import neural_network
 
-# Those that differ, each with its reason; docs/estimators.md has the same table.
+# Those that differ, each with its reason; docs/use/estimators.md has the same table.
 DIFFER = {"test_gradient": "calls a private function of scikit-learn's; here check_gradients proves each gradient"}
 HOME = "from sklearn.neural_network import MLPClassifier, MLPRegressor\n"
 
@@ -36,6 +36,6 @@ def global_random_seed():
 
 
 def test_the_tests_are_there():
-    """Of the module and no others: what is counted in docs/estimators.md."""
+    """Of the module and no others: what is counted in docs/use/estimators.md."""
     own = [name for name in globals() if name.startswith("test_") and name != "test_the_tests_are_there"]
     assert len(own) == text.count("\ndef test_") >= 40

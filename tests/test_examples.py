@@ -54,9 +54,9 @@ def test_is_short_and_uses_what_is_public(path):
 @pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: path.stem)
 def test_is_in_the_gallery_with_its_picture(path):
     docs = FOLDER.parent / "docs"
-    gallery = (docs / "gallery.md").read_text(encoding="utf-8")
-    assert f"](../examples/{path.name})" in gallery
-    assert f"](gallery/{path.stem}.png)" in gallery
+    gallery = (docs / "gallery" / "index.md").read_text(encoding="utf-8")
+    assert f"examples/{path.name})" in gallery
+    assert f"]({path.stem}.png)" in gallery
     assert (docs / "gallery" / f"{path.stem}.png").stat().st_size > 2_000
 
 

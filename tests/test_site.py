@@ -21,6 +21,7 @@ sys.path.insert(0, str(DOCS))
 
 from _site.equations import EQUATION, IMPLEMENTED, NotOnce, find, line_of  # noqa: E402
 from _site.layout import contents, lay_out  # noqa: E402
+from _site.moved import MOVED  # noqa: E402
 
 NOTES = sorted((DOCS / "notes").glob("*.md"))
 NEEDS = [name for name in ("sphinx", "myst_parser", "furo") if importlib.util.find_spec(name) is None]
@@ -90,9 +91,14 @@ class TestSite:
         pages = {path.relative_to(DOCS).with_suffix(".html").as_posix() for path in DOCS.rglob("*.md")}
         assert {*pages, "readme.html", "contributing.html", "changelog.html", "search.html"} <= set(site.pages)
 
+    def test_an_old_address_leads_to_the_page(self, site):
+        assert "api" in MOVED
+        for old, new in MOVED.items():
+            assert f"{new}.html" in site.pages[f"{old}.html"].links
+
     def test_pages_have_a_title_and_are_not_empty(self, site):
         for name, page in site.pages.items():
-            if not name.startswith(("genindex", "search")):
+            if not name.startswith(("genindex", "search")) and name.removesuffix(".html") not in MOVED:
                 assert page.headings == 1, name
                 assert len(re.sub(r"<[^>]+>|\s+", " ", page.text.partition("<article")[2])) > 300, name
 
@@ -241,7 +247,8 @@ class TestLayout:
         block = f"```python\nz = '{up}'\n```\n"
         (root / "docs" / "notes" / "a.md").write_text(f"{up} ![p](p.png)\n{block}")
         (root / "docs" / "notes" / "p.png").write_bytes(b"picture")
-        (root / "docs" / "api.md").write_text("# Names\n")
+        (root / "docs" / "reference").mkdir()
+        (root / "docs" / "reference" / "api.md").write_text("# Names\n")
         lay_out(root, target)
         readme = (target / "readme.md").read_text()
         assert readme == "[here](notes/a.md#b) [code](source:backprop/x.py) [net](https://x.org/a.md)\n"

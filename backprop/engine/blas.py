@@ -1,7 +1,7 @@
 """Products that end where they are needed: C ← scale · A B + keep · C.
 
 BLAS computes exactly this in one call, so an update Ω ← Ω − α ∂L/∂f hᵀ needs neither a gradient nor a second pass over Ω. SciPy
-carries a BLAS with that interface. Three facts shape this file, each measured (docs/performance.md):
+carries a BLAS with that interface. Three facts shape this file, each measured (docs/reference/performance.md):
 
 - `scipy.linalg.blas` costs least per call but holds the interpreter lock; the same function called through its address in
   `scipy.linalg.cython_blas` costs half a microsecond more and lets other threads run. Small products take the first way.

@@ -1,7 +1,7 @@
 """The file that everything is saved in: safetensors with plain data beside the tensors and a SHA-256 over every byte.
 
 `write` puts a whole file in place or none; `read` takes nothing on trust, executes nothing, and allocates nothing that the file
-does not hold. The layout is described in docs/files.md, for readers in other languages.
+does not hold. The layout is described in docs/use/files.md, for readers in other languages.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ class Curvature:
 
         (φ, v) → f, J v → L, ∂L/∂φ v → ∂L/∂φ, H v
 
-    The list of the layers' operations is made longer by its tangents (see docs/curvature.md): exact to rounding, at the cost of
-    about one gradient, two at a new φ. Raises TypeError or ValueError for what does not fit, ValueError for a layer or a loss of
-    one's own that does not take complex numbers, RuntimeError for a forward pass that is random and cannot be repeated.
-    Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
+    The list of the layers' operations is made longer by its tangents (see docs/learn/curvature.md): exact to rounding, at the
+    cost of about one gradient, two at a new φ. Raises TypeError or ValueError for what does not fit, ValueError for a layer or
+    a loss of one's own that does not take complex numbers, RuntimeError for a forward pass that is random and cannot be
+    repeated. Source: Pearlmutter (1994), "Fast exact multiplication by the Hessian", Neural Computation 6.
 
     >>> import numpy as np, backprop as bp
     >>> net = bp.Sequential(bp.Linear(1, 1, bias=False), dtype="float64")

@@ -42,7 +42,7 @@ class ParquetRows:
     index. Or `table`, a `Table` that has been fitted (to some of the rows, say), encodes the columns it knows. `dtype` is
     "float32", "float64", or that of the table. `target` is the column to be predicted: `trainer.fit(rows)` then needs no y.
 
-    Training reads at a few places at once and shuffles what it has read, `piece_bytes` at most (see docs/tables.md). Slices
+    Training reads at a few places at once and shuffles what it has read, `piece_bytes` at most (see docs/train/tables.md). Slices
     are arrays, for predictions; they are read in pieces of `piece_bytes`, of which the last is kept: whole row groups, or a
     part of one that is larger, which costs the decoding of all that is before it.
 

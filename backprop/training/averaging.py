@@ -27,7 +27,7 @@ class WeightAverage(Callback):
     change: histories are those of φ, not of φ̄.
 
     Running statistics of BatchNorm are averaged like the weights. That is near those of φ̄ but not the same, and a callback does
-    not have the data: docs/regularization.md has three lines that compute them anew.
+    not have the data: docs/train/regularization.md has three lines that compute them anew.
 
     The weights training ended with are kept: `put_last(net)` brings them back, `put_average(net)` the average. A further `fit`
     with the same callback goes on from them where it finds one of the two in the network, so 4 + 6 epochs are 10, to the bit;

@@ -20,7 +20,7 @@ from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.trainer import Trainer
 
-SHARE = 1 / 3  # of the rate where the loss is lowest; docs/training.md compares it with other rules
+SHARE = 1 / 3  # of the rate where the loss is lowest; docs/train/training.md compares it with other rules
 
 
 @dataclass(frozen=True, slots=True)

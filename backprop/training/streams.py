@@ -21,7 +21,7 @@ import numpy as np
 
 from backprop.checks import Array
 
-PLACES = 16  # at which an epoch is read at least: docs/tables.md has what fewer and more of them give
+PLACES = 16  # at which an epoch is read at least: docs/train/tables.md has what fewer and more of them give
 
 
 class Blocks(Protocol):

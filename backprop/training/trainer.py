@@ -183,7 +183,7 @@ class Trainer:
     def plan(self, n: int | None = None) -> Plan:
         """The plan of a step of n examples (default `batch_size`), to be printed: every operation, and where gradients land.
 
-        Targets are those of the last training, else one number per output. See docs/design.md for how to read it.
+        Targets are those of the last training, else one number per output. See docs/reference/design.md for how to read it.
 
         >>> import backprop as bp
         >>> net = bp.Sequential(bp.Linear(2, 1, bias=False), seed=0)

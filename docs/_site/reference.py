@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from importlib import import_module
 from pathlib import Path
 from types import FunctionType
@@ -68,12 +67,11 @@ def entry(full_name: str) -> str:
 def write_reference(target: Path) -> None:
     """Write the pages below `target`/reference, and hang them below the table of all names."""
     folder = target / "reference"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for page, (title, opening, modules) in PAGES.items():
         entries = "\n".join(entry(name) for module in modules for name in names(module))
         listed = " · ".join(f"`{short(name)}`" for module in modules for name in names(module))
         text = f"# {title}\n\n{opening}\n\n{listed}\n\n```{{eval-rst}}\n{entries}```\n"
         (folder / f"{page}.md").write_text(text, "utf-8")
-    with (target / "api.md").open("a", encoding="utf-8") as api:
-        listing = "\n".join(f"reference/{page}" for page in PAGES)
-        api.write(textwrap.dedent("\n```{{toctree}}\n:hidden:\n\n{}\n```\n").format(listing))
+    with (folder / "api.md").open("a", encoding="utf-8") as api:
+        api.write("\n".join(["\n```{toctree}", ":hidden:", "", *PAGES, "```\n"]))
