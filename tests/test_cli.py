@@ -1121,6 +1121,14 @@ class TestProcesses:
             bp.Sequential.load("m.safetensors")
             assert len(read_csv("log.csv")) == 1
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="no such shell")
+    def test_a_result_that_nobody_can_get_is_an_error(self, folder):
+        succeeds(*fit_to("flats.csv"))
+        command = f"{shlex.join([*BACKPROP, 'evaluate', 'm.safetensors', 'flats.csv'])} >&-"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert done.stderr.endswith("backprop evaluate: Standard output is closed\n")
+
     def test_a_fit_that_diverges_loses_nothing(self, folder):
         write_csv("large.csv", [row | {"rent": row["rent"] * (1 + (k == 60))} for k, row in enumerate(flats(200, 0))])
         before = {name: f"the {name} of somebody".encode() for name in ("log.csv", "run.safetensors", "m.safetensors")}

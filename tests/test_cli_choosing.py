@@ -169,6 +169,33 @@ class TestHoldOut:
         worth = json.loads(succeeds("evaluate", "m.safetensors", "latest.csv", "--json").stdout)
         np.testing.assert_allclose(worth["r2"], found["validation"]["r2"], rtol=1e-5)
 
+    def test_dates_that_are_numbers_are_told_as_dates(self, folder):  # noqa: F811
+        rows = [{"at": f"{1 + k // 2}.3.2024 {12 * (k % 2)}:00", "x": k % 7, "y": k} for k in range(40)]
+        write_csv("hours.csv", rows)
+        options = ["--target", "y", "--dates", "at=%d.%m.%Y %H:%M", "--time", "at", "--epochs", 1]
+        assert "the latest 8 rows, from 2024-03-17 in 'at' on" in fitted("hours.csv", *options)[1]
+        options += ["--validation", 0.24]
+        assert "the latest 9 rows, from 2024-03-16T12:00:00 in 'at' on" in fitted("hours.csv", *options)[1]
+
+    def test_a_time_that_is_not_there_comes_before_odd_columns(self, folder):  # noqa: F811
+        write_csv("days.csv", [{"day": "2024-01-05", "x": k, "y": k} for k in range(30)])
+        refused = run("fit", "days.csv", "--target", "y", "--time", "nope", "-o", "m.safetensors")
+        assert refused.exit_code == 1
+        assert "--time: expected one of the columns ['day', 'x', 'y'], got 'nope'" in refused.stderr
+
+    def test_look_tells_of_a_model_how_its_data_were_read_and_held_out(self, folder):  # noqa: F811
+        fitted("visits.csv", "--target", "pain", "--group", "patient", "--drop", "a", "--delimiter", ",", "--epochs", 1)
+        found = succeeds("look", "m.safetensors")
+        assert (
+            "Data are read with --delimiter , --drop a.\nHeld out: 20 % of the rows, in whole groups of 'patient'.\n"
+            in found.stderr
+        )
+        result = json.loads(succeeds("look", "m.safetensors", "--json").stdout)
+        assert result["held_out"] == {"by": "group", "column": "patient", "share": 0.2}
+        assert result["read"] == {"delimiter": ",", "drop": ["a"]}
+        looked = succeeds("look", "visits.csv", "--target", "pain").stdout
+        assert "--group patient holds out whole ones" in looked
+
     def test_a_column_with_an_odd_name(self, folder):  # noqa: F811
         rows = [{"id, of the patient": row.pop("patient"), **row} for row in visits(12, 5)]
         write_csv("odd.csv", rows)
@@ -197,6 +224,7 @@ class TestHoldOut:
             (["--group", "patient", "--validation", "0"], 2, "holds nothing out"),
             (["--group", "pain"], 2, "'pain' is the target"),
             (["--group", "Patient"], 1, "--group: expected one of the columns"),
+            (["--time", "nope", "--drop", "a"], 1, "--time: expected one of the columns"),
             (["--time", "patient"], 1, "--time patient: expected dates or numbers, got 'p00'"),
         ],
     )

@@ -288,9 +288,9 @@ class TestGroups:
         with pytest.raises(TypeError, match="groups with one for each row, got 'who'"):
             model.fit(X, line, groups="who")
 
-    def test_hold_out_nothing_where_nothing_is_chosen(self):
-        a, b = (ours("one number", max_iter=3) for _ in range(2))
-        assert_array_equal(a.fit(X, line, groups=self.groups).predict(X), b.fit(X, line).predict(X))
+    def test_are_refused_where_nothing_is_chosen_by_them(self):
+        with pytest.raises(ValueError, match="early_stopping=True beside groups, got early_stopping=False"):
+            ours("one number", max_iter=3).fit(X, line, groups=self.groups)
 
 
 class TestScores:

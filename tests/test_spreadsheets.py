@@ -173,6 +173,16 @@ class TestOneOddCell:
         fits("a.parquet")
         assert bp.Table.load("m.safetensors").categories == {"x": ["01", "02", "03"]}
 
+    def test_numbers_that_begin_with_0_may_be_codes(self):
+        codes = [f"{k % 9:02}" if k % 2 else k for k in range(N)]
+        write("codes.csv", {"x": X, "code": codes, "y": Y}, delimiter=";")
+        told = "Column 'code' has numbers that begin with 0, such as 01: --categories code, if they are codes."
+        assert told in fits("codes.csv").stderr
+        assert told in succeeds("look", "codes.csv").stderr
+        assert told not in succeeds("predict", "m.safetensors", "codes.csv").stderr
+        assert "begin with 0" not in fits("codes.csv", "--categories", "code").stderr
+        assert "begin with 0" not in fits(write("x.csv", {"x": X % 1, "y": Y})).stderr
+
     def test_names_that_are_told(self):
         write("a.csv", {"x": ["S", "M", "38", "40"] * 15, "y": Y})
         refused(fit("a.csv"), "column 'x'", "--categories x")
@@ -308,6 +318,16 @@ class TestEncodings:
         Path("a.csv").write_bytes(b"town,y\nBonn,1\nK\xf6ln,2\n")
         refused(fit("a.csv"), "in column 'town'", "0xF6 at row 1", "'Köln': --encoding cp1252")
         refused(fit("a.csv", "--encoding", "ascii"), "column 'town': expected text in ascii", "--encoding")
+
+    def test_one_that_fits_as_well_is_told(self):
+        """A later file in UTF-8, read in the code page of the first one, would be other words."""
+        columns = {"town": ["Köln", "Ulm"] * (N // 2), "x": X, "y": Y}
+        fits(write("first.csv", columns, encoding="cp1252"), "--encoding", "cp1252")
+        result = run("predict", "m.safetensors", write("later.csv", columns))
+        assert result.exit_code == 1
+        assert "in column 'town', got 'KÃ¶ln' at row 0" in result.stderr
+        assert "The file is read as cp1252, and is text in UTF-8, too: --encoding utf-8" in result.stderr
+        assert succeeds("predict", "m.safetensors", "later.csv", "--encoding", "utf-8").stdout.count("\n") == N + 1
 
     def test_a_mark_at_the_beginning_decides(self):
         write("a.csv", {"größe": X, "y": Y}, encoding="utf-8-sig")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -124,7 +125,9 @@ def tell(text: str) -> None:
 
 
 def answer(result: Mapping[str, Any], as_json: bool, text: str = "") -> None:
-    """The result on stdout: as one JSON object, or as text, if there is any."""
+    """The result on stdout: as one JSON object, or as text, if there is any. Raises OSError where nobody can get it."""
+    if sys.stdout is None and (as_json or text):
+        raise OSError(errno.EBADF, "Standard output is closed")
     if as_json:
         click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))
     elif text:

@@ -29,10 +29,20 @@ class HoldOut:
     """Which rows of a frame are held out: (training, held) are their places, `words` what to tell of them.
 
     Every row belongs to a unit: itself, its group, its moment. Units are put in an order, by chance or by time, and the last ones
-    are held out, whole, as many as come nearest to the share. The same frame and settings give the same rows.
+    are held out, whole, as many as come nearest to the share. The same frame and settings give the same rows. `days` says that
+    the times are days since 1970, which were made of dates.
     """
 
-    def __init__(self, frame: Any, share: float, seed: int, group: str | None = None, time: str | None = None) -> None:
+    def __init__(
+        self,
+        frame: Any,
+        share: float,
+        seed: int,
+        group: str | None = None,
+        time: str | None = None,
+        *,
+        days: bool = False,
+    ) -> None:
         import numpy as np
 
         n, self.words = len(frame), ""
@@ -53,7 +63,16 @@ class HoldOut:
             self.words = f"Held out: {k:,} of {count:,} groups of {group!r}, {held:,} rows."
         if held and time is not None:
             first = frame[time][int(self.held[0])].as_py()
+            first = moment(first) if days else first
             self.words = f"Held out: the latest {held:,} rows, from {first} in {time!r} on."
+
+
+def moment(days: float) -> str:
+    """Days since 1970 as the date, or the date and the time, that they were made of."""
+    import numpy as np
+
+    seconds = np.datetime64(round(days * 86_400), "s")
+    return str(seconds.astype("M8[D]") if days == days // 1 else seconds)
 
 
 def units(frame: Any, name: str, option: str) -> Array:

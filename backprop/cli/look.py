@@ -11,7 +11,8 @@ import click
 
 from backprop.cli import options
 from backprop.cli.data import Reading
-from backprop.cli.group import Command, answer, refusal, short, tell
+from backprop.cli.group import Command, answer, option, quoted, refusal, short, tell
+from backprop.cli.holdout import moment
 from backprop.cli.reading import Known, Read, as_categories, naming, read, source
 from backprop.cli.remarks import ONE_VALUE, REMARKS, Seen
 from backprop.cli.words import spoken
@@ -44,7 +45,8 @@ class Line:
 def look(data: Path, target: str | None, as_json: bool, **how: Any) -> None:
     """Show a line for each column of DATA: what it is, holes, different values, range, what becomes of it, what looks wrong.
 
-    DATA is a file as for backprop fit, or -; or a model, which tells of the columns that it was trained on.
+    DATA is a file as for backprop fit, or -; or a model, which tells of the columns that it was trained on, how they were read,
+    and which rows were held out.
 
     \b
     Examples:
@@ -52,9 +54,12 @@ def look(data: Path, target: str | None, as_json: bool, **how: Any) -> None:
       backprop look irises.csv --json
       backprop look rent.safetensors
     """
+    rows, left_out = None, {}
+    history: dict[str, Any] = {}
     if data.suffix == ".safetensors":
-        lines = stored(data)
-        rows, left_out = None, {}
+        lines, history = stored(data)
+        for line in told(history):
+            tell(line)
     else:
         found = read(data, reading := Reading(**how), Known([target] if target else ()), new=reading)
         for note in found.notes:
@@ -63,7 +68,7 @@ def look(data: Path, target: str | None, as_json: bool, **how: Any) -> None:
             lines = [*look_at(found, target)]
         rows, left_out = len(found.frame), found.left_out
         tell(f"{source(data)}: {rows:,} rows, {len(lines)} columns{outside(left_out)}.")
-    result = {"rows": rows, "left_out": left_out, "columns": [asdict(line) for line in lines]}
+    result = {"rows": rows, "left_out": left_out, **history, "columns": [asdict(line) for line in lines]}
     answer(result, as_json, table_of(lines))
 
 
@@ -113,11 +118,46 @@ def shortly(inputs: Sequence[Line], lines: Sequence[Line]) -> Iterator[str]:
         yield f"note: {len(remarks) - 8} more columns look wrong; backprop look shows them."
 
 
-def stored(model: Path) -> list[Line]:
-    """The lines that a model keeps of the columns it was trained on."""
+def stored(path: Path) -> tuple[list[Line], dict[str, Any]]:
+    """The lines that a model keeps of the columns it was trained on; and how they were read, and rows held out, if it knows."""
     from backprop.cli.models import load
 
-    table = load(model).table
+    model = load(path)
+    table, plan = model.table, model.plan()
+    history = (
+        {}
+        if plan is None
+        else {"read": Reading.of(table).choices(), "held_out": plan.held_out() | {"share": plan.validation}}
+    )
+    return _lines(table, path), history
+
+
+def told(history: Mapping[str, Any]) -> Iterator[str]:
+    """How a model's data were read, and rows held out, in words."""
+    if not history:
+        return
+    choices = {name: value for name, value in history["read"].items() if value is not True}
+    given = [f"--{name.replace('_', '-')}" for name, value in history["read"].items() if value is True]
+    given += [
+        f"--{name} {quoted(value)}" if isinstance(value, str) else option(f"--{name}", *_words(value))
+        for name, value in choices.items()
+    ]
+    yield f"Data are read with {' '.join(given)}." if given else "Data are read without options."
+    held = history["held_out"]
+    share = f"{100 * held['share']:.3g} % of the rows"
+    ways = {"chance": "by chance", "group": f"in whole groups of {held.get('column')!r}"}
+    ways["time"] = f"the latest by {held.get('column')!r}"
+    yield f"Held out: {share}, {ways[held['by']]}." if held["share"] else "Held out: nothing."
+
+
+def _words(value: Any) -> list[str]:
+    """What an option was given."""
+    if isinstance(value, Mapping):
+        return [name if form is None else f"{name}={form}" for name, form in value.items()]
+    return list(value)
+
+
+def _lines(table: Table | None, model: Path) -> list[Line]:
     kept = None if table is None else table.notes.get("columns")
     try:
         return [Line(**line | {"remarks": tuple(line["remarks"])}) for line in kept or ()] or _learnt(table, model)
@@ -194,11 +234,9 @@ def _range(column: Seen) -> str:
     if not column.different:
         return ""
     if not column.words:
-        import numpy as np
-
         ends = column.there.min(), column.there.max()
         if column.dates:
-            return " … ".join(str(np.datetime64(int(day // 1), "D")) for day in ends)
+            return " … ".join(moment(day // 1) for day in ends)
         return f"{ends[0]:.6g} … {ends[1]:.6g}" if column.numeric else ("true, false" if column.different > 1 else "")
     shown = ", ".join(str(value)[:20] for value in sorted(column.words)[:4])
     return label(f"{shown[:36]}{', …' if column.different > 4 or len(shown) > 36 else ''}")

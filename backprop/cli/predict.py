@@ -50,6 +50,7 @@ def predict(
     """Predict the target for each row of DATA, in the order of the rows, with the MODEL that backprop fit has saved.
 
     Columns are found by name, whatever their order; the target may be there or not. DATA is a file as for backprop fit, or -.
+    CSV is written in UTF-8, with commas between columns and decimal points, however DATA is written.
 
     \b
     Examples:

@@ -104,6 +104,13 @@ def read(path: Path, how: Reading, known: Known, new: Reading) -> Read:
         for name, of in (("--categories", new.categories), ("--dates", new.dates)):
             if absent := [each for each in of if each not in found.frame.column_names]:
                 raise refusal(name, f"columns {short(absent)}", f"columns {short(found.frame.column_names, 300)}")
+        if not known.learnt:
+            found.notes += [
+                f"Column {short(name)} has numbers that begin with 0, such as {cell}: {option('--categories', name)}, "
+                "if they are codes."
+                for name, cell in columns.zeros.items()
+                if name in found.frame.column_names and name not in how.categories
+            ]
         _understand(found, path, known, columns.typed)
     return found
 

@@ -108,7 +108,10 @@ def _repeated(column: Seen, answers: Seen | None) -> str:
     named = k >= ENOUGH and NAMES_SOMEBODY.search(column.name) and (column.words or column.whole)
     if column.target or not 2 * k <= n or not (even or named):
         return ""
-    return f"repeats {k} values {n / k:.0f} times each: rows of one may be in both parts, and new ones are not"
+    return (
+        f"repeats {k} values {n / k:.0f} times each: rows of one may be in both parts, new ones are in neither: "
+        f"{option('--group', column.name)} holds out whole ones"
+    )
 
 
 def _outliers(column: Seen, answers: Seen | None) -> str:

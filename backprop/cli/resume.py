@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("data", type=options.DATA)
 @options.out("Model file to write, ending in .safetensors.", options.MODEL, required=True)
 @click.option("--epochs", type=click.IntRange(1), help="So many more. [what is left of those that fit was to train]")
-@click.option("--patience", type=click.IntRange(0), help="As of fit. [that of fit]")
+@click.option("--patience", type=click.IntRange(0), help="As of fit. [as it was last]")
 @click.option("--log", type=options.LOG, help="Go on in a log, .csv or .jsonl.")
 @options.as_json
 def resume(

@@ -48,6 +48,9 @@ class Columns:
     index: list[str] = field(default_factory=list)  # of a data frame
     notes: list[str] = field(default_factory=list)
     typed: bool = False  # whether the file says what kind a column is of
+    zeros: dict[str, str] = field(
+        default_factory=dict
+    )  # columns of whole numbers, some of which begin with 0, and the first
 
     @property
     def names(self) -> list[str]:
@@ -114,8 +117,36 @@ def read(data: bytes, dialect: Dialect, texts: Sequence[str]) -> Columns:
     columns = Columns(names, notes=notes)
     words = [own for own, name in zip(columns.names, names, strict=True) if name in texts or own in texts]
     columns.frame = _parse(text, delimiter, dialect, columns.names, words, header)
+    if re.search(rb"[^0-9.,+'-]0[0-9]", text):
+        again = _parse(text, delimiter, dialect, columns.names, columns.names, header)
+        columns.zeros = _zeros(columns.frame, again)
+    if dialect.encoding and not text.isascii() and _is_utf8(data):
+        notes.append(
+            f"The file is read as {dialect.encoding}, and is text in UTF-8, too: --encoding utf-8, if words look odd."
+        )
     _require_closed_quotes(text, columns.frame)
     return columns
+
+
+def _zeros(frame: Any, words: Any) -> dict[str, str]:
+    """Columns of whole numbers of which some are written with zeros before them, as codes are; and the first such word."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = {}
+    for name in [each.name for each in frame.schema if pa.types.is_integer(each.type)]:
+        codes = pc.match_substring_regex(words[name], r"^\s*0[0-9]+\s*$")
+        if pc.any(codes).as_py():
+            found[name] = words[name].filter(codes)[0].as_py().strip()
+    return found
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _delimiter(start: str, dialect: Dialect, cut: bool) -> str:

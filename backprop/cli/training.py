@@ -78,7 +78,14 @@ class Plan(Reading):
 
     def hold_out(self, frame: Any) -> HoldOut:
         """Which rows of a frame are held out."""
-        return HoldOut(frame, self.validation, self.seed, self.group, self.time)
+        return HoldOut(frame, self.validation, self.seed, self.group, self.time, days=self.time in self.dates)
+
+    def held_out(self) -> dict[str, Any]:
+        """What says which rows are held out."""
+        for name, column in (("group", self.group), ("time", self.time)):
+            if column is not None:
+                return {"by": name, "column": column}
+        return {"by": "chance"}
 
     def wanted(self) -> Known:
         """The target, and what says what is held out, are wanted whatever they look like."""
@@ -91,7 +98,13 @@ class Plan(Reading):
 
 
 def advise(plan: Plan, frame: Any, data: Path) -> None:
-    """Tell of columns by which rows belong together, the dropped ones too, where rows are to be held out by chance."""
+    """Tell of columns by which rows belong together, the dropped ones too, where rows are to be held out by chance.
+
+    Raises ValueError for columns that the plan names and that are not there.
+    """
+    for name, column in (("--group", plan.group), ("--time", plan.time)):
+        if column is not None and column not in frame.column_names:
+            raise refusal(name, f"one of the columns {frame.column_names}", repr(column))
     if not plan.validation or plan.group is not None or plan.time is not None:
         return
     if plan.drop and str(data) != "-":
@@ -247,10 +260,7 @@ def finish(
     worth = {name: measures(table, net.predict(X), y) for name, (X, y) in parts.items()}
     worth |= {"before": before} if before else {}
     rows = {name: len(X) for name, (X, _) in parts.items()}
-    by = next(
-        ({"by": option, "column": plan[option]} for option in ("group", "time") if plan.get(option) is not None), None
-    )
     result = {"model": str(out), "task": task(table), "features": len(table.feature_names), "rows": rows}
-    result |= {"held_out": by or {"by": "chance"}, "epochs": trainer.epochs_done, "stopped": history.stopped, **worth}
+    result |= {"held_out": Plan(**plan).held_out(), "epochs": trainer.epochs_done, "stopped": history.stopped, **worth}
     answer(result, as_json, by_part(worth))
     return INTERRUPTED if interrupted else None

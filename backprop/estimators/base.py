@@ -125,6 +125,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             raise ValueError(
                 checks.message(self._who, f"groups with shape ({n},), one for each row", f"shape {found.shape}")
             )
+        if not self.early_stopping or self.solver == "lbfgs":
+            advice = "It is by early stopping that they choose which rows are held out."
+            raise ValueError(
+                checks.message(self._who, "early_stopping=True beside groups", "early_stopping=False", advice)
+            )
         return np.unique(found, return_inverse=True)[1]
 
     def _examples(self, X: Any, y: Any, w: Any = None, *, reset: bool = False, whole: bool = False) -> Examples:
