@@ -1,4 +1,4 @@
-"""Exercises graded: whether an answer is right and where it is not, never what would be right; and what a class meets on the way."""
+"""Exercises graded: whether an answer is right and where it is not, never what would be right; and shapes that do not fit."""
 
 from __future__ import annotations
 
