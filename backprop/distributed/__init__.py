@@ -1,0 +1,1 @@
+"""Training on many ranks: the team, its guard, and what starts it."""
