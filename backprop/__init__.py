@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from backprop.layers import *  # noqa: F403
     from backprop.losses import *  # noqa: F403
     from backprop.optimizers import *  # noqa: F403
+    from backprop.predictor import Predictor as Predictor
     from backprop.schedules import *  # noqa: F403
     from backprop.sequential import Sequential as Sequential
     from backprop.tables import *  # noqa: F403
@@ -70,6 +71,7 @@ _HOMES = {
         "ExportReport",
     ],
     "tables": ["ParquetRows", "Table"],
+    "predictor": ["Predictor"],
     "plots": [],  # its names stay there, bp.plots.weights: they bring matplotlib
     "testing": [],  # its names stay there: inputs and losses mean something else here
 }
