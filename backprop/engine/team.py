@@ -1,0 +1,193 @@
+"""The team: the processes that train one network together, each with its own shards. One process is the team of one.
+
+    losses    those of all shards, and who wants to stop: every rank knows L before anything changes
+    add       the vectors of all ranks, in the order of the tree over all shards: each rank adds a part of φ for all of them
+
+Both are made of two exchanges of arrays, `gather` and `swap`; a team of one makes none. `backprop.distributed` has teams of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.engine.shards import Joins, Node, joined, part, tree
+
+
+class Team:
+    """A team of one: what a single process does."""
+
+    rank, size = 0, 1
+    signals: tuple[int, ...] = ()  # that end training after the step at hand, beside Ctrl-C
+    presses: Sequence[int] = ()  # signals that this rank of several has got
+
+    def __deepcopy__(self, memo: Any) -> Team:
+        return self
+
+    def listen(self, presses: Sequence[int]) -> None:
+        """From now on these are the signals that came, as they come."""
+        self.presses = presses
+
+    def listen(self, presses: Sequence[int]) -> None:
+        """Training begins, in which these are the signals that come, as they come."""
+
+    def stops(self, presses: Sequence[int]) -> bool:
+        """Whether training ends after this step: the same on all ranks."""
+        return bool(presses)
+
+    def meet(self, presses: Sequence[int]) -> bool:
+        """Between two steps: whether any rank wants to stop."""
+        return bool(presses)
+
+    def shards(self, S: int, rank: int | None = None) -> range:
+        """The shards of this rank, or of another."""
+        return part(range(S), self.rank if rank is None else rank, self.size)
+
+    def agree(self, who: str, *what: Any) -> None:
+        """Refuse to begin where not all ranks are about to do the same."""
+
+    def all_texts(self, text: str) -> list[str]:
+        """A text of each rank."""
+        return [text]
+
+    def losses(self, losses: Array) -> None:
+        """Fill in the losses (S,) of the other ranks' shards."""
+
+    def all_rows(self, mine: Array, n: int) -> Array:
+        """Rows (n, K) of which each rank has those that `shards(n)` says."""
+        return mine
+
+    def add(self, nodes: Mapping[Node, Array], S: int, total: Array) -> None:
+        """Add what all ranks have of the tree of S shards; `total` (P,) gets the sum on each of them."""
+
+
+class Ranks(Team):
+    """What a team of several does, in terms of two exchanges that are yet to be said."""
+
+    agreed = False
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, Array] = {}
+
+    def gather(self, mine: Array, counts: Sequence[int], out: Array) -> Array:
+        """`out`: the arrays of all ranks, one after another, of these lengths."""
+        raise NotImplementedError
+
+    def swap(self, send: Array, counts: Sequence[int], out: Array, from_each: Sequence[int]) -> Array:
+        """`out`: what each rank has sent to this one, so much of each; `send` has so much for each."""
+        raise NotImplementedError
+
+    def listen(self, presses: Sequence[int]) -> None:
+        """What was agreed before is done."""
+        self.presses, self.agreed = presses, False
+
+    def listen(self, presses: Sequence[int]) -> None:
+        """What was agreed before is done."""
+        self.presses, self.agreed = presses, False
+
+    def stops(self, presses: Sequence[int]) -> bool:
+        """As it was agreed in the last step."""
+        return self.agreed
+
+    def meet(self, presses: Sequence[int]) -> bool:
+        """Ask all ranks."""
+        self.losses(np.empty(0))
+        return self.agreed
+
+    def losses(self, losses: Array) -> None:
+        """One exchange: the losses of a rank's shards, and its wish to stop."""
+        S = len(losses)
+        of_rank = [self.shards(S, rank) for rank in range(self.size)]
+        counts = [len(shards) + 1 for shards in of_rank]
+        mine = of_rank[self.rank]
+        sent = np.append(losses[mine.start : mine.stop], float(bool(self.presses)))
+        found = self.gather(sent, counts, np.empty(sum(counts)))
+        wishes = np.cumsum(counts) - 1
+        self.agreed = bool(found[wishes].any())
+        losses[:] = np.delete(found, wishes)
+
+    def all_rows(self, mine: Array, n: int) -> Array:
+        """The rows of all ranks, in order."""
+        counts = [len(self.shards(n, rank)) * mine.shape[1] for rank in range(self.size)]
+        return self.gather(np.ascontiguousarray(mine), counts, np.empty((n, mine.shape[1]), mine.dtype))
+
+    def all_texts(self, text: str) -> list[str]:
+        """Their lengths first, then the bytes."""
+        mine = np.frombuffer(text.encode(), np.uint8)
+        ends = np.cumsum(self.all_rows(np.array([[float(len(mine))]]), self.size)).astype(int)
+        found = self.gather(mine, np.diff(ends, prepend=0).tolist(), np.empty(ends[-1], np.uint8)).tobytes()
+        return [found[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+
+    def add(self, nodes: Mapping[Node, Array], S: int, total: Array) -> None:
+        """Each rank gets its piece of φ of all nodes, adds them up, and hands the sum to the others."""
+        P, rank = total.size, self.rank
+        cuts = [P * r // self.size for r in range(self.size + 1)]
+        widths = np.diff(cuts).tolist()
+        of_rank, joins, last = _nodes(S, self.size)
+        mine = of_rank[rank]
+        send = self._room("send", P * len(mine), total.dtype)
+        at = 0
+        for start, end in zip(cuts, cuts[1:], strict=False):
+            for node in mine:
+                send[at : at + end - start] = nodes[node][start:end]
+                at += end - start
+        counts, from_each = [len(mine) * width for width in widths], [len(each) * widths[rank] for each in of_rank]
+        received = self.swap(send, counts, self._room("receive", sum(from_each), total.dtype), from_each)
+        rows = received.reshape(sum(map(len, of_rank)), widths[rank])
+        for level in joins:
+            for left, right in level:
+                np.add(rows[left], rows[right], out=rows[left])
+        self.gather(rows[last], widths, total)
+
+    def _room(self, name: str, size: int, dtype: Any) -> Array:
+        """An array that is kept: new pages for each step would cost more than the sum."""
+        if name not in self._rooms or (self._rooms[name].size, self._rooms[name].dtype) != (size, dtype):
+            self._rooms[name] = np.empty(size, dtype)
+        return self._rooms[name]
+
+
+@cache
+def _nodes(S: int, size: int) -> tuple[list[list[Node]], Joins[int], int]:
+    """The nodes that each rank hands on, how all of them are added, by their number, and which is then the sum."""
+    of_rank = [sorted(tree(S, 1, part(range(S), rank, size)).nodes) for rank in range(size)]
+    joins, last = joined({node: i for i, node in enumerate(node for each in of_rank for node in each)}, S)
+    return of_rank, joins, next(iter(last.values()))
+
+
+class Enough(Exception):
+    """Raised where steps that are played in one call end, because the team stops after the last one."""
+
+
+class Rehearsal(Ranks):
+    """A step that is played twice: the second time it hears what the team said the first time. `differs` if it says other things."""
+
+    def __init__(self, team: Team) -> None:
+        super().__init__()
+        self.team: Any = team
+        self.rank, self.size, self.presses = team.rank, team.size, tuple(team.presses)
+        self.said: list[tuple[bytes, Array]] = []
+        self.again, self.differs = False, False
+
+    def gather(self, mine: Array, counts: Sequence[int], out: Array) -> Array:
+        """As the team did."""
+        return self._heard(mine, out, lambda: self.team.gather(mine, counts, out))
+
+    def swap(self, send: Array, counts: Sequence[int], out: Array, from_each: Sequence[int]) -> Array:
+        """As the team did."""
+        return self._heard(send, out, lambda: self.team.swap(send, counts, out, from_each))
+
+    def _heard(self, mine: Array, out: Array, exchange: Any) -> Array:
+        if not self.again:
+            self.said.append((mine.tobytes(), exchange().copy()))
+            return out
+        said, heard = self.said.pop(0)
+        self.differs |= said != mine.tobytes()
+        np.copyto(out, heard.reshape(out.shape))
+        return out
+
+
+ALONE = Team()
