@@ -129,10 +129,7 @@ class Batch:
         team: Team = ALONE,
     ) -> None:
         self.net, self.loss, self.rule, self.shape, self.team = net, loss, rule, shape, team
-        self.bounds = np.linspace(0, shape.n, min(S, shape.n) + 1).astype(int).tolist()
-        # Where S is 1 a batch is played by every rank, as a whole: the last one of an epoch, if it is small.
-        self.whole, self.shared = S == 1, S > 1 and team.size > 1
-        self.mine = team.shards(self.S) if self.shared else range(self.S)
+        self._cut(S)
         self.land = land and self.whole
         self.now = (0.0, 0)  # α and t of the step
         self.is_opaque = not is_traced(loss) or not all(map(is_traced, _outermost(net)))
@@ -141,12 +138,7 @@ class Batch:
         self.plans = {} if self.is_opaque else {n: self._plans(n) for n in sizes}
         main = next(iter(self.plans.values()), None) or Plans(None, "g", *rule_plans(rule, net.size, shape.dtype))
         self.landed, self.mixes, self.rule_plan = main.landed, main.mixes, main.update
-        apart = [plans.statistics for plans in self.plans.values()]
-        self._together = bool(net.buffers) and (self.is_opaque or None in apart)  # statistics move with the passes
-        if self._together and self.shared:
-            raise _not_apart(net)
-        self.seen = np.zeros((self.S, max((each.width for each in apart if each), default=0)))
-        self._moving: list[Callable[[], object]] = []  # of statistics
+        self._have_seen()
         self._layers, self._phi = [id(layer) for layer in inside(net)], net.phi
         # A layer of one's own sees shard after shard, and so do statistics that move with the passes.
         alone = self.is_opaque or self._together
@@ -171,6 +163,28 @@ class Batch:
         self._penalties = {name: rule.penalty(name) for name in ("weight_decay", "l1") if name in inputs}  # type: ignore[union-attr]
         spared = not self.whole or self.is_opaque
         self.spared = {name: buffer.copy() for name, buffer in net.buffers.items()} if spared else {}
+
+    def _cut(self, S: int) -> None:
+        """Which examples are which shard, and whose."""
+        n, team = self.shape.n, self.team
+        self.bounds = np.linspace(0, n, min(S, n) + 1).astype(int).tolist()
+        # Where S is 1 a batch is played by every rank, as a whole: the last one of an epoch, if it is small.
+        self.whole, self.shared = S == 1, S > 1 and team.size > 1
+        of_rank = team.shards(S) if self.shared else (range(S),)
+        # Of a small batch each rank has those of its shards that there are: whoever reads their rows has no others.
+        self.of_rank = tuple(range(min(each.start, self.S), min(each.stop, self.S)) for each in of_rank)
+        self.mine = self.of_rank[team.rank if self.shared else 0]
+
+    def _have_seen(self) -> None:
+        """Room for what each shard sees for running statistics. Raises ValueError where a rank could not tell the others."""
+        apart = [plans.statistics for plans in self.plans.values()]
+        self._together = bool(self.net.buffers) and (self.is_opaque or None in apart)  # statistics move with the passes
+        if self._together and self.shared:
+            expected = "layers whose running statistics can be moved after the pass"
+            got = f"one of its own in {self.net.label}, or one that reads them in training"
+            raise ValueError(checks.message("Trainer with a team", expected, got, "Traced layers have them."))
+        self.seen = np.zeros((self.S, max((each.width for each in apart if each), default=0)))
+        self._moving: list[Callable[[], object]] = []  # of statistics
 
     @property
     def S(self) -> int:
@@ -303,6 +317,10 @@ class Batch:
         if self.shared:
             self.tell_gradients()
 
+    def own(self, rows: Array) -> Array:
+        """Of the rows of a batch those that this rank computes with."""
+        return rows[self.bounds[self.mine.start] : self.bounds[self.mine.stop]]
+
     def tell_losses(self, losses: Array) -> None:
         """Exchange what is known of the shards before anything changes: their losses (S,), and what they have seen.
 
@@ -310,13 +328,13 @@ class Batch:
         """
         if self.team.stops(()):
             raise Enough
-        self.team.losses(losses)
+        self.team.losses(losses, self.of_rank)
         if self.seen.size:
-            self.seen[:] = self.team.all_rows(self.seen[self.mine.start : self.mine.stop], self.S)
+            self.seen[:] = self.team.all_rows(self.seen[self.mine.start : self.mine.stop], self.of_rank)
 
     def tell_gradients(self) -> None:
         """Exchange what the ranks have of the tree; `g` is the sum over all shards."""
-        self.team.add({node: self.vector(*place) for node, place in self.tree.nodes.items()}, self.S, self.g)
+        self.team.add({node: self.vector(*place) for node, place in self.tree.nodes.items()}, self.of_rank, self.g)
 
     def vector(self, thread: int, depth: int) -> Array:
         """What a gradient of a shard lands in, and is added up in; that of the first thread at the bottom is `g`."""
@@ -496,13 +514,6 @@ class Batch:
 def _play(calls: list[Callable[[], object]]) -> None:
     for call in calls:
         call()
-
-
-def _not_apart(net: Layer) -> ValueError:
-    """The error of a network whose running statistics only one process can move."""
-    expected = "layers whose running statistics can be moved after the pass"
-    got = f"one of its own in {net.label}, or one that reads them in training"
-    return ValueError(checks.message("Trainer", expected, got, "With team=, traced layers have them; see assert_layer."))
 
 
 def same_objects(xs: Sequence[object], ys: Sequence[object]) -> bool:

@@ -43,9 +43,9 @@ class Team:
         """Between two steps: whether any rank wants to stop."""
         return bool(presses)
 
-    def shards(self, S: int, rank: int | None = None) -> range:
-        """The shards of this rank, or of another."""
-        return part(range(S), self.rank if rank is None else rank, self.size)
+    def shards(self, S: int) -> tuple[range, ...]:
+        """The shards of each rank, or the like."""
+        return tuple(part(range(S), rank, self.size) for rank in range(self.size))
 
     def agree(self, who: str, *what: Any) -> None:
         """Refuse to begin where not all ranks are about to do the same."""
@@ -54,15 +54,15 @@ class Team:
         """A text of each rank."""
         return [text]
 
-    def losses(self, losses: Array) -> None:
+    def losses(self, losses: Array, of_rank: Sequence[range]) -> None:
         """Fill in the losses (S,) of the other ranks' shards."""
 
-    def all_rows(self, mine: Array, n: int) -> Array:
-        """Rows (n, K) of which each rank has those that `shards(n)` says."""
+    def all_rows(self, mine: Array, of_rank: Sequence[range]) -> Array:
+        """Rows (n, K) of which each rank has some (m, K)."""
         return mine
 
-    def add(self, nodes: Mapping[Node, Array], S: int, total: Array) -> None:
-        """Add what all ranks have of the tree of S shards; `total` (P,) gets the sum on each of them."""
+    def add(self, nodes: Mapping[Node, Array], of_rank: tuple[range, ...], total: Array) -> None:
+        """Add what all ranks have of the tree over their shards; `total` (P,) gets the sum on each of them."""
 
 
 class Ranks(Team):
@@ -95,13 +95,11 @@ class Ranks(Team):
 
     def meet(self, presses: Sequence[int]) -> bool:
         """Ask all ranks."""
-        self.losses(np.empty(0))
+        self.losses(np.empty(0), self.shards(0))
         return self.agreed
 
-    def losses(self, losses: Array) -> None:
+    def losses(self, losses: Array, of_rank: Sequence[range]) -> None:
         """One exchange: the losses of a rank's shards, and its wish to stop."""
-        S = len(losses)
-        of_rank = [self.shards(S, rank) for rank in range(self.size)]
         counts = [len(shards) + 1 for shards in of_rank]
         mine = of_rank[self.rank]
         sent = np.append(losses[mine.start : mine.stop], float(bool(self.presses)))
@@ -110,34 +108,34 @@ class Ranks(Team):
         self.agreed = bool(found[wishes].any())
         losses[:] = np.delete(found, wishes)
 
-    def all_rows(self, mine: Array, n: int) -> Array:
+    def all_rows(self, mine: Array, of_rank: Sequence[range]) -> Array:
         """The rows of all ranks, in order."""
-        counts = [len(self.shards(n, rank)) * mine.shape[1] for rank in range(self.size)]
-        return self.gather(np.ascontiguousarray(mine), counts, np.empty((n, mine.shape[1]), mine.dtype))
+        K, rows = mine.shape[1], [len(each) for each in of_rank]
+        return self.gather(mine, [n * K for n in rows], np.empty((sum(rows), K), mine.dtype))
 
     def all_texts(self, text: str) -> list[str]:
         """Their lengths first, then the bytes."""
         mine = np.frombuffer(text.encode(), np.uint8)
-        ends = np.cumsum(self.all_rows(np.array([[float(len(mine))]]), self.size)).astype(int)
+        ends = np.cumsum(self.all_rows(np.array([[len(mine)]]), self.shards(self.size)))
         found = self.gather(mine, np.diff(ends, prepend=0).tolist(), np.empty(ends[-1], np.uint8)).tobytes()
         return [found[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
-    def add(self, nodes: Mapping[Node, Array], S: int, total: Array) -> None:
+    def add(self, nodes: Mapping[Node, Array], of_rank: tuple[range, ...], total: Array) -> None:
         """Each rank gets its piece of φ of all nodes, adds them up, and hands the sum to the others."""
         P, rank = total.size, self.rank
         cuts = [P * r // self.size for r in range(self.size + 1)]
         widths = np.diff(cuts).tolist()
-        of_rank, joins, last = _nodes(S, self.size)
-        mine = of_rank[rank]
+        theirs, joins, last = _nodes(of_rank)
+        mine = theirs[rank]
         send = self._room("send", P * len(mine), total.dtype)
         at = 0
         for start, end in zip(cuts, cuts[1:], strict=False):
             for node in mine:
                 send[at : at + end - start] = nodes[node][start:end]
                 at += end - start
-        counts, from_each = [len(mine) * width for width in widths], [len(each) * widths[rank] for each in of_rank]
+        counts, from_each = [len(mine) * width for width in widths], [len(each) * widths[rank] for each in theirs]
         received = self.swap(send, counts, self._room("receive", sum(from_each), total.dtype), from_each)
-        rows = received.reshape(sum(map(len, of_rank)), widths[rank])
+        rows = received.reshape(sum(map(len, theirs)), widths[rank])
         for level in joins:
             for left, right in level:
                 np.add(rows[left], rows[right], out=rows[left])
@@ -151,11 +149,12 @@ class Ranks(Team):
 
 
 @cache
-def _nodes(S: int, size: int) -> tuple[list[list[Node]], Joins[int], int]:
+def _nodes(of_rank: tuple[range, ...]) -> tuple[list[list[Node]], Joins[int], int]:
     """The nodes that each rank hands on, how all of them are added, by their number, and which is then the sum."""
-    of_rank = [sorted(tree(S, 1, part(range(S), rank, size)).nodes) for rank in range(size)]
-    joins, last = joined({node: i for i, node in enumerate(node for each in of_rank for node in each)}, S)
-    return of_rank, joins, next(iter(last.values()))
+    S = sum(map(len, of_rank))
+    nodes = [sorted(tree(S, 1, shards).nodes) for shards in of_rank]
+    joins, last = joined({node: i for i, node in enumerate(node for each in nodes for node in each)}, S)
+    return nodes, joins, next(iter(last.values()))
 
 
 class Enough(Exception):

@@ -232,7 +232,7 @@ class Descent:
         if played.done < len(rows) and not played.enough:
             loss = not math.isfinite(played.last)
             what, vector = ("loss", None) if loss else ("gradient", batch.g)
-            raise self._lost(what, vector, examples, rows[played.done])
+            raise self._lost(what, vector, examples, batch.own(rows[played.done]))
 
     def _rates(self, count: int) -> list[float]:
         """α of the next steps; those before one for which the schedule has none."""
@@ -257,6 +257,23 @@ class Descent:
             weight = float(weights.sum())
             return weight if mean else float(weight > 0)
         return float(n) if mean else 1.0
+
+    def require_shards(self, examples: Examples, settings: Settings) -> None:
+        """Refuse a batch of fewer shards than there are ranks. Raises ValueError."""
+        size = examples.n if isinstance(settings.batch_size, str) else min(settings.batch_size, examples.n)
+        automatic = isinstance(settings.shards, str)
+        S = automatic_shards(self.engine.net, size) if automatic else min(settings.shards, size)  # type: ignore[type-var]
+        p = self.team.size
+        if S < p or (automatic and p > 1 and examples.by_shards):
+            got = f"shards={settings.shards!r}, {S} for a batch of {size}"
+            advice = f"Write shards={2 ** (4 * p - 1).bit_length()}: the bits depend on it, not on the ranks."
+            raise ValueError(checks.message("Trainer", f"a shard for each of {p} ranks", got, advice))
+
+    @contextmanager
+    def measuring(self, settings: Settings) -> Iterator[None]:
+        """BLAS as in a `fit`, where the bits are to be those of any number of ranks."""
+        with blas_threads(1) if settings.shards not in ("auto", 1) else nullcontext():
+            yield
 
     def batch(self, examples: Examples, n: int, settings: Settings) -> Batch:
         """What a batch of n examples of this kind needs."""
@@ -305,7 +322,7 @@ class Descent:
             rows = examples.present(rows, self.engine.net)  # type: ignore[arg-type]
             L = batch.run(partial(fill, examples, rows, each), alpha, t, (seed, t), self._pool)
             if not math.isfinite(L):
-                raise self._lost("loss", None, examples, rows)
+                raise self._lost("loss", None, examples, batch.own(rows))
             if batch.landed == "g" and not all_finite(batch.g):
                 raise self._lost("gradient", batch.g, examples, rows)
             batch.commit()
@@ -360,6 +377,8 @@ class Descent:
         rule, net = self.engine.rule, self.engine.net
         step = rule.t + (what != "update")  # type: ignore[union-attr]
         where = first_bad(net, vector, examples, rows)  # type: ignore[arg-type]
+        if what == "loss":  # which another rank may know more of
+            where = min(self.team.all_texts(where), key=lambda text: text == "the loss")
         if what == "update" and name != "phi":
             where = (
                 name if name in net.buffers else f"the optimizer's {name} of {where.removeprefix('the gradient of ')}"
@@ -431,6 +450,8 @@ def first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: A
     for name, parameter in net.parameters.items():
         if not checks.all_finite(parameter):
             return name
+    if not len(rows):  # of a rank that had no shard
+        return "the loss"
     h = examples.columns(rows)
     with np.errstate(all="ignore"):
         for key, layer in net.layers.items():
