@@ -538,8 +538,8 @@ class Engine:
 
     def __deepcopy__(self, memo: Any) -> Engine:
         """An engine without batches, for the copies of its parts: those are made anew where they are needed."""
-        parts = (copy.deepcopy(part, memo) for part in (self.net, self.loss, self.rule))
-        return type(self)(*parts, self.team)
+        net, loss, rule = (copy.deepcopy(part, memo) for part in (self.net, self.loss, self.rule))
+        return type(self)(net, loss, rule, self.team)  # type: ignore[arg-type]
 
     def batch(self, shape: Shape, shards: int | str, threads: int, *, land: bool = True) -> Batch:
         """What a batch of this shape needs, for the settings as they are now."""

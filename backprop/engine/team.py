@@ -3,13 +3,15 @@
     losses    those of all shards, and who wants to stop: every rank knows L before anything changes
     add       the vectors of all ranks, in the order of the tree over all shards: each rank adds a part of φ for all of them
 
-Both are made of two exchanges of arrays, `gather` and `swap`; a team of one makes none. `backprop.distributed` has teams of ranks.
+Both are made of two exchanges of arrays, `gather` and `swap`; a team of one makes none.
+`backprop.distributed` has teams of ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,6 @@ class Team:
 
     def __deepcopy__(self, memo: Any) -> Team:
         return self
-
-    def listen(self, presses: Sequence[int]) -> None:
-        """From now on these are the signals that came, as they come."""
-        self.presses = presses
 
     def listen(self, presses: Sequence[int]) -> None:
         """Training begins, in which these are the signals that come, as they come."""
@@ -85,10 +83,6 @@ class Ranks(Team):
         """What was agreed before is done."""
         self.presses, self.agreed = presses, False
 
-    def listen(self, presses: Sequence[int]) -> None:
-        """What was agreed before is done."""
-        self.presses, self.agreed = presses, False
-
     def stops(self, presses: Sequence[int]) -> bool:
         """As it was agreed in the last step."""
         return self.agreed
@@ -116,9 +110,9 @@ class Ranks(Team):
     def all_texts(self, text: str) -> list[str]:
         """Their lengths first, then the bytes."""
         mine = np.frombuffer(text.encode(), np.uint8)
-        ends = np.cumsum(self.all_rows(np.array([[len(mine)]]), self.shards(self.size)))
-        found = self.gather(mine, np.diff(ends, prepend=0).tolist(), np.empty(ends[-1], np.uint8)).tobytes()
-        return [found[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+        lengths = self.all_rows(np.array([[len(mine)]]), self.shards(self.size))[:, 0].tolist()
+        found = self.gather(mine, lengths, np.empty(sum(lengths), np.uint8)).tobytes()
+        return [found[end - n : end].decode() for n, end in zip(lengths, accumulate(lengths), strict=True)]
 
     def add(self, nodes: Mapping[Node, Array], of_rank: tuple[range, ...], total: Array) -> None:
         """Each rank gets its piece of φ of all nodes, adds them up, and hands the sum to the others."""
@@ -129,7 +123,7 @@ class Ranks(Team):
         mine = theirs[rank]
         send = self._room("send", P * len(mine), total.dtype)
         at = 0
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             for node in mine:
                 send[at : at + end - start] = nodes[node][start:end]
                 at += end - start
@@ -162,7 +156,7 @@ class Enough(Exception):
 
 
 class Rehearsal(Ranks):
-    """A step that is played twice: the second time it hears what the team said the first time. `differs` if it says other things."""
+    """A step played twice: the second time it hears what the team said in the first; `differs` if it says other things itself."""
 
     def __init__(self, team: Team) -> None:
         super().__init__()

@@ -262,9 +262,9 @@ class Descent:
         """Refuse a batch of fewer shards than there are ranks. Raises ValueError."""
         size = examples.n if isinstance(settings.batch_size, str) else min(settings.batch_size, examples.n)
         automatic = isinstance(settings.shards, str)
-        S = automatic_shards(self.engine.net, size) if automatic else min(settings.shards, size)  # type: ignore[type-var]
+        S = automatic_shards(self.engine.net, size) if automatic else min(settings.shards, size)
         p = self.team.size
-        if S < p or (automatic and p > 1 and examples.by_shards):
+        if p > S or (automatic and p > 1 and examples.by_shards):
             got = f"shards={settings.shards!r}, {S} for a batch of {size}"
             advice = f"Write shards={2 ** (4 * p - 1).bit_length()}: the bits depend on it, not on the ranks."
             raise ValueError(checks.message("Trainer", f"a shard for each of {p} ranks", got, advice))

@@ -424,9 +424,9 @@ class Trainer:
     def save(self, path: PathLike) -> None:
         """Write all that training needs to go on with the same bits to one file, whole or not at all.
 
-        At any time: before and after training, between epochs, and from `step` of a callback. Of a team rank 0 writes it. The data are not in the file, but
-        their fingerprint is, and while `fit` runs what its callbacks remember. Raises OSError where the file cannot be written,
-        TypeError for constraints that are not data.
+        At any time: before and after training, between epochs, and from `step` of a callback. Of a team rank 0 writes it. The
+        data are not in the file, but their fingerprint is, and while `fit` runs what its callbacks remember. Raises OSError where
+        the file cannot be written, TypeError for constraints that are not data.
 
         >>> import pathlib, tempfile, backprop as bp
         >>> trainer = bp.Trainer(bp.Sequential(bp.Linear(2, 1)), bp.LeastSquares(), bp.Adam(0.01))
