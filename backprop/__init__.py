@@ -73,6 +73,7 @@ _HOMES = {
     "tables": ["ParquetRows", "Table"],
     "predictor": ["Predictor"],
     "plots": [],  # its names stay there, bp.plots.weights: they bring matplotlib
+    "distributed": [],  # its names stay there: a team is of more than one process
     "testing": [],  # its names stay there: inputs and losses mean something else here
 }
 # What other libraries have and this one has elsewhere.

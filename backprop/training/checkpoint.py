@@ -176,7 +176,8 @@ def machine(settings: Settings) -> dict[str, str]:
         name = f"BLAS of {os.path.basename(library['filepath'])}"
         found[name] = " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture"))
     found["vector instructions"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
-    if not settings.deterministic:
+    in_shards = not isinstance(settings.shards, str) and settings.shards > 1
+    if not (settings.deterministic or in_shards):
         found["threads"] = str(threads.cores() if settings.threads == "auto" else settings.threads)
     return found
 
