@@ -9,11 +9,11 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(SLOWER)) tests backprop
 
-# The benchmarks once, small, the site, the examples, the pages for migrants, and the checker's planted faults.
-SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks examples migrate mutants site))
+# The benchmarks once, small, the site, the examples, the pages for migrants, Dask, and the checker's planted faults.
+SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks examples migrate mutants partitions site))
 
-# What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch.
-test-all: .venv/dev .venv/test-torch
+# What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch or Dask.
+test-all: .venv/dev .venv/test-torch .venv/test-dask
 	$(BIN)/python -m pytest -n auto $(SLOWER)
 	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
 	BACKPROP_TABLES=1 $(BIN)/python -m pytest -n auto tests/test_hostile_tables.py tests/test_spreadsheets.py tests/test_written.py

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from backprop.layers import *  # noqa: F403
     from backprop.losses import *  # noqa: F403
     from backprop.optimizers import *  # noqa: F403
+    from backprop.predictor import Predictor as Predictor
     from backprop.schedules import *  # noqa: F403
     from backprop.sequential import Sequential as Sequential
     from backprop.tables import *  # noqa: F403
@@ -81,7 +82,9 @@ _HOMES = {
         "ExportReport",
     ],
     "tables": ["ParquetRows", "Table"],
+    "predictor": ["Predictor"],
     "plots": [],  # its names stay there, bp.plots.weights: they bring matplotlib
+    "distributed": [],  # its names stay there: a team is of more than one process
     "testing": [],  # its names stay there: inputs and losses mean something else here
 }
 # What other libraries have and this one has elsewhere.

@@ -69,6 +69,8 @@ class Sequential(Composite):
     (['0.beta', '0.omega', '2.beta', '2.omega'], (13,))
     """
 
+    saves = True  # False on the other ranks of a team
+
     def __init__(
         self, *layers: Layer, seed: int | None = None, dtype: Any = "float32", checkpoint: int | None = None
     ) -> None:
@@ -243,6 +245,8 @@ class Sequential(Composite):
     def save(self, path: PathLike, *, table: Any = None, notes: Mapping[str, Any] | None = None) -> None:
         """Save the network, and the `Table` its inputs come from, as one file that `Sequential.load` and `Table.load` read.
 
+        Of a network that a team trains rank 0 writes it.
+
         `notes` are plain data of your own that go with them; the command line keeps there how a model was trained.
 
         It holds the layers with their arguments, the parameters and the running statistics, and no code: a safetensors file with
@@ -263,7 +267,8 @@ class Sequential(Composite):
         data = architecture.describe(self)
         architecture.require_rebuilt(self, data, [Sequential])
         about = {"network": data, "table": None if table is None else table.state()}
-        container.write(path, "network", about if notes is None else about | {"notes": dict(notes)}, arrays)
+        if self.saves:
+            container.write(path, "network", about if notes is None else about | {"notes": dict(notes)}, arrays)
 
     @classmethod
     def load(cls, path: PathLike, classes: Iterable[type] = ()) -> Self:

@@ -13,6 +13,7 @@ from backprop.cli.check import check, explain
 from backprop.cli.export import export
 from backprop.cli.fit import fit
 from backprop.cli.group import Command, Group
+from backprop.cli.launch import launch, rank
 from backprop.cli.look import look
 from backprop.cli.pictures import plot
 from backprop.cli.predict import evaluate, predict
@@ -54,5 +55,21 @@ def completion(shell: str) -> None:
     click.echo(complete(commands, {}, "backprop", "_BACKPROP_COMPLETE").source())
 
 
-for command in (look, fit, predict, evaluate, resume, export, plot, explain, check, shuffle, bench, demo, completion):
+for command in (
+    look,
+    fit,
+    predict,
+    evaluate,
+    resume,
+    export,
+    plot,
+    explain,
+    check,
+    shuffle,
+    launch,
+    rank,
+    bench,
+    demo,
+    completion,
+):
     commands.add_command(command)

@@ -57,13 +57,17 @@ def _typed(frame: Any, index: Sequence[str] = ()) -> Columns:
     return columns
 
 
+def of_arrow(frame: Any) -> Columns:
+    """The columns of a table of Arrow, but for what was the index of a data frame."""
+    from backprop.tables.frame import index_names
+
+    return _typed(frame, index_names(frame.schema))
+
+
 def _parquet(file: BinaryIO) -> Columns:
     import pyarrow.parquet as pq
 
-    from backprop.tables.frame import index_names
-
-    frame = pq.ParquetFile(file).read()
-    return _typed(frame, index_names(frame.schema))
+    return of_arrow(pq.ParquetFile(file).read())
 
 
 def _npy(file: BinaryIO) -> Columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +15,9 @@ import click
 
 import backprop as bp
 from backprop.cli.data import Reading, as_categories
+from backprop.cli.formats import of_arrow
 from backprop.cli.group import refusal
-from backprop.cli.reading import naming
+from backprop.cli.reading import Known, found_in, naming
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -114,10 +115,21 @@ class Model:
 
         Without `answers` that column may hold anything.
         """
+        read = Reading(**how).frame(data, self.table, target=answers).slice(0, first)
+        return self._prepared(read, data, target, answers)
+
+    def prepared(self, frame: Any) -> Array:
+        """X (N, D) of a table of Arrow in memory, prepared as if it had been read from a file."""
+        data, how = Path("the frame"), Reading.of(self.table)
+        read = found_in(of_arrow(frame), data, how, Known.of(self.table, False), Reading())
+        for error in read.refused.values():
+            raise error
+        return self._prepared(read.frame, data, None, False).X
+
+    def _prepared(self, read: Any, data: Path, target: str | None, answers: bool) -> Rows:
         import numpy as np
 
         table, plan = self.table, self.plan()
-        read = Reading(**how).frame(data, table, target=answers).slice(0, first)
         if table is None:
             return Rows(read, read, np.column_stack([column.to_numpy() for column in read.columns]), None, target)
         features = read if plan is None else plan.features(read)
@@ -172,11 +184,11 @@ def require_column(option: str, name: str, frame: Any) -> None:
         raise refusal(option, f"one of the columns {frame.column_names}", repr(name))
 
 
-def load(path: Path, layers: tuple[str, ...] = ()) -> Model:
-    """The model of a file: of backprop fit, of net.save, or of an estimator's save."""
+def load(path: Path, layers: Sequence[str | type] = ()) -> Model:
+    """The model of a file: of backprop fit, of net.save, or of an estimator's save. `layers` are classes, or their names."""
     from backprop.files import container
 
-    classes = [named(layer) for layer in layers]
+    classes = [named(layer) if isinstance(layer, str) else layer for layer in layers]
     if container.kind(path) == "estimator":
         from backprop.estimators.files import load_any
 

@@ -97,21 +97,26 @@ def read(path: Path, how: Reading, known: Known, new: Reading) -> Read:
             columns = columns_of(path, how.dialect, [*known.texts, *how.categories])
         except pa.ArrowException as error:
             raise ValueError(short(str(error), 300)) from error
-        found = Read(columns.frame, how, notes=columns.notes)
-        _drop(found, columns, new.drop)
-        _leave_out(found, columns, known)
-        _require_single_names(found, columns)
-        for name, of in (("--categories", new.categories), ("--dates", new.dates)):
-            if absent := [each for each in of if each not in found.frame.column_names]:
-                raise refusal(name, f"columns {short(absent)}", f"columns {short(found.frame.column_names, 300)}")
-        if not known.learnt:
-            found.notes += [
-                f"Column {short(name)} has numbers that begin with 0, such as {cell}: {option('--categories', name)}, "
-                "if they are codes."
-                for name, cell in columns.zeros.items()
-                if name in found.frame.column_names and name not in how.categories
-            ]
-        _understand(found, path, known, columns.typed)
+        return found_in(columns, path, how, known, new)
+
+
+def found_in(columns: Columns, path: Path, how: Reading, known: Known, new: Reading) -> Read:
+    """What is in columns that were read from a path. Errors as of `read`."""
+    found = Read(columns.frame, how, notes=columns.notes)
+    _drop(found, columns, new.drop)
+    _leave_out(found, columns, known)
+    _require_single_names(found, columns)
+    for name, of in (("--categories", new.categories), ("--dates", new.dates)):
+        if absent := [each for each in of if each not in found.frame.column_names]:
+            raise refusal(name, f"columns {short(absent)}", f"columns {short(found.frame.column_names, 300)}")
+    if not known.learnt:
+        found.notes += [
+            f"Column {short(name)} has numbers that begin with 0, such as {cell}: {option('--categories', name)}, "
+            "if they are codes."
+            for name, cell in columns.zeros.items()
+            if name in found.frame.column_names and name not in how.categories
+        ]
+    _understand(found, path, known, columns.typed)
     return found
 
 

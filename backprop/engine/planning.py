@@ -17,6 +17,7 @@ from backprop import checks
 from backprop.engine.live import Live
 from backprop.engine.plan import Form, Land, Plan, is_number, linear, make
 from backprop.engine.play import part_at
+from backprop.engine.statistics import Statistics, statistics
 from backprop.engine.trace import CannotTrace, Number, Op, refusal
 from backprop.engine.twins import Missing, Rule, Step, same_setting, trace_rule, trace_step
 from backprop.layers import Layer, Linear
@@ -57,6 +58,7 @@ class Plans:
         default_factory=list
     )  # (target, source, coefficient): axpy after the landing
     settings: dict[tuple[str, str], Any] = field(default_factory=dict)
+    statistics: Statistics | None = None  # None: they move with the pass
 
 
 _plans: OrderedDict[Any, list[tuple[Any, dict[tuple[str, str], Any]]]] = OrderedDict()
@@ -99,7 +101,9 @@ def fits(settings: Mapping[tuple[str, str], Any], net: Layer, loss: Loss | None,
 
 
 def plans_for(net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool = False) -> Plans:
-    """The plans of this structure, from those there are or made anew. `land` lets the gradient of SGD land in φ."""
+    """The plans of this structure, from those there are or made anew. `land` lets the gradient of SGD land in φ, and
+    statistics move with the pass: for a batch of one shard.
+    """
 
     def planned() -> tuple[Plans, Any, bool]:
         plans = make_plans(net, loss, rule, shape, land, exact)
@@ -131,11 +135,14 @@ def make_plans(
     target, scale, keep, moves = landing or ("g", 1.0, 0.0, [])
     prefix = "" if target == "phi" else f"{target} "
     lands = [Land(f"{prefix}{name}", op.shape, op, scale, keep) for name, op in step.gradients.items()]
-    passes = make(step.L, lands, step.trace.writes, effects=effects, turn=step.turn, kept=step.kept, exact=exact)
+    writes = step.trace.writes
+    moving = None if land or exact or effects else statistics(writes, [step.L, *step.gradients.values()])
+    writes, seen = (writes, ()) if moving is None else ({}, moving.seen)
+    passes = make(step.L, lands, writes, effects=effects, turn=step.turn, kept=step.kept, exact=exact, results=seen)
     passes.generators, passes.settings = step.trace.places, step.trace.settings
     update = (None, False) if landing or rule is None else rule_plans(rule, net.size, shape.dtype)
     settings = step.trace.settings | (_rule_settings(rule, shape.dtype) if rule is not None and is_traced(rule) else {})
-    return Plans(passes, target, *update, moves=moves, settings=settings)
+    return Plans(passes, target, *update, moves=moves, settings=settings, statistics=moving)
 
 
 def _require_settings(net: Layer, loss: Loss, rule: Optimizer | None) -> None:

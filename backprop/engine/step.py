@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from backprop import checks
 from backprop.checks import Array
-from backprop.engine.calls import Call, Numbers, Scale
+from backprop.engine.calls import Call, Copy, Numbers, Scale
 from backprop.engine.live import Generators, Live, NotFinite
 from backprop.engine.plan import ALIGNMENT, Plan
 from backprop.engine.planning import PIECE, Plans, Shape, make_plans, plans_for, rule_plans
 from backprop.engine.play import Bound, part_at
 from backprop.engine.shards import tree
+from backprop.engine.statistics import count
+from backprop.engine.team import ALONE, Enough, Team
 from backprop.engine.threads import Pool
 from backprop.engine.twins import Missing, same_setting
 from backprop.layers import Layer
@@ -115,11 +118,19 @@ class Batch:
     """Steps of n examples of one kind: bound plans, in the memory of each thread."""
 
     def __init__(
-        self, net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, S: int, threads: int, land: bool
+        self,
+        net: Layer,
+        loss: Loss,
+        rule: Optimizer | None,
+        shape: Shape,
+        S: int,
+        threads: int,
+        land: bool,
+        team: Team = ALONE,
     ) -> None:
-        self.net, self.loss, self.rule, self.shape = net, loss, rule, shape
-        self.bounds = np.linspace(0, shape.n, min(S, shape.n) + 1).astype(int).tolist()
-        self.land = land and self.S == 1
+        self.net, self.loss, self.rule, self.shape, self.team = net, loss, rule, shape, team
+        self._cut(S)
+        self.land = land and self.whole
         self.now = (0.0, 0)  # α and t of the step
         self.is_opaque = not is_traced(loss) or not all(map(is_traced, _outermost(net)))
         sizes = sorted({end - start for start, end in pairwise(self.bounds)})
@@ -127,11 +138,12 @@ class Batch:
         self.plans = {} if self.is_opaque else {n: self._plans(n) for n in sizes}
         main = next(iter(self.plans.values()), None) or Plans(None, "g", *rule_plans(rule, net.size, shape.dtype))
         self.landed, self.mixes, self.rule_plan = main.landed, main.mixes, main.update
+        self._have_seen()
         self._layers, self._phi = [id(layer) for layer in inside(net)], net.phi
-        # Statistics move shard after shard, and a layer of one's own sees them in their order.
-        alone = self.is_opaque or bool(net.buffers)
-        self.threads, self.cores = 1 if alone else min(threads, self.S), threads
-        self.tree = tree(self.S, self.threads)
+        # A layer of one's own sees shard after shard, and so do statistics that move with the passes.
+        alone = self.is_opaque or self._together
+        self.threads, self.cores = 1 if alone else max(1, min(threads, len(self.mine))), threads
+        self.tree = tree(self.S, self.threads, self.mine)
         self.memories = [Memory() for _ in range(self.threads)]
         self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)
         self._bound: dict[tuple[int, int, int], Bound] = {}
@@ -141,7 +153,7 @@ class Batch:
         self._noted: list[tuple[Any, str, Any]] = []
         self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
-        self.moves_buffers = bool(net.buffers) and not self.is_opaque and self.S == 1
+        self.moves_buffers = bool(net.buffers) and not self.is_opaque and self.whole
         self._calls: list[list[Call]] | None = None  # of the rule, for each thread
         self._jobs: list[Callable[[], object]] = []
         self._update_of: list[Array] = []
@@ -149,8 +161,30 @@ class Batch:
         self.numbers, self._moves = Numbers(), main.moves
         inputs = () if main.update is None else main.update.inputs
         self._penalties = {name: rule.penalty(name) for name in ("weight_decay", "l1") if name in inputs}  # type: ignore[union-attr]
-        spared = self.S > 1 or self.is_opaque
+        spared = not self.whole or self.is_opaque
         self.spared = {name: buffer.copy() for name, buffer in net.buffers.items()} if spared else {}
+
+    def _cut(self, S: int) -> None:
+        """Which examples are which shard, and whose."""
+        n, team = self.shape.n, self.team
+        self.bounds = np.linspace(0, n, min(S, n) + 1).astype(int).tolist()
+        # Where S is 1 a batch is played by every rank, as a whole: the last one of an epoch, if it is small.
+        self.whole, self.shared = S == 1, S > 1 and team.size > 1
+        of_rank = team.shards(S) if self.shared else (range(S),)
+        # Of a small batch each rank has those of its shards that there are: whoever reads their rows has no others.
+        self.of_rank = tuple(range(min(each.start, self.S), min(each.stop, self.S)) for each in of_rank)
+        self.mine = self.of_rank[team.rank if self.shared else 0]
+
+    def _have_seen(self) -> None:
+        """Room for what each shard sees for running statistics. Raises ValueError where a rank could not tell the others."""
+        apart = [plans.statistics for plans in self.plans.values()]
+        self._together = bool(self.net.buffers) and (self.is_opaque or None in apart)  # statistics move with the passes
+        if self._together and self.shared:
+            expected = "layers whose running statistics can be moved after the pass"
+            got = f"one of its own in {self.net.label}, or one that reads them in training"
+            raise ValueError(checks.message("Trainer with a team", expected, got, "Traced layers have them."))
+        self.seen = np.zeros((self.S, max((each.width for each in apart if each), default=0)))
+        self._moving: list[Callable[[], object]] = []  # of statistics
 
     @property
     def S(self) -> int:
@@ -236,17 +270,22 @@ class Batch:
         self._look_at_state()
         for name, buffer in (self.net.buffers if self.spared else {}).items():
             np.copyto(self.spared[name], buffer)
-        if self.S == 1:
+        if self.whole:
             L = self._shard(0, 0, 0, fill, key)
             if not math.isfinite(L):
                 self.restore()
             return L
         run_all([partial(self._thread, thread, fill, key) for thread in range(self.threads)], pool)
+        if self.shared:
+            self.tell_losses(losses := np.array(self._losses))
+            self._losses = losses.tolist()
         L = self._losses[0]
         for loss in self._losses[1:]:  # not `sum`, which rounds in other ways from Python 3.12 on
             L += loss
         if math.isfinite(L):
             self._join(pool)
+            self._moving = self._moving or [call.bind() for call in self.statistics()]
+            _play(self._moving)
         else:
             self.restore()
         return L
@@ -275,8 +314,27 @@ class Batch:
         for level in self.tree.joins:
             for left, right in level:
                 for_pieces(self.g.size, partial(_add_piece, self.vector(*left), self.vector(*right)), pool)
-        if self.tree.total != (0, 0):
-            np.copyto(self.g, self.vector(*self.tree.total))
+        if self.shared:
+            self.tell_gradients()
+
+    def own(self, rows: Array) -> Array:
+        """Of the rows of a batch those that this rank computes with."""
+        return rows[self.bounds[self.mine.start] : self.bounds[self.mine.stop]]
+
+    def tell_losses(self, losses: Array) -> None:
+        """Exchange what is known of the shards before anything changes: their losses (S,), and what they have seen.
+
+        Raises Enough where training is to end with the step before.
+        """
+        if self.team.stops(()):
+            raise Enough
+        self.team.losses(losses, self.of_rank)
+        if self.seen.size:
+            self.seen[:] = self.team.all_rows(self.seen[self.mine.start : self.mine.stop], self.of_rank)
+
+    def tell_gradients(self) -> None:
+        """Exchange what the ranks have of the tree; `g` is the sum over all shards."""
+        self.team.add({node: self.vector(*place) for node, place in self.tree.nodes.items()}, self.of_rank, self.g)
 
     def vector(self, thread: int, depth: int) -> Array:
         """What a gradient of a shard lands in, and is added up in; that of the first thread at the bottom is `g`."""
@@ -325,7 +383,31 @@ class Batch:
                 self.commit()
             for call in bound.rest:
                 call()
+            for copy_ in self.watching(s, bound):
+                copy_.bind()()
         return L
+
+    def watching(self, s: int, bound: Bound) -> list[Call]:
+        """Calls that keep what a shard has seen, before the next one comes to this memory."""
+        return [Copy(place, array) for place, array in zip(self._places_of(s), bound.results, strict=True)]
+
+    def _places_of(self, s: int) -> list[Array]:
+        """What a shard has seen, in `seen`."""
+        statistics, places, at = self.plans[self.bounds[s + 1] - self.bounds[s]].statistics, [], 0
+        for op in statistics.seen if statistics is not None else ():
+            places.append(self.seen[s, at : at + count(op)].reshape(op.shape))
+            at += count(op)
+        return places
+
+    def statistics(self) -> list[Call]:
+        """Calls that move running statistics by what all shards have seen, in their order."""
+        calls: list[Call] = []
+        for s, (start, end) in enumerate(pairwise(self.bounds)) if self.seen.size else ():
+            statistics = self.plans[end - start].statistics
+            inputs = {f"seen {i}": np.empty(op.shape, op.dtype) for i, op in enumerate(statistics.seen)}  # type: ignore[union-attr]
+            calls += [Copy(array, place) for array, place in zip(inputs.values(), self._places_of(s), strict=True)]
+            calls += Bound(statistics.plan, self.net.buffers | inputs).calls  # type: ignore[union-attr]
+        return calls
 
     def _bind(
         self, n: int, thread: int, depth: int, fill: Callable[[dict[str, Array]], None], key: tuple[int, ...]
@@ -450,13 +532,14 @@ def _add_piece(left: Array, right: Array, piece: slice) -> None:
 class Engine:
     """Batches of one network, loss and rule: what each batch size needs, kept for the sizes that were used last."""
 
-    def __init__(self, net: Layer, loss: Loss, rule: Optimizer | None) -> None:
-        self.net, self.loss, self.rule = net, loss, rule
+    def __init__(self, net: Layer, loss: Loss, rule: Optimizer | None, team: Team = ALONE) -> None:
+        self.net, self.loss, self.rule, self.team = net, loss, rule, team
         self._batches: OrderedDict[Any, Batch] = OrderedDict()
 
     def __deepcopy__(self, memo: Any) -> Engine:
         """An engine without batches, for the copies of its parts: those are made anew where they are needed."""
-        return type(self)(copy.deepcopy(self.net, memo), copy.deepcopy(self.loss, memo), copy.deepcopy(self.rule, memo))
+        net, loss, rule = (copy.deepcopy(part, memo) for part in (self.net, self.loss, self.rule))
+        return type(self)(net, loss, rule, self.team)  # type: ignore[arg-type]
 
     def batch(self, shape: Shape, shards: int | str, threads: int, *, land: bool = True) -> Batch:
         """What a batch of this shape needs, for the settings as they are now."""
@@ -468,7 +551,7 @@ class Engine:
             self._batches.pop(key, None)
             while len(self._batches) >= MOST_SIZES:
                 self._batches.popitem(last=False)
-            batch = self._batches[key] = Batch(self.net, self.loss, self.rule, shape, S, threads, land)
+            batch = self._batches[key] = Batch(self.net, self.loss, self.rule, shape, S, threads, land, self.team)
         self._batches.move_to_end(key)
         return batch
 

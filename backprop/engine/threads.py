@@ -22,14 +22,25 @@ Job = Callable[[], object]
 BLAS_FLOPS = 3e7  # products of a step from which on a second BLAS thread pays, 0.3 ms at 100 GFLOP/s
 
 
+_sharing = 1  # processes that train together on these cores
+
+
+def share(processes: int) -> None:
+    """Leave the other processes that train together on this machine their parts of the cores."""
+    global _sharing
+    _sharing = processes
+
+
 def cores() -> int:
     """Cores this process may use: the least of affinity, `-X cpu_count`, control-group quota, OMP_NUM_THREADS and
     OPENBLAS_NUM_THREADS.
 
+    Ranks of a team that have the same cores share them.
+
     >>> cores() >= 1
     True
     """
-    limits = [_available(), *_quota("/sys/fs/cgroup")]
+    limits = [limit // _sharing for limit in [_available(), *_quota("/sys/fs/cgroup")]]
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         value = os.environ.get(name, "")
         if value.isdigit() and int(value):

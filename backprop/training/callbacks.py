@@ -46,6 +46,8 @@ class Callback:
 
     # Whether it sees an epoch when the others have seen it, and the end before they change the weights.
     outermost: ClassVar[bool] = False
+    # Whether all it does is to write down what happens: of a team, rank 0 alone calls it.
+    writes: ClassVar[bool] = False
 
     def start(self, trainer: Training) -> None:
         """Before the first epoch of a `fit`. An error here means that nothing is trained."""

@@ -18,7 +18,7 @@ import math
 import os
 import reprlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -47,6 +47,8 @@ NUMBERS = (bool, int, float, str, type(None))
 
 Part = TypeVar("Part", Sequential, Loss, Optimizer)
 
+after_save: list[Callable[[str, int], object]] = []  # told of each file that was written: its path, the optimizer's t
+
 
 def save(state: State, path: PathLike) -> None:
     """Write the file of `Trainer.save`."""
@@ -71,6 +73,8 @@ def save(state: State, path: PathLike) -> None:
         about["callbacks"].append([name, numbers])
     require_finite("Trainer.save", found)
     container.write(path, KIND, about, found)
+    for told in after_save:
+        told(os.fspath(path), state.optimizer.t)
 
 
 def arrays(net: Sequential, optimizer: Optimizer) -> dict[str, Array]:
@@ -172,7 +176,8 @@ def machine(settings: Settings) -> dict[str, str]:
         name = f"BLAS of {os.path.basename(library['filepath'])}"
         found[name] = " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture"))
     found["vector instructions"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
-    if not settings.deterministic:
+    in_shards = not isinstance(settings.shards, str) and settings.shards > 1
+    if not (settings.deterministic or in_shards):
         found["threads"] = str(threads.cores() if settings.threads == "auto" else settings.threads)
     return found
 

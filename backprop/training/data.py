@@ -9,6 +9,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.team import ALONE, Team
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 
@@ -22,6 +23,8 @@ class Examples:
     read block by block and never copied whole. y may be None where X has `targets` of its own, which are then read. Raises
     TypeError or ValueError; data that does not fit changes nothing.
     """
+
+    by_shards = False  # whether a rank of a team has the rows of its own shards only
 
     def __init__(self, who: str, net: Sequential, loss: Loss, X: Any, y: object, sample_weight: object = None) -> None:
         self.X = X = checks.rows(who, X, net.in_features)
@@ -147,15 +150,32 @@ class Examples:
             inputs[...] = X[rows]
         self.y.take(rows, axis=0, out=y, mode="clip")
 
-    def predictions(self, net: Sequential) -> Array:
-        """Outputs (K, N) of a network for all examples, computed block by block."""
+    def predictions(self, net: Sequential, team: Team = ALONE) -> Array:
+        """Outputs (K, N) of a network for all examples, computed block by block; each rank of a team computes some."""
+        if team.size > 1:
+            return self._by_turns(net, team)
         for start in range(0, self.n, self.block):
-            rows = np.asarray(self.X[start : start + self.block])
-            of_block = net.infer(rows.T.astype(self.dtype, copy=False))
+            of_block = self._outputs(net, start)
             if not start:
                 f = np.empty((len(of_block), self.n), of_block.dtype)
             f[:, start : start + self.block] = of_block
         return f
+
+    def _by_turns(self, net: Sequential, team: Team) -> Array:
+        blocks = range(0, self.n, self.block)
+        like = net.infer(np.asarray(self.X[:1]).T.astype(self.dtype, copy=False))
+        of_rank = team.shards(len(blocks))
+        mine = np.zeros((len(of_rank[team.rank]), self.block, len(like)), like.dtype)
+        for of_block, block in zip(mine, of_rank[team.rank], strict=True):
+            f = self._outputs(net, blocks[block]).T
+            of_block[: len(f)] = f
+        rows = team.all_rows(mine.reshape(len(mine), self.block * len(like)), of_rank).reshape(-1, len(like))
+        return np.ascontiguousarray(rows[: self.n].T)
+
+    def _outputs(self, net: Sequential, start: int) -> Array:
+        """Those of the block that begins there."""
+        rows = np.asarray(self.X[start : start + self.block])
+        return net.infer(rows.T.astype(self.dtype, copy=False))
 
     def _sliced(self, rows: Array) -> Array:
         found = np.empty((len(rows), self.X.shape[1]), self.dtype)

@@ -18,7 +18,8 @@ from backprop.checks import Array
 from backprop.constraints import Constraint, Projection, projections
 from backprop.engine.native.program import Played, Steps
 from backprop.engine.planning import Shape
-from backprop.engine.step import Batch, Engine
+from backprop.engine.step import Batch, Engine, automatic_shards
+from backprop.engine.team import ALONE, Team
 from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
 from backprop.functions import all_finite
 from backprop.layers import boundary
@@ -38,8 +39,8 @@ FEW = 64  # … and examples up to which it pays more there than in the products
 class Descent:
     """Steps of one network, loss and optimizer, and the position in training."""
 
-    def __init__(self, net: Sequential, loss: Loss, optimizer: Optimizer) -> None:
-        self.engine = Engine(net, loss, optimizer)
+    def __init__(self, net: Sequential, loss: Loss, optimizer: Optimizer, team: Team = ALONE) -> None:
+        self.engine, self.team = Engine(net, loss, optimizer, team), team
         self.after_step: list[Callable[[], object]] = []
         self.position = Position()
         self.lost = False  # the weights: an epoch ended with numbers that were not finite
@@ -55,7 +56,7 @@ class Descent:
     def serve(self, net: Sequential, loss: Loss, optimizer: Optimizer) -> None:
         """Train these from here on."""
         if self.engine.loss is not loss or self.engine.rule is not optimizer or self.engine.net is not net:
-            self.engine = Engine(net, loss, optimizer)
+            self.engine = Engine(net, loss, optimizer, self.team)
 
     def epoch(
         self,
@@ -79,10 +80,10 @@ class Descent:
         project = projections("Trainer", constraints, self.engine.net.parameters) if constraints else []
         batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size))}
         self.remember()
-        with self.at_work(batches[min(batch_size, examples.n)], settings), interrupts() as interrupted:
+        with self.at_work(batches[min(batch_size, examples.n)], settings), interrupts(self.team) as interrupted:
             self.presses = interrupted
             start = at.batch * batch_size
-            while start < examples.n and not interrupted:
+            while start < examples.n and not self.team.stops(interrupted):
                 if not len(rest):
                     rest, weights = self._next(examples, order, start, batch_size)
                 rows = rest[:batch_size]
@@ -97,7 +98,8 @@ class Descent:
                     done = min(start, examples.n)
             progress(min(start, examples.n) - done)
             self.require_finite(examples, rows)
-        if interrupted:
+            stops = self.team.stops(interrupted) or self.team.meet(interrupted)
+        if stops:
             raise KeyboardInterrupt
         return at.total / self._share(examples.weights(order), examples.n)
 
@@ -227,10 +229,10 @@ class Descent:
         """Raise what ended the steps, if something did: an error, a loss or a gradient that is not finite."""
         if played.error is not None:
             raise played.error
-        if played.done < len(rows):
+        if played.done < len(rows) and not played.enough:
             loss = not math.isfinite(played.last)
             what, vector = ("loss", None) if loss else ("gradient", batch.g)
-            raise self._lost(what, vector, examples, rows[played.done])
+            raise self._lost(what, vector, examples, batch.own(rows[played.done]))
 
     def _rates(self, count: int) -> list[float]:
         """α of the next steps; those before one for which the schedule has none."""
@@ -255,6 +257,23 @@ class Descent:
             weight = float(weights.sum())
             return weight if mean else float(weight > 0)
         return float(n) if mean else 1.0
+
+    def require_shards(self, examples: Examples, settings: Settings) -> None:
+        """Refuse a batch of fewer shards than there are ranks. Raises ValueError."""
+        size = examples.n if isinstance(settings.batch_size, str) else min(settings.batch_size, examples.n)
+        automatic = isinstance(settings.shards, str)
+        S = automatic_shards(self.engine.net, size) if automatic else min(settings.shards, size)
+        p = self.team.size
+        if p > S or (automatic and p > 1 and examples.by_shards):
+            got = f"shards={settings.shards!r}, {S} for a batch of {size}"
+            advice = f"Write shards={2 ** (4 * p - 1).bit_length()}: the bits depend on it, not on the ranks."
+            raise ValueError(checks.message("Trainer", f"a shard for each of {p} ranks", got, advice))
+
+    @contextmanager
+    def measuring(self, settings: Settings) -> Iterator[None]:
+        """BLAS as in a `fit`, where the bits are to be those of any number of ranks."""
+        with blas_threads(1) if settings.shards not in ("auto", 1) else nullcontext():
+            yield
 
     def batch(self, examples: Examples, n: int, settings: Settings) -> Batch:
         """What a batch of n examples of this kind needs."""
@@ -303,7 +322,7 @@ class Descent:
             rows = examples.present(rows, self.engine.net)  # type: ignore[arg-type]
             L = batch.run(partial(fill, examples, rows, each), alpha, t, (seed, t), self._pool)
             if not math.isfinite(L):
-                raise self._lost("loss", None, examples, rows)
+                raise self._lost("loss", None, examples, batch.own(rows))
             if batch.landed == "g" and not all_finite(batch.g):
                 raise self._lost("gradient", batch.g, examples, rows)
             batch.commit()
@@ -358,6 +377,8 @@ class Descent:
         rule, net = self.engine.rule, self.engine.net
         step = rule.t + (what != "update")  # type: ignore[union-attr]
         where = first_bad(net, vector, examples, rows)  # type: ignore[arg-type]
+        if what == "loss":  # which another rank may know more of
+            where = min(self.team.all_texts(where), key=lambda text: text == "the loss")
         if what == "update" and name != "phi":
             where = (
                 name if name in net.buffers else f"the optimizer's {name} of {where.removeprefix('the gradient of ')}"
@@ -380,7 +401,7 @@ class Descent:
         import copy
 
         engine = copy.deepcopy(self.engine, memo)
-        made = Descent(engine.net, engine.loss, engine.rule)  # type: ignore[arg-type]
+        made = Descent(engine.net, engine.loss, engine.rule, self.team)  # type: ignore[arg-type]
         made.position, made.lost = copy.copy(self.position), self.lost
         return made
 
@@ -405,7 +426,7 @@ def cores_for(batch: Batch, threads: int | str, deterministic: bool = False) -> 
     """Threads for BLAS, and of our own: never both, for BLAS's spin between products, on the cores that ours would need."""
     size, n = batch.net.size, batch.shape.n
     long_update = size >= LONG and batch.rule_plan is not None
-    if batch.S > 1 or (long_update and (deterministic or n <= FEW)):
+    if not batch.whole or (long_update and (deterministic or n <= FEW)):
         return 1, most(threads)
     pays = 6.0 * size * n >= BLAS_FLOPS or not isinstance(threads, str)
     return (most(threads) if pays and not deterministic else 1), 1
@@ -429,6 +450,8 @@ def first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: A
     for name, parameter in net.parameters.items():
         if not checks.all_finite(parameter):
             return name
+    if not len(rows):  # of a rank that had no shard
+        return "the loss"
     h = examples.columns(rows)
     with np.errstate(all="ignore"):
         for key, layer in net.layers.items():
@@ -438,8 +461,8 @@ def first_bad(net: Sequential, vector: Array | None, examples: Examples, rows: A
     return "the loss"
 
 
-class Presses(list[bool]):
-    """Ctrl-C, each time it was pressed; while φ and state are being written, `held`, nothing is interrupted."""
+class Presses(list[int]):
+    """Ctrl-C, and what else ends training, each time; while φ and state are being written, `held`, nothing is interrupted."""
 
     held = False
 
@@ -448,27 +471,30 @@ class Presses(list[bool]):
         self.held = True
 
     def note(self, number: int, frame: object) -> None:
-        """Handle SIGINT: the first one waits for the end of the step, a second one not, where nothing is written yet."""
-        self.append(True)
+        """Handle a signal: the first one waits for the end of the step, a second one not, where nothing is written yet."""
+        self.append(number)
         if len(self) > 1 and not self.held:
             raise KeyboardInterrupt
 
 
 @contextmanager
-def interrupts() -> Iterator[Presses]:
-    """Collect Ctrl-C while a step runs, so that it ends between two steps."""
-    handler = signal.getsignal(signal.SIGINT)
-    if isinstance(
-        around := getattr(handler, "__self__", None), Presses
-    ):  # the `fit` around this epoch collects already
+def interrupts(team: Team = ALONE) -> Iterator[Presses]:
+    """Collect Ctrl-C while a step runs, so that it ends between two steps; in a team also what its scheduler sends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *team.signals)}
+    around = getattr(before[signal.SIGINT], "__self__", None)
+    if isinstance(around, Presses):  # the `fit` around this epoch collects already
         yield around
         return
     seen = Presses()
-    if handler in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
-        yield seen
-        return
-    signal.signal(signal.SIGINT, seen.note)
+    team.listen(seen)
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, seen.note)
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        team.listen(())

@@ -21,6 +21,8 @@ from backprop.training.history import Epoch
 class FileLogger(Callback):
     """A line per record, written whole and flushed at once, so that it can be read while training runs."""
 
+    writes = True
+
     def __init__(self, path: PathLike, *, append: bool = False, overwrite: bool = False) -> None:
         who = type(self).__name__
         self.path = Path(path_of(who, path))
@@ -137,6 +139,7 @@ class TensorBoardLogger(Callback):
     TensorBoardLogger(folder='runs/digits')
     """
 
+    writes = True
     __repr__ = checks.call
 
     def __init__(self, folder: PathLike) -> None:
@@ -170,6 +173,7 @@ class MLflowLogger(Callback):
     MLflowLogger(run_name='digits')
     """
 
+    writes = True
     __repr__ = checks.call
 
     def __init__(self, run_name: str | None = None) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.team import ALONE, Team
 from backprop.functions import sigmoid
 from backprop.layers.boundary import is_traced
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
@@ -81,9 +82,11 @@ def try_out(who: str, net: Sequential, loss: Loss, name: str, examples: Examples
         raise ValueError(checks.message(who, expected, repr(name), f"It says: {str(error).rstrip('.')}.")) from error
 
 
-def measure(net: Sequential, loss: Loss, examples: Examples, metrics: Metrics, *, own: bool = True) -> dict[str, float]:
-    """The loss and measures of some examples; without `own`, only those that are asked for."""
-    f = examples.predictions(net)
+def measure(
+    net: Sequential, loss: Loss, examples: Examples, metrics: Metrics, *, own: bool = True, team: Team = ALONE
+) -> dict[str, float]:
+    """The loss and measures of some examples; without `own`, only those that are asked for. A team predicts by turns."""
+    f = examples.predictions(net, team)
     y, w = examples.y.T, examples.w
     if not is_traced(loss):
         y = np.array(y)  # a loss of one's own may write to it

@@ -22,6 +22,7 @@ from backprop.checks import Array
 from backprop.engine import native
 from backprop.engine.native.program import Played, Program, Steps
 from backprop.engine.step import Batch
+from backprop.engine.team import Rehearsal
 from backprop.engine.threads import Pool
 
 SECONDS = 0.02  # that a call may take: Ctrl-C, progress and callbacks wait for its end
@@ -140,7 +141,7 @@ class Native:
             # What is one's own may count its calls: it is not played twice.
             chance.program, chance.trusted = Program(batch, steps), batch.is_opaque or batch.by_hand
         if not chance.trusted:
-            self._compare(chance, steps, by_numpy, kept(), pool)
+            self._compare(batch, chance, steps, by_numpy, kept(), pool)
             return None
         start = time.perf_counter()
         played = chance.program.play(steps, pool, together=chance.alone)
@@ -149,18 +150,29 @@ class Native:
         return played
 
     def _compare(
-        self, chance: Chance, steps: Steps, by_numpy: Callable[[], float], kept: dict[str, Array], pool: Pool | None
+        self,
+        batch: Batch,
+        chance: Chance,
+        steps: Steps,
+        by_numpy: Callable[[], float],
+        kept: dict[str, Array],
+        pool: Pool | None,
     ) -> None:
         """Play one step natively, put everything back, and play it by NumPy."""
-        before = {name: array.copy() for name, array in kept.items()}
-        played = chance.program.play(replace(steps, alphas=steps.alphas[:1]), pool)
-        if played.error is not None:
-            raise played.error
-        after = {name: array.copy() for name, array in kept.items()}
-        for name, array in kept.items():
-            np.copyto(array, before[name])
-        L = by_numpy()
-        alike = all(array.tobytes() == after[name].tobytes() for name, array in kept.items())
+        before, team = {name: array.copy() for name, array in kept.items()}, batch.team
+        batch.team = rehearsal = Rehearsal(team)
+        try:
+            played = chance.program.play(replace(steps, alphas=steps.alphas[:1]), pool)
+            if played.error is not None:
+                raise played.error
+            after = {name: array.copy() for name, array in kept.items()}
+            for name, array in kept.items():
+                np.copyto(array, before[name])
+            rehearsal.again = True
+            L = by_numpy()
+        finally:
+            batch.team = team
+        alike = all(array.tobytes() == after[name].tobytes() for name, array in kept.items()) and not rehearsal.differs
         chance.trusted = played.losses == [L] and alike
         if not chance.trusted:
             chance.refused = "its bits differ from NumPy's"

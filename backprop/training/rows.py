@@ -9,6 +9,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.team import ALONE, Team
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.training.data import Examples, require_targets, sha256
@@ -47,23 +48,34 @@ class Streamed(Examples):
     """Examples of rows from disk. X, y and w hold the rows of the windows that are being read: `order` gives places in them.
 
     y and weights that were handed in are arrays of N, as elsewhere; the target of the rows themselves is read with them. A row
-    that cannot be used is found when it is read, and named.
+    that cannot be used is found when it is read, and named. A rank of a team reads the streams of its shards.
     """
 
+    by_shards = True
+
     def __init__(
-        self, who: str, net: Sequential, loss: Loss, X: Source, y: object, sample_weight: object, shards: int | str
+        self,
+        who: str,
+        net: Sequential,
+        loss: Loss,
+        X: Source,
+        y: object,
+        sample_weight: object,
+        shards: int | str,
+        team: Team = ALONE,
     ) -> None:
         self.who, self.net, self.loss, self.source = who, net, loss, X
         checks.rows(who, X, net.in_features)
         require_targets(who, X, y)
         self.n, self.dtype = X.shape[0], net.phi.dtype
         self.S = 1 if isinstance(shards, str) else shards
+        self.mine = team.shards(self.S)[team.rank]
         X.require_digits(who, self.dtype)
         self.K = net.out_features or len(net.infer(np.zeros((X.shape[1], 1), self.dtype)))
         self.given = None if y is None else self._targets(who, y, self.n)
         self.given_w = None if sample_weight is None else checks.weights(who, sample_weight, self.n).astype(np.float64)
         first = self._first_target() if self.given is None else self.given[:1]
-        self.X, self.y = np.empty((0, X.shape[1]), self.dtype), first[:0]
+        self.X, self.y, self._first = np.empty((0, X.shape[1]), self.dtype), first[:0], first[0]
         self.w = None if self.given_w is None else self.given_w[:0]
         self.ids = np.empty(0, np.int64)
         self._order: Order | None = None
@@ -78,7 +90,7 @@ class Streamed(Examples):
         if before is None or (before.key, before.batch_size, before.in_order) != (key, batch_size, in_order):
             if before is not None:
                 before.close()
-            self._order = Order(self, key, batch_size, self.S, self._most(), in_order)
+            self._order = Order(self, key, batch_size, self.S, self._most(), in_order, self.mine)
         return self._order
 
     def weights(self, order: Any) -> Array | None:
@@ -128,38 +140,48 @@ class Streamed(Examples):
             self._fingerprint = found | {k: "none" if v is None else sha256(v, self.n) for k, v in given.items()}
         return self._fingerprint
 
-    def predictions(self, net: Sequential) -> Array:
+    def predictions(self, net: Sequential, team: Team = ALONE) -> Array:
         """Outputs (K, N), in the order of the file."""
-        return self.whole().predictions(net)
+        return self.whole().predictions(net, team)
+
+    def present(self, rows: Array, net: Sequential) -> Array:
+        """The same, with a row of zeros for those of weight 0: another one may not be here."""
+        if self.w is None or net.couples_examples:
+            return rows
+        return np.where(self.w[rows] > 0, rows, len(self.X) - 1)
 
     # What an order needs of a pool.
 
     def room(self, places: int) -> None:
-        """Have so many places."""
-        if len(self.X) < places:
+        """Have so many places, and behind them one of zeros, with the first target."""
+        if len(self.X) <= places:
             self.X, self.y = (
-                np.empty((places, *self.X.shape[1:]), self.dtype),
-                np.empty((places, *self.y.shape[1:]), self.y.dtype),
+                np.empty((places + 1, *self.X.shape[1:]), self.dtype),
+                np.empty((places + 1, *self.y.shape[1:]), self.y.dtype),
             )
-            self.ids = np.empty(places, np.int64)
-            self.w = None if self.w is None else np.empty(places)
+            self.ids = np.empty(places + 1, np.int64)
+            self.w = None if self.w is None else np.empty(places + 1)
+            self.X[-1], self.y[-1] = 0, self._first
 
     def move(self, start: int, stop: int, to: int) -> None:
         """Copy rows from places to others before them."""
         for array in (self.X, self.y, self.ids, *([] if self.w is None else [self.w])):
             array[to : to + stop - start] = array[start:stop]
 
+    def name(self, places: Array, first_row: int) -> None:
+        """Rows, which begin with this one, belong to places."""
+        self.ids[places] = np.arange(first_row, first_row + len(places))
+
     def put(self, places: Array, first_row: int, X: Array, y: Array | None) -> None:
         """Write rows, which begin with this one, to places."""
-        self.ids[places] = np.arange(first_row, first_row + len(X))
         with np.errstate(over="ignore"):
             self.X[places] = X
         if y is not None:
             self.y[places] = self._checked(y, first_row)
 
-    def loaded(self, places: slice) -> None:
-        """Look at a window, and fill in what was handed in."""
-        if not checks.all_finite(self.X[places]):
+    def loaded(self, places: slice, read: bool) -> None:
+        """Look at a window, if it was read, and fill in what was handed in."""
+        if read and not checks.all_finite(self.X[places]):
             place, column = np.argwhere(~np.isfinite(self.X[places]))[0]
             name, row = self.source.feature_names[column], self.ids[places][place]
             advice = f"It is too large for {self.dtype}: scale it, or use dtype='float64'."

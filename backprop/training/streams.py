@@ -5,7 +5,8 @@
     lanes     each stream cut into equal parts, so that all streams together have at least PLACES of them
     window    so many rows of each lane of a stream, shuffled together by (seed, epoch, s, number of the window)
 
-S is the trainer's `shards`, or 1 where it may choose them, so that whoever works on some shards reads only their streams. Nothing
+S is the trainer's `shards`, or 1 where it may choose them. A rank of a team reads only the streams of its own shards; of the
+others it knows which rows come when, for the weights that were handed in. Nothing
 has length N: places are made up when they are asked for, and what was read of a row group that is larger than its part of a
 window waits in a temporary file.
 """
@@ -13,7 +14,7 @@ window waits in a temporary file.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import Any, Protocol
 
@@ -46,11 +47,14 @@ class Pool(Protocol):
     def move(self, start: int, stop: int, to: int) -> None:
         """Copy rows from places to others before them."""
 
+    def name(self, places: Array, first_row: int) -> None:
+        """Hear which rows, beginning with this one, belong to places."""
+
     def put(self, places: Array, first_row: int, X: Array, y: Array | None) -> None:
         """Write rows, which begin with this one, to places."""
 
-    def loaded(self, places: slice) -> None:
-        """Hear that a window is whole."""
+    def loaded(self, places: slice, read: bool) -> None:
+        """Hear that a window is whole, and whether its rows were read."""
 
 
 class Spool:
@@ -93,10 +97,20 @@ class Order:
     epoch was left, the windows that hold them are read again, and are the same.
     """
 
-    def __init__(self, pool: Pool, key: tuple[int, ...], batch_size: int, S: int, rows: int, in_order: bool) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        key: tuple[int, ...],
+        batch_size: int,
+        S: int,
+        rows: int,
+        in_order: bool,
+        mine: Sequence[int] | None = None,
+    ) -> None:
         self.pool, self.key, self.batch_size, self.in_order = pool, key, batch_size, in_order
         starts = pool.source.starts
         S, K = (1, 1) if in_order else (S, -(-PLACES // S))
+        self.reads = np.isin(np.arange(S), range(S) if mine is None or in_order else mine)
         groups = np.arange(len(starts) - 1)
         self._line = groups if in_order else np.random.default_rng(key).permutation(groups)
         self._ends = np.cumsum(np.diff(starts)[self._line])
@@ -136,7 +150,8 @@ class Order:
 
     def there(self) -> Array:
         """The places of all rows that are in windows now."""
-        return np.concatenate([np.arange(a, b) for a, b in zip(self._base, self._tail, strict=True)])
+        ends = zip(self._base[self.reads], self._tail[self.reads], strict=True)
+        return np.concatenate([np.arange(a, b) for a, b in ends])
 
     def close(self) -> None:
         """Let go of temporary files."""
@@ -188,7 +203,7 @@ class Order:
             end = min(self._now[s, lane] + self.width, self._lanes[s, lane + 1])
             while self._now[s, lane] < end:
                 at += self._read(s, lane, int(end), places[at:])
-        self.pool.loaded(slice(begin, begin + n))
+        self.pool.loaded(slice(begin, begin + n), bool(self.reads[s]))
         self._tail[s], self._head[s] = begin + n, self._head[s] + self._skip[s]
         self._number[s], self._skip[s] = self._number[s] + 1, 0
 
@@ -197,20 +212,22 @@ class Order:
         now = int(self._now[s, lane])
         g = int(np.searchsorted(self._ends, now, side="right"))
         n = min(end, int(self._ends[g])) - now
-        spool = self._spools.get(g) or self._decode(g)
         row = now + self._shift(g)
-        self.pool.put(places[:n], row, *spool.read(row, row + n))
+        self.pool.name(places[:n], row)
+        if self.reads[s]:
+            spool = self._spools.get(g) or self._decode(g)
+            self.pool.put(places[:n], row, *spool.read(row, row + n))
+            spool.left -= n
+            if not spool.left:
+                self._spools.pop(g).close()
         self._now[s, lane] += n
-        spool.left -= n
-        if not spool.left:
-            self._spools.pop(g).close()
         return n
 
     def _decode(self, g: int) -> Spool:
         """What lanes have still to read of a row group, by its place in the line."""
         begin = self._ends[g - 1] if g else 0
         low, high = np.maximum(self._now, begin), np.minimum(self._lanes[:, 1:], self._ends[g])
-        ours = low < high
+        ours = (low < high) & self.reads[:, None]
         first, last = int(low[ours].min()), int(high[ours].max())
         source, shift, left = self.pool.source, self._shift(g), int((high - low)[ours].sum())
         room = self._in_memory * source.shape[1] * source.dtype.itemsize

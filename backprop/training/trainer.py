@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
 from backprop.engine.plan import Plan
+from backprop.engine.team import ALONE, Team
 from backprop.files import container
 from backprop.files.atomic import PathLike
 from backprop.losses import Loss
@@ -30,7 +32,7 @@ from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.native import choice
 from backprop.training.rows import Source, Streamed
 from backprop.training.state import Position, Settings, State
-from backprop.training.watch import NoBar, check_callbacks, check_verbose, validation_examples, watching
+from backprop.training.watch import NoBar, check_callbacks, check_verbose, of_rank, validation_examples, watching
 
 Progress = Callable[[int], object]  # told of so many more examples
 
@@ -81,6 +83,9 @@ class Trainer:
     played in one call without Python, with the same bits, where the package was installed with a C compiler; `native=False`, or
     BACKPROP_NATIVE=0 in the environment, plays all by NumPy, `native=True` refuses what cannot be played natively.
 
+    `team` are the processes that train together, `bp.distributed.team()`: each rank makes the same calls and computes its own of
+    the `shards`, of which there are at least as many as ranks; all bits are those of one process. Rank 0 writes and shows.
+
     `constraints` are what parameters satisfy after each step, by the pattern of their names: {"*.omega": MaxNorm(3)}; the first
     pattern that matches counts. Initial weights are left as they are; the first step projects them. `after_step` is a list of
     functions to call after each step, for callbacks that cannot wait for the end of an epoch.
@@ -116,15 +121,19 @@ class Trainer:
         deterministic: bool = False,
         native: bool | str = "auto",
         constraints: Mapping[str, Constraint] | None = None,
+        team: Team = ALONE,
     ) -> None:
         checks.instance("Trainer", "net", net, Sequential)
+        self.team = team
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.shards, self.threads, self.deterministic, self.native = shards, threads, deterministic, native
         self.constraints: Any = constraints
         self.notes: dict[str, Any] = {}
-        self._descent = Descent(net, loss, optimizer)
+        self._descent = Descent(net, loss, optimizer, team)
         self._advisor = Advisor("Trainer", net, loss, optimizer)
+        if team.rank:
+            net.saves, self._advisor.quiet = False, True
         self._data: Examples | dict[str, Any] | None = None  # trained on last; of a file, only their fingerprint
         self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running …
         self._fitting = False  # … if one is
@@ -132,9 +141,11 @@ class Trainer:
         self._begun_with: tuple[object, ...] = ()  # batch size and seed
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "net" and "net" in vars(self) and value is not self.net:
+        if name in ("net", "team") and name in vars(self) and value is not vars(self)[name]:
             advice = "Its optimizer and position belong to it: make a new Trainer."
-            raise ValueError(checks.message("Trainer", "the network that it was made with", "another net", advice))
+            raise ValueError(checks.message("Trainer", f"the {name} that it was made with", f"another {name}", advice))
+        if name == "team":
+            checks.instance("Trainer", "team", value, Team)
         if name in SETTABLE:
             value = SETTABLE[name](value)
         if name == "optimizer":
@@ -209,14 +220,17 @@ class Trainer:
         examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
         with self._descent.alone("Trainer.step"):
             descent, settings, rows = self._ready(), self.settings, np.arange(examples.n)
+            descent.require_shards(examples, replace(settings, batch_size="full"))
             descent.remember()
             batch = descent.batch(examples, examples.n, settings)
-            with descent.at_work(batch, settings), interrupts() as interrupted:
+            with descent.at_work(batch, settings), interrupts(self.team) as interrupted:
+                descent.presses = interrupted
                 project = projections("Trainer", self.constraints, self.net.parameters) if self.constraints else []
                 L = descent.step(batch, examples, rows, self.seed, project)
                 descent.require_finite(examples, rows)
                 descent.notify()
-        if interrupted:
+                stops = self.team.stops(interrupted)
+        if stops:
             raise KeyboardInterrupt
         return L
 
@@ -256,7 +270,7 @@ class Trainer:
         """The examples and those of validation, checked."""
         who, net, loss = "Trainer.epochs", self.net, self.loss
         if isinstance(X, Source):
-            examples: Examples = Streamed(who, net, loss, X, y, sample_weight, self.shards)
+            examples: Examples = Streamed(who, net, loss, X, y, sample_weight, self.shards, self.team)
         else:
             examples = Examples(who, net, loss, X, y, sample_weight)
         validation = validation_examples("Trainer", net, loss, validation_data)
@@ -293,7 +307,7 @@ class Trainer:
         an error included.
         """
         check_callbacks("Trainer.fit", callbacks)
-        verbose = check_verbose("Trainer.fit", verbose)
+        verbose, callbacks = check_verbose("Trainer.fit", verbose), of_rank(self.team, callbacks)
         epochs = self._left(epochs, until)
         data = self._prepared(X, y, sample_weight, validation_data, metrics)
         if self._fitting:
@@ -301,7 +315,7 @@ class Trainer:
             raise RuntimeError(checks.message("Trainer.fit", "one fit of a trainer at a time", "another one", advice))
         n, self._callbacks, self._fitting = data[0].n, callbacks, True
         try:
-            with watching(self, callbacks, verbose, n * epochs, "example", "epoch") as watch:
+            with watching(self, callbacks, 0 if self.team.rank else verbose, n * epochs, "example", "epoch") as watch:
                 if self._waiting:
                     checkpoint.go_on(self._waiting, callbacks)
                     stops = [each for each in callbacks if isinstance(each, EarlyStopping) and each.over]
@@ -311,14 +325,18 @@ class Trainer:
                 descent, settings = self._ready(), self.settings
                 size = n if isinstance(settings.batch_size, str) else min(settings.batch_size, n)
                 batch = descent.batch(data[0], size, settings)
-                with descent.at_work(batch, settings, hold=True), interrupts() as interrupted:
+                with descent.at_work(batch, settings, hold=True), interrupts(self.team) as interrupted:
                     for record in self._epochs(*data, epochs, metrics, watch.bar.update):
-                        if watch.note(record):
+                        watch.note(record)
+                        watch.history.stopped = self.team.all_texts(watch.history.stopped)[0]  # rank 0 decides
+                        if watch.history.stopped:
                             break
-                        if interrupted:
+                        if self.team.meet(interrupted):
                             raise KeyboardInterrupt
         finally:
             self._callbacks, self._fitting = (), False
+        if self.team.size > 1 and watch.history.stopped == "Ctrl-C":
+            raise KeyboardInterrupt  # the program ends on all ranks: what comes next is not what it was to be
         return watch.history
 
     def _left(self, epochs: int, until: int | None) -> int:
@@ -353,6 +371,8 @@ class Trainer:
     ) -> Iterator[Epoch]:
         with self._descent.alone("Trainer.epochs"):
             self._begin(examples)
+        if self.team.size > 1:
+            self._agree(examples, validation, n, metrics)
         if self.position == (0, 0):
             self._advise(examples)
         for _ in range(n):
@@ -366,14 +386,24 @@ class Trainer:
                     loss = descent.epoch(examples, self.settings, self.constraints, progress)
                 finally:
                     descent.position = at = descent.position.rest()
-            measured = measure(self.net, self.loss, examples.whole(), metrics, own=False) if metrics else {}
-            of_validation = measure(self.net, self.loss, validation, metrics) if validation else {}
+            with descent.measuring(self.settings):
+                parts = self.net, self.loss
+                measured = measure(*parts, examples.whole(), metrics, own=False, team=self.team) if metrics else {}
+                of_validation = measure(*parts, validation, metrics, team=self.team) if validation else {}
             speed = examples.n / (at.seconds or math.inf)
             record = Epoch(at.epoch + 1, loss, at.seconds, speed, at.learning_rate, measured, of_validation)
             self.optimizer.schedule.observe(record.validation.get("loss", loss))
             descent.position = Position(record.epoch)  # only now: where `observe` fails, it is asked again
             self._advisor.after(examples, record, descent.before["phi"], self.optimizer.t - descent.t)
             yield record
+
+    def _agree(self, examples: Examples, validation: Examples | None, n: int, metrics: Metrics) -> None:
+        """Begin on all ranks, or on none: where they would do different things, or have too few shards."""
+        names = [each if isinstance(each, str) else getattr(each, "__name__", "") for each in metrics]
+        running = [type(callback).__name__ for callback in self._callbacks if not callback.writes]
+        also = {"epochs": n, "metrics": names, "callbacks": running}
+        self.team.agree("Trainer", self.state(), (examples, validation), also)
+        self._descent.require_shards(examples, self.settings)
 
     def _advise(self, examples: Examples) -> None:
         """Look at the examples before the first step."""
@@ -394,9 +424,9 @@ class Trainer:
     def save(self, path: PathLike) -> None:
         """Write all that training needs to go on with the same bits to one file, whole or not at all.
 
-        At any time: before and after training, between epochs, and from `step` of a callback. The data are not in the file, but
-        their fingerprint is, and while `fit` runs what its callbacks remember. Raises OSError where the file cannot be written,
-        TypeError for constraints that are not data.
+        At any time: before and after training, between epochs, and from `step` of a callback. Of a team rank 0 writes it. The
+        data are not in the file, but their fingerprint is, and while `fit` runs what its callbacks remember. Raises OSError where
+        the file cannot be written, TypeError for constraints that are not data.
 
         >>> import pathlib, tempfile, backprop as bp
         >>> trainer = bp.Trainer(bp.Sequential(bp.Linear(2, 1)), bp.LeastSquares(), bp.Adam(0.01))
@@ -405,7 +435,8 @@ class Trainer:
         ...     bp.Trainer.resume(pathlib.Path(folder, "run.safetensors")).optimizer
         Adam(learning_rate=0.01)
         """
-        checkpoint.save(self.state(), path)
+        if not self.team.rank:
+            checkpoint.save(self.state(), path)
 
     def state(self) -> State:
         """What `save` writes: all that training is at this moment."""
@@ -434,12 +465,14 @@ class Trainer:
         loss: Loss | None = None,
         optimizer: Optimizer | None = None,
         other_data: bool = False,
+        team: Team = ALONE,
     ) -> Self:
         """The trainer that `save` has saved, at the same step: it goes on with the bits of a run that never stopped.
 
         `classes` are those of your own that the file names: layers, losses, rules, schedules. What is no data, such as a function
         in a layer, comes with the object it is in: `net`, `loss` or `optimizer` are then filled, and must be as they were.
         `fit` and `epochs` first finish an epoch that was left, on the same data; with `other_data` they begin it anew, on any.
+        A `team` may have another number of ranks than that which saved.
 
         Raises FileFormatError for a file that is damaged, altered, of another kind or version, or does not fit what is handed in,
         which is then unchanged; TypeError where something has to be handed in; OSError for a file that cannot be read. Warns
@@ -447,7 +480,8 @@ class Trainer:
         """
         state, machine = checkpoint.load(path, classes, net, loss, optimizer)
         try:
-            trainer = cls(state.net, state.loss, state.optimizer, **vars(state.settings), constraints=state.constraints)
+            settings = vars(state.settings) | {"constraints": state.constraints, "team": team}
+            trainer = cls(state.net, state.loss, state.optimizer, **settings)
         except Exception as error:
             raise container.refusal(path, "a checkpoint", error) from error
         trainer._descent.position, trainer._data, trainer.notes = state.position, state.data, state.notes

@@ -12,6 +12,7 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.team import Team
 from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.training.callbacks import Callback, Training
@@ -108,6 +109,11 @@ def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
         if not np.array_equal(trainer.net.phi, phi):  # what the error says of the weights is no longer so
             error.add_note("Afterwards a callback changed the weights, as BestWeights does when training ends.")
         raise
+
+
+def of_rank(team: Team, callbacks: Sequence[Callback]) -> Sequence[Callback]:
+    """The callbacks that run on this rank."""
+    return [callback for callback in callbacks if not callback.writes] if team.rank else callbacks
 
 
 def check_verbose(who: str, verbose: object) -> int:

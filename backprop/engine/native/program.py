@@ -24,6 +24,7 @@ from backprop.engine.native.lower import Operations
 from backprop.engine.planning import PIECE
 from backprop.engine.play import Bound
 from backprop.engine.step import Batch, run_all
+from backprop.engine.team import Enough
 from backprop.engine.threads import Pool
 from backprop.engine.trace import CLIP, Number
 
@@ -36,6 +37,7 @@ class Played:
     def __init__(self, losses: Array, team: Array) -> None:
         self._losses, self._team = losses, team
         self.error: BaseException | None = None
+        self.enough = False  # whether the team stops here
 
     @property
     def done(self) -> int:
@@ -124,12 +126,15 @@ class Program:
             data += [steps.X, steps.y, *([] if steps.shares is None else [steps.shares])]
         inputs = np.array([array.ctypes.data for array in data], np.uint64)
         team, losses = np.zeros(16, np.int32), np.zeros((count, self.batch.S))
+        self.losses = losses
         given = self.table(steps.alphas, steps.key[1]), losses, inputs, self.batch.shape.n
         lists = [(packed, ops.python) for packed, ops in zip(self.packed, self.lists, strict=True)]
         played, turns = Played(losses, team), [lists] if together else [[each] for each in lists]
         calls = [partial(player.play, mine, team, self.threads, not i, *given, count) for i, mine in enumerate(turns)]
         try:
             run_all(calls, pool, lambda: team.__setitem__(2, 1))  # "broken": nobody waits for the others any longer
+        except Enough:
+            played.enough = True
         except BaseException as error:
             played.error = error
         finally:
@@ -167,7 +172,7 @@ class Program:
             else:
                 left = batch.vector(thread, i)
                 ops.add(Ufunc(np.add, "__call__", [left, batch.vector(thread, depth)], left))
-        if batch.S == 1 and thread:
+        if batch.whole and thread:
             self._stop(ops, batch.landed != "g" or batch.moves_buffers)
 
     def _stop(self, ops: Operations, commits: bool, lost: bool = False) -> None:
@@ -185,12 +190,14 @@ class Program:
         ops.store(bound.numbers)
         ops.extend(bound.calls[: bound.turn])
         loss = ops.op(LOSS, bound.L, n=[s, 0, 0])  # type: ignore[arg-type]
-        if batch.S == 1:
+        if batch.whole:
             self._stop(ops, batch.landed != "g" or batch.moves_buffers)
         ops.extend(bound.calls[bound.turn :])
+        for copy in batch.watching(s, bound):
+            ops.add(copy)
         if batch.draws_by_itself:
             ops.call(lambda step: self.open.close())
-        if batch.S > 1:  # a loss that is not finite has no way back
+        if not batch.whole:  # a loss that is not finite has no way back
             loss["until"] = ops.op(HERE)
 
     def _key(self, step: int) -> tuple[int, int]:
@@ -223,20 +230,31 @@ class Program:
     def _sum(self, ops: Operations, thread: int) -> None:
         """The sum over the shards, each level in pieces for the threads; and whether it is finite."""
         batch, piece = self.batch, self._piece(thread)
-        if batch.S > 1:
+        if not batch.whole:
+            if batch.shared:
+                self._once(ops, thread, lambda step: batch.tell_losses(self.losses[step]))
             self._stop(ops, commits=False)
             for level in batch.tree.joins:
                 for left, right in level:
                     a, b = batch.vector(*left)[piece], batch.vector(*right)[piece]
                     ops.add(Ufunc(np.add, "__call__", [a, b], a))
                 self._meet(ops)
-            if batch.tree.total != (0, 0):
-                ops.add(Copy(batch.g[piece], batch.vector(*batch.tree.total)[piece]))
+            if batch.shared:
+                self._once(ops, thread, lambda step: batch.tell_gradients())
+                self._meet(ops)
+            if not thread:
+                ops.extend(batch.statistics())
         elif batch.landed == "g":
             self._meet(ops)
         if batch.landed == "g":
             ops.op(FINITE, batch.g[piece], n=[len(batch.g[piece]), 0, 0])
             self._stop(ops, commits=True, lost=True)
+
+    def _once(self, ops: Operations, thread: int, call: Callable[[int], object]) -> None:
+        """A call of Python in the first thread, when all have come so far."""
+        self._meet(ops)
+        if not thread:
+            ops.call(call)
 
     def _piece(self, thread: int) -> slice:
         """The entries of φ that a thread adds up."""

@@ -1,0 +1,167 @@
+"""Start the ranks of a job, count nothing but the marker as success, and start them again from the last checkpoint."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backprop import checks
+from backprop.distributed.guard import FAILED, host, place, where
+
+FRUITLESS = 2  # attempts in a row without a new checkpoint, after which nothing is started again
+GRACE = 2.0  # seconds in which what has failed may end by itself
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass
+class Launcher:
+    """Runs `program` with its arguments on ranks of this machine, or of those that the cluster has given to this job.
+
+    `ranks` are those of the first attempt, of the second, and so on; the last number stays.
+    """
+
+    program: Sequence[str]
+    ranks: Sequence[int]
+    folder: Path
+    timeout: float
+    max_restarts: int
+    tell: Callable[[str], object]
+    signals: list[int] = field(default_factory=list)
+
+    def run(self) -> int:
+        """0 if every rank came to the end of the program, 1 if not, 128 + the number of a signal that stopped it.
+
+        Raises OSError for a folder that cannot be made, RuntimeError without an MPI or while another job uses the folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "saved").unlink(missing_ok=True)
+        for path in self.folder.glob("alive.*"):
+            if is_locked(path):
+                got, advice = f"{path}, of one that is still running", "Stop it, or give --run another folder."
+                raise RuntimeError(checks.message(self.folder, "no other job in this folder", got, advice))
+        before = {
+            number: signal.signal(number, lambda number, frame: self.signals.append(number)) for number in SIGNALS
+        }
+        try:
+            return self._attempts()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _attempts(self) -> int:
+        saved, fruitless = self._saved(), 0
+        for attempt in range(self.max_restarts + 1):
+            n = self.ranks[min(attempt, len(self.ranks) - 1)]
+            if attempt:
+                self.tell(f"started again, with {n} rank{'s' * (n > 1)}")
+            reason = self._attempt(n)
+            if self.signals:
+                self.tell(f"stopped by {signal.Signals(self.signals[0]).name}")
+                return 128 + self.signals[0]
+            if not reason:
+                return 0
+            self.tell(f"attempt {attempt + 1} has failed: {reason}")
+            fruitless = fruitless + 1 if self._saved() <= saved else 0
+            saved |= self._saved()
+            if fruitless == FRUITLESS and attempt < self.max_restarts:
+                self.tell("not started again: two attempts, one after the other, have saved no new checkpoint")
+                break
+        return FAILED
+
+    def _saved(self) -> set[str]:
+        """The checkpoints that were saved, each by its step and path."""
+        path = self.folder / "saved"
+        return set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
+
+    def _attempt(self, n: int) -> str:
+        """Run n ranks to their end; why that was a failure, or nothing."""
+        for path in self.folder.iterdir():
+            if path.name in ("done", "failed") or path.name.startswith(("alive.", "crash.")):
+                path.unlink()
+        own = {"BACKPROP_RUN": self.folder.absolute(), "BACKPROP_TIMEOUT": self.timeout, "BACKPROP_RANKS": n}
+        environ = os.environ | {name: str(value) for name, value in own.items()}
+        job = subprocess.Popen(self._command(n), env=environ, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            silence = self._wait(job, n)
+            if (self.folder / "done").exists():
+                return ""
+            return silence or self._reason(job, n)
+        finally:
+            self._kill(job, n)
+
+    def _command(self, n: int) -> list[str]:
+        rank = [sys.executable, "-m", "backprop.distributed.rank", *self.program]
+        if n == 1:
+            return rank
+        beside = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+        mpiexec = shutil.which("mpiexec", path=beside)
+        if mpiexec is None:
+            advice = 'Install one: pip install "backprop-mlp[mpi]"'
+            raise RuntimeError(checks.message("launch", "the mpiexec of an MPI", "none", advice))
+        return [mpiexec, "-n", str(n), *rank]
+
+    def _wait(self, job: subprocess.Popen[bytes], n: int) -> str:
+        """Until the job has ended, or has to be ended; then perhaps for which silence."""
+        last = dict.fromkeys(range(n), (0.0, time.monotonic()))  # the rank's last sign of life, and when it was seen
+        until, passed_on = float("inf"), 0
+        while job.poll() is None and time.monotonic() < until and len(self.signals) < 2:
+            time.sleep(0.05)
+            now = time.monotonic()
+            if len(self.signals) > passed_on:
+                job.send_signal(signal.SIGINT)
+                passed_on, until = 1, now + self.timeout
+            elif (self.folder / "failed").exists():
+                until = min(until, now + GRACE)
+            elif (self.folder / "done").exists():
+                until = min(until, now + self.timeout)
+            for rank in range(n):
+                told = place(self.folder, rank).get("when", 0.0)
+                if told != last[rank][0]:
+                    last[rank] = told, now
+            if now - min(when for _, when in last.values()) > self.timeout + GRACE:
+                return f"a silence of {self.timeout:g} s: {where(self.folder, n)}"
+        return ""
+
+    def _reason(self, job: subprocess.Popen[bytes], n: int) -> str:
+        with suppress(OSError):
+            return (self.folder / "failed").read_text(encoding="utf-8")
+        crashed = [(rank, self.folder / f"crash.{rank}") for rank in range(n)]
+        told = [
+            f"rank {rank} of {n}: {path.read_text()}" for rank, path in crashed if path.exists() and path.stat().st_size
+        ]
+        if told:
+            return "\n".join(told)
+        return f"status {job.returncode}, and no rank could say why (killed? out of memory?): {where(self.folder, n)}"
+
+    def _kill(self, job: subprocess.Popen[bytes], n: int) -> None:
+        """End whatever is left of the job."""
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        for rank in range(n):
+            path, until = self.folder / f"alive.{rank}", time.monotonic() + GRACE
+            while path.exists() and is_locked(path) and time.monotonic() < until:
+                told = place(self.folder, rank)
+                if told.get("host") == host():
+                    with suppress(ProcessLookupError):
+                        os.kill(told["process"], signal.SIGKILL)
+                time.sleep(0.01)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether the process that wrote this file lives."""
+    with open(path, "r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
