@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, html
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
 from backprop.engine.plan import Plan
@@ -154,6 +154,25 @@ class Trainer:
             projections("Trainer", value, self.net.parameters)
             value = dict(value or {})
         object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        made = f"{self.net.label}, {self.loss!r}, {self.optimizer!r}, batch_size={self.batch_size!r}"
+        return f"Trainer({made}; {self._progress})"
+
+    def _repr_html_(self) -> str:
+        """The network, the settings, where training stands, and the advice that was given."""
+        shown = ("loss", "optimizer", "batch_size", "shuffle", "seed", "constraints")
+        rows = [(name.replace("_", " "), repr(getattr(self, name))) for name in shown if getattr(self, name) != {}]
+        settings = html.table(f"Trainer, {self._progress}", ["setting", "value"], rows, names=2)
+        advice = html.table("Advice", ["about", "what was seen, and what to do"], self._advisor.told.items(), names=2)
+        return html.fixed(repr(self.net)) + settings + (advice if self._advisor.told else "")
+
+    @property
+    def _progress(self) -> str:
+        epochs, batches = self.position
+        if not epochs and not batches:
+            return "not begun"
+        return f"{epochs:,} epoch{'s' * (epochs != 1)} done" + (f" and {batches:,} batches" if batches else "")
 
     @property
     def after_step(self) -> list[Callable[[], object]]:
