@@ -15,6 +15,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from test_notes_pages import runs
 
 import backprop as bp
 
@@ -44,6 +45,13 @@ def handed_in(folder, source, change=lambda code: code, old="", new=""):
 
 def not_yet(grade):
     return {mark.name: mark.where for mark in grade.marks if not mark.passed}
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "class").glob("*.md")), ids=lambda page: page.stem)
+def test_pages_print_what_they_show(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for line, printed, shown in runs(page):
+        assert not shown or printed == shown, f"{page.name}, line {line}"
 
 
 class TestExercises:
