@@ -65,7 +65,7 @@ def links(text: str, page: Path, root: Path, target: Path) -> str:
         path = relpath(page.parent / to, root)
         if path in OF_THE_PROJECT or (path.startswith("docs/") and path.endswith(".md")):
             return relpath(place_of(path), here) + anchor
-        if Path(path).suffix in (".png", ".svg", ".gif"):
+        if Path(path).suffix in (".png", ".svg", ".gif", ".ipynb"):
             place = target / place_of(path)
             place.parent.mkdir(parents=True, exist_ok=True)
             shown = relpath(place_of(path), here)
