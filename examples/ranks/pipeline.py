@@ -68,14 +68,11 @@ def main() -> None:
     stage, whole = Stage(MPI.COMM_WORLD), layers(0, len(WIDTHS) - 1, bp.Linear)
     for _ in range(STEPS):
         stage.step(X, y)
-    trainer = bp.Trainer(
-        whole, bp.CrossEntropy(), bp.SGD(RATE), batch_size=N, shards=PORTIONS, shuffle=False, threads=1
-    )
-    history = trainer.fit(X, y, epochs=STEPS, verbose=0)
+    options = {"batch_size": N, "shards": PORTIONS, "shuffle": False, "threads": 1}
+    bp.Trainer(whole, bp.CrossEntropy(), bp.SGD(RATE), **options).fit(X, y, epochs=STEPS, verbose=0)
     own = [p for name, p in whole.parameters.items() if stage.first <= int(name.split(".")[0]) // 2 < stage.stop]
     same = all(map(np.array_equal, stage.net.parameters.values(), own))
-    told = f"{stage.net.size:,} of {whole.size:,} parameters; loss {history[-1].loss:.3f}"
-    print(f"rank {stage.comm.rank}: {told}; the bits of one process: {same}", flush=True)
+    print(f"rank {stage.comm.rank}: {stage.net.size:,} parameters of {whole.size:,}; the bits of one process: {same}")
 
 
 if __name__ == "__main__":
