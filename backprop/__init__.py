@@ -10,6 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from backprop import autodiff as autodiff
+    from backprop import datasets as datasets
+    from backprop import estimators as estimators
+    from backprop import formats as formats
+    from backprop import gradients as gradients
+    from backprop import layers as layers
+    from backprop import losses as losses
+    from backprop import optimizers as optimizers
+    from backprop import plots as plots
+    from backprop import testing as testing
+    from backprop import training as training
     from backprop.autodiff import Value as Value
     from backprop.constraints import *  # noqa: F403
     from backprop.datasets import load_digits as load_digits

@@ -21,6 +21,7 @@ extensions = [
     "_site.docstrings",
     "_site.sources",
     "_site.mathjax",
+    "_site.steps",
     "_site.moved",
 ]
 exclude_patterns = [".trees"]

@@ -521,6 +521,10 @@ class TestLooking:
         numbers = json.loads(succeeds("explain", "--json").stdout)["numbers"]
         assert np.shape(numbers["∂L/∂Ω_1"]) == (1, 2)
 
+    def test_explain_in_steps_is_all_of_it_where_nobody_can_press_enter(self):
+        assert succeeds("explain", "--step").stdout == succeeds("explain").stdout
+        assert "--step shows text" in run("explain", "--step", "--json").stderr
+
     def test_explain_a_model(self, folder):
         numbers = json.loads(succeeds("explain", "rent.safetensors", "later.csv", "--rows", 3, "--json").stdout)[
             "numbers"

@@ -1,12 +1,17 @@
 """`explain`: its numbers are those of forward and backward, it changes nothing, and it reads well."""
 
 import re
+import sys
+from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import backprop as bp
+
+MODULE = import_module("backprop.gradients.explain")
 
 
 class Scale(bp.Layer):
@@ -342,3 +347,63 @@ def test_one_target_per_example_is_never_broadcast():
     wide = bp.Sequential(bp.Linear(2, 3), seed=0)
     with pytest.raises(ValueError, match=r"explain: expected y with shape \(3, 3\) .*got shape \(3,\)"):
         bp.explain(wide, bp.LeastSquares(), X, y)
+
+
+class TestWalk:
+    """An equation at a time, and all of them where nobody waits."""
+
+    def explanation(self):
+        net, X, y = classifier()
+        return bp.explain(net, bp.CrossEntropy(), X, y)
+
+    def test_the_lines_are_the_text(self):
+        explanation = self.explanation()
+        assert "\n".join(explanation.lines) == explanation.text
+        assert len(explanation.lines) == len(explanation.numbers)
+        for line, name in zip(explanation.lines, explanation.numbers, strict=True):
+            assert re.search(rf"^    {re.escape(name)}\b", line, re.MULTILINE)
+
+    @pytest.mark.parametrize(("where", "end"), [("terminal", ""), ("notebook", "\n")])
+    def test_waits_after_each_line(self, where, end, monkeypatch, capsys):
+        explanation, shown = self.explanation(), []
+        monkeypatch.setattr(MODULE, "_who_waits", lambda: where)
+        monkeypatch.setattr("builtins.input", lambda: shown.append(capsys.readouterr().out))
+        explanation.walk()
+        assert shown == [line + end for line in explanation.lines[:-1]]
+        assert capsys.readouterr().out == explanation.lines[-1] + "\n"
+
+    @pytest.mark.parametrize("error", [EOFError, NotImplementedError])
+    def test_goes_on_alone_where_there_is_no_input_after_all(self, error, monkeypatch, capsys):
+        def nobody():
+            raise error
+
+        monkeypatch.setattr(MODULE, "_who_waits", lambda: "terminal")
+        monkeypatch.setattr("builtins.input", nobody)
+        explanation = self.explanation()
+        explanation.walk()
+        assert capsys.readouterr().out == explanation.text + "\n"
+
+    def test_ends_with_ctrl_c(self, monkeypatch, capsys):
+        def stop():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(MODULE, "_who_waits", lambda: "terminal")
+        monkeypatch.setattr("builtins.input", stop)
+        explanation = self.explanation()
+        explanation.walk()
+        assert capsys.readouterr().out == explanation.lines[0] + "\n"
+
+    def test_does_not_wait_in_a_pipe(self, monkeypatch, capsys):
+        monkeypatch.setattr("builtins.input", lambda: pytest.fail("asked"))
+        explanation = self.explanation()
+        explanation.walk()
+        assert capsys.readouterr().out == explanation.text + "\n"
+
+    def test_knows_a_notebook_by_its_kernel(self, monkeypatch):
+        shell = SimpleNamespace(kernel=object())
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+        assert MODULE._who_waits() == "notebook"
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+        assert MODULE._who_waits() == ""
+        monkeypatch.setattr("sys.stdin", None)
+        assert MODULE._who_waits() == ""

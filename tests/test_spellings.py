@@ -354,7 +354,8 @@ def test_an_error_inside_a_layer_of_ones_own_names_it():
     for call in (lambda: net.forward(X.T), lambda: net.predict(X)):
         with pytest.raises(ValueError, match="broadcast") as caught:
             call()
-        assert caught.value.__notes__ == [f"In {net[1].label}.forward, for an array of shape (4, 12)."]
+        met = "self.omega * h is (5, 1) * (4, 12)"
+        assert caught.value.__notes__ == [f"In {net[1].label}.forward, for an array of shape (4, 12): {met}."]
 
 
 def test_a_plan_tells_where_a_layer_of_ones_own_stands():

@@ -1,9 +1,12 @@
-"""A program as a user with a strict type checker writes it; `make check` reads it."""
+"""A program as a user with a strict type checker writes it; `make check` reads it, and so does `make dist`, from outside."""
+
+from typing import assert_type
 
 import numpy as np
 import numpy.typing as npt
 
 import backprop as bp
+from backprop.estimators import MLPClassifier
 
 Array = npt.NDArray[np.floating]
 
@@ -27,7 +30,8 @@ def by_hand(net: bp.Sequential, X: Array, y: Array) -> float:
     loss, optimizer = bp.LeastSquares(), bp.Adam(1e-2)
     L = loss.forward(net.forward(X.T), y)
     _, gradients = net.backward(loss.backward())
-    optimizer.step(net.phi, gradients.dL_dphi)
+    dL_dphi: Array = gradients.dL_dphi
+    optimizer.step(net.phi, dL_dphi)
     return L
 
 
@@ -37,10 +41,23 @@ def by_trainer(net: bp.Sequential, X: Array, y: Array) -> float:
     history = trainer.fit(X, y, epochs=2, validation_data=(X, y), verbose=0)
     for epoch in trainer.epochs(X, y, 1):
         print(epoch.loss, net.predict(X).shape)
-    assert bp.check_gradients(net, bp.LeastSquares(), X, y).passed
-    return history[-1].loss
+    report = bp.check_gradients(net, bp.LeastSquares(), X, y)
+    assert report.passed
+    print(bp.explain(net, bp.LeastSquares(), X, y))
+    bp.plots.learning_curves(history).figure.savefig("curves.svg")
+    report.plot().set_title("checked")
+    return assert_type(history[-1].loss, float)
+
+
+def by_estimator(X: Array, y: Array) -> list[float]:
+    """The same with scikit-learn's interface."""
+    model = MLPClassifier((8,), max_iter=5, random_state=0).fit(X, y > 0)
+    assert_type(model, MLPClassifier)
+    print(model.score(X, y > 0) + 1.0, model.predict_proba(X).shape, [weights.shape for weights in model.coefs_])
+    return assert_type(model.loss_curve_, list[float])
 
 
 if __name__ == "__main__":
     made = bp.Sequential(bp.Linear(2, 8), Scale(8), bp.ReLU(), bp.Linear(8, 1), seed=0)
-    print(by_hand(made, np.ones((4, 2)), np.ones(4)), by_trainer(made, np.ones((4, 2)), np.ones(4)))
+    ones: Array = np.ones((4, 2))
+    print(by_hand(made, ones, ones[:, 0]), by_trainer(made, ones, ones[:, 0]), by_estimator(ones, ones[:, 0]))

@@ -101,6 +101,7 @@ def _argument(text: str) -> tuple[str, Any]:
 @options.own_layers
 @options.whole("--rows", 2, "So many rows, the first ones.")
 @click.option("--markdown", is_flag=True, help="With headings, for a notebook or a page.")
+@click.option("--step", is_flag=True, help="An equation at a time: Enter goes on.")
 @options.target
 @options.reading
 @options.as_json
@@ -109,6 +110,7 @@ def explain(
     data: Path | None,
     rows: int,
     markdown: bool,
+    step: bool,
     target: str | None,
     as_json: bool,
     **how: Any,
@@ -119,11 +121,13 @@ def explain(
 
     \b
     Examples:
-      backprop explain
+      backprop explain --step
       backprop explain rent.safetensors flats.csv --rows 1
     """
     import numpy as np
 
+    if step and (markdown or as_json):
+        raise click.UsageError("--step shows text: give it without --markdown and --json.")
     loss: Loss
     if model is None:
         net = bp.Sequential(bp.Linear(2, 2), bp.ReLU(), bp.Linear(2, 1), seed=0)
@@ -136,4 +140,7 @@ def explain(
         net, X, y = loaded.net, found.X, found.y
         loss = default_loss(table, net.out_features)
     shown = bp.explain(net, loss, X, y)
+    if step:
+        shown.walk()
+        return
     answer({"numbers": shown.numbers}, as_json, shown.markdown if markdown else shown.text)

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from backprop import signs
 from backprop.cli.words import printable, spoken
 
 REFUSED = 1  # by the data, a file or the model
@@ -53,6 +54,7 @@ class Group(click.Group):
     def main(self, *arguments: Any, standalone_mode: bool = True, **settings: Any) -> Any:
         """Run one command line; ends the process with its exit code, or returns it without `standalone_mode`."""
         hold_streams()
+        signs.let_all_print(names=True)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *rest, **more: tell(f"{self.name}: note: {spoken(str(message))}")
             try:
@@ -129,7 +131,8 @@ def answer(result: Mapping[str, Any], as_json: bool, text: str = "") -> None:
     if sys.stdout is None and (as_json or text):
         raise OSError(errno.EBADF, "Standard output is closed")
     if as_json:
-        click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))
+        escape = not signs.knows_all(sys.stdout)  # JSON has escapes of its own, which lose nothing
+        click.echo(json.dumps(plain(result), ensure_ascii=escape, allow_nan=False))
     elif text:
         click.echo(text)
 

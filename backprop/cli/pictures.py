@@ -76,7 +76,7 @@ def plot(
 
     if source.suffix in options.LOG.suffixes:
         _refuse("a log", DATA=data, kind=kind, column=column, target=target)
-        axes = plots.learning_curves(history(source), metric or "loss")
+        axes: Any = plots.learning_curves(history(source), metric or "loss")
     elif data is None:
         _refuse("a model", metric=metric)
         _refuse("a model without DATA", column=column, target=target)

@@ -32,20 +32,27 @@ def share(processes: int) -> None:
 
 
 def cores() -> int:
-    """Cores this process may use: the least of affinity, control-group quota, OMP_NUM_THREADS and OPENBLAS_NUM_THREADS.
+    """Cores this process may use: the least of affinity, `-X cpu_count`, control-group quota, OMP_NUM_THREADS and
+    OPENBLAS_NUM_THREADS.
 
     Ranks of a team that have the same cores share them.
 
     >>> cores() >= 1
     True
     """
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    limits = [limit // _sharing for limit in [*limits, *_quota("/sys/fs/cgroup")]]
+    limits = [limit // _sharing for limit in [_available(), *_quota("/sys/fs/cgroup")]]
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         value = os.environ.get(name, "")
         if value.isdigit() and int(value):
             limits.append(int(value))
     return max(1, min(limits))
+
+
+def _available() -> int:
+    """Cores by affinity, where the system has one; by Python's own limit, -X cpu_count, from Python 3.13 on."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache  # read once: two files an epoch are a tenth of a short one
@@ -70,11 +77,20 @@ def _blas_libraries() -> list[Any]:
 
 @cache
 def _scipys() -> list[Any]:
-    """SciPy's BLAS, told by its folder: NumPy's own, in numpy.libs, has "scipy" in its name, too. All, where it has none."""
+    """SciPy's BLAS: in its folder, or in scipy.libs beside it. All, where it has none of its own there.
+
+    By the name alone it cannot be told: NumPy's has "scipy" in its name, too, and so may any folder above both.
+    """
+    import scipy
+
+    package = Path(scipy.__file__).resolve().parent
+    folders = (package, package.with_name("scipy.libs"))
     libraries = _blas_libraries()
-    return [
-        library for library in libraries if {"scipy", "scipy.libs"} & set(Path(library.filepath).parts)
-    ] or libraries
+    return [each for each in libraries if _is_in(Path(each.filepath).resolve(), folders)] or libraries
+
+
+def _is_in(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 _guard = threading.Lock()

@@ -31,6 +31,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     network_: Sequential
     table_: Table | None = None
+    n_features_in_: int
+    n_iter_: int
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    loss_: float
+    loss_curve_: list[float]
+    validation_loss_curve_: list[float]
     _loss_function: Loss
     _course: Course
 
@@ -51,7 +59,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         sample_weight_val: Any = None,
         groups: Any = None,
         validation_data: Any = None,
-    ) -> Any:
+    ) -> Self:
         """Train on rows X (N, D) and targets y from new weights, or with `warm_start` from where the last fit ended.
 
         X may be an array, a sparse matrix or a frame; in a frame, columns of words or categories are encoded, and `y` may be the
@@ -181,8 +189,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         split = random.get_state()  # of which a copy is a hundred times dearer
         self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split, built(self))
         self.t_ = 0
-        self.loss_curve_: list[float] = []
-        self.validation_loss_curve_: list[float] = []
+        self.loss_curve_ = []
+        self.validation_loss_curve_ = []
         self.best_loss_: float | None = None if self.early_stopping else np.inf
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_: float | None = -np.inf if self.early_stopping else None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
 from backprop.estimators.build import widths
+from backprop.estimators.hooks import Method
 from backprop.optimizers import Optimizer
 
 GROWING = ("_course", "loss_curve_", "validation_loss_curve_", "validation_scores_")  # what a fit adds to
@@ -45,7 +45,7 @@ class Course:
     last: Array | None = None
 
 
-def unchanged_if_refused(method: Callable[..., Any]) -> Callable[..., Any]:
+def unchanged_if_refused(method: Method) -> Method:
     """A fit after whose error the model has the attributes that it had before, and these the numbers.
 
     The network is the same one, so that `coefs_` that were taken from it before are still its own.
@@ -66,7 +66,7 @@ def unchanged_if_refused(method: Callable[..., Any]) -> Callable[..., Any]:
                 _numbers(before)[name][...] = array
             raise
 
-    return fitted
+    return cast(Method, fitted)
 
 
 def _numbers(attributes: dict[str, Any]) -> dict[str, Array]:

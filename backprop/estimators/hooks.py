@@ -11,12 +11,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from sklearn.utils import metaestimators
 
 from backprop.training.advice import TrainingAdvice, outside
 
 # Scikit-learn's own is imported by those who set a callback: it brings a library that draws progress bars.
 SUPPORTED = find_spec("sklearn.callback") is not None  # since 1.9
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class CallbackSupportMixin:
@@ -36,7 +39,7 @@ class CallbackSupportMixin:
             return Theirs._init_callback_context(self, **settings)
 
 
-def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
+def with_callbacks(method: Method) -> Method:
     """Scikit-learn's decorator of `fit`, which ends callbacks whatever ends that, where there are any."""
 
     @functools.wraps(method)
@@ -47,7 +50,12 @@ def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
 
         return theirs(method)(model, *arguments, **named)
 
-    return run
+    return cast(Method, run)
+
+
+def available_if(condition: Callable[[Any], bool]) -> Callable[[Method], Method]:
+    """Scikit-learn's decorator of a method that is there only for some settings, with the method's own type."""
+    return cast("Callable[[Method], Method]", metaestimators.available_if(condition))
 
 
 __all__ = [
@@ -55,6 +63,7 @@ __all__ = [
     "EpochTasks",
     "TrainingAdvice",
     "advise",
+    "available_if",
     "tell_untransformed",
     "warn",
     "with_callbacks",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import ndtri, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import compute_sample_weight
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from backprop import checks
@@ -17,7 +16,7 @@ from backprop.estimators import build, data
 from backprop.estimators.base import BaseMLP
 from backprop.estimators.course import unchanged_if_refused
 from backprop.estimators.data import Examples, Standardization, standardization
-from backprop.estimators.hooks import TrainingAdvice, advise, with_callbacks
+from backprop.estimators.hooks import TrainingAdvice, advise, available_if, with_callbacks
 from backprop.functions import sigmoid
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
 
@@ -40,6 +39,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     >>> model.predict([[0.5], [2.5]])
     array(['low', 'high'], dtype='<U4')
     """
+
+    classes_: Array
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         y_val: Any = None,
         sample_weight_val: Any = None,
         validation_data: Any = None,
-    ) -> Any:
+    ) -> Self:
         """Train `epochs` more passes over these examples; the first call needs `classes`, all there will ever be.
 
         Validation data are as in `fit`; `early_stopping` needs them in each call.
@@ -333,7 +334,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         y_val: Any = None,
         sample_weight_val: Any = None,
         validation_data: Any = None,
-    ) -> Any:
+    ) -> Self:
         """Train `epochs` more passes over these examples. Validation data are as in `fit`; `early_stopping` needs them."""
         judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight, judges, epochs=epochs, incremental=True)

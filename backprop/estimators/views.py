@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self, overload
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -42,6 +42,10 @@ class Parameter:
     def __set_name__(self, _: type, name: str) -> None:
         self.name = name
 
+    @overload
+    def __get__(self, model: None, kind: type | None = None) -> Self: ...
+    @overload
+    def __get__(self, model: object, kind: type | None = None) -> list[Array]: ...
     def __get__(self, model: Any, kind: type | None = None) -> Any:
         if model is None:
             return self

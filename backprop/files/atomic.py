@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    fcntl = None
+else:
     import fcntl
 
 PathLike = str | os.PathLike[str]
@@ -38,16 +40,31 @@ def write_atomically(path: PathLike, *pieces: bytes | memoryview) -> None:
         before = _beside(target)
         try:
             _write(file.fileno(), pieces)
-            if existed:
-                with suppress(OSError):  # of a file system without permissions, or without links
-                    os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
-                    os.link(target, before)
             if sys.platform == "win32":
                 file.close()  # only then it can be moved there; elsewhere the lock stays until it has been
-            os.replace(part, target)
+                _replace_read_only(part, target)
+            else:
+                if existed:
+                    with suppress(OSError):  # of a file system without permissions, or without links
+                        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
+                        os.link(target, before)
+                os.replace(part, target)
             _make_durable(target, existed, before)
         finally:
             _clear_away(file, part, before)
+
+
+def _replace_read_only(part: Path, target: Path) -> None:
+    """Replace, where a read-only file can be neither replaced nor removed: it is writable for that moment."""
+    read_only = target.exists() and not os.stat(target).st_mode & stat.S_IWRITE
+    if not read_only:
+        os.replace(part, target)
+        return
+    os.chmod(target, stat.S_IREAD | stat.S_IWRITE)
+    try:
+        os.replace(part, target)
+    finally:
+        os.chmod(target, stat.S_IREAD)
 
 
 def _clear_away(file: BinaryIO, *left: Path) -> None:
@@ -78,6 +95,15 @@ def _write(file: int, pieces: Iterable[bytes | memoryview]) -> None:
         left = memoryview(piece)
         while left:
             left = left[os.write(file, left) :]
+    _to_disk(file)
+
+
+def _to_disk(file: int) -> None:
+    """Have the system bring a file to the disk; macOS's fsync would stop at the disk's own memory."""
+    if full := getattr(fcntl, "F_FULLFSYNC", None):
+        with suppress(OSError):  # of a file system that has no such call
+            fcntl.fcntl(file, full)
+            return
     os.fsync(file)
 
 
@@ -88,7 +114,7 @@ def _make_durable(target: Path, existed: bool, before: Path) -> None:
     try:
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(folder)
+            _to_disk(folder)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # said by file systems that do not do this
                 raise

@@ -11,6 +11,7 @@ An equation with the numbers of one array is an `Item`, the items of one layer a
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -52,7 +53,7 @@ class Step:
 class Explanation:
     """What `explain` returns: the steps of both passes, shown as text, or as Markdown in a notebook.
 
-    `numbers` holds every array by its name in the text, such as "h_1" or "∂L/∂Ω_0".
+    `numbers` holds every array by its name in the text, such as "h_1" or "∂L/∂Ω_0". `walk()` prints an equation at a time.
     """
 
     forward: tuple[Step, ...]
@@ -66,23 +67,63 @@ class Explanation:
     @property
     def text(self) -> str:
         """Both passes as plain text: equation, shape, numbers."""
-        return self._written("{heading}\n{line}", "{title}\n{items}", "    ")
+        return "\n".join(self.lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The text as one would write it on a board: an equation at a time, with the heads that come before it."""
+        lines, above = [], ""
+        for heading, steps in self._passes():
+            above += f"{heading}\n{'=' * len(heading)}\n\n"
+            for step in steps:
+                above += f"{step.title}\n"
+                for item in step.items:
+                    lines.append(above + _show(item, "    ", self._width))
+                    above = ""
+                above = "\n"
+        return tuple(lines)
 
     @property
     def markdown(self) -> str:
         """Both passes as Markdown: a heading for each step, equations, shapes and numbers in a code block."""
-        return self._written("## {heading}", "### {title}\n\n```text\n{items}\n```", "")
-
-    def _written(self, above: str, form: str, margin: str) -> str:
-        """Both passes, step by step, each in the form given."""
-        lengths = [len(item.equation) for step in self.forward + self.backward for item in step.items]
-        width, parts = max(length for length in lengths if length <= HEAD), []
-        for heading, steps in (("Forward pass", self.forward), ("Backward pass", self.backward)):
-            parts.append(above.format(heading=heading, line="=" * len(heading)))
+        parts = []
+        for heading, steps in self._passes():
+            parts.append(f"## {heading}")
             for step in steps:
-                items = "\n".join(_show(item, margin, width) for item in step.items)
-                parts.append(form.format(title=step.title, items=items))
+                items = "\n".join(_show(item, "", self._width) for item in step.items)
+                parts.append(f"### {step.title}\n\n```text\n{items}\n```")
         return "\n\n".join(parts)
+
+    def walk(self) -> None:
+        """Print an equation at a time: Enter goes on, Ctrl-C ends. Where nobody can press it, all of them come at once.
+
+        In a notebook the field that waits for input waits for Enter, too.
+        """
+        where = _who_waits()
+        for line in self.lines[:-1]:
+            print(line, end="" if where == "terminal" else "\n", flush=True)  # a terminal shows the Enter as a new line
+            try:
+                if where:
+                    input()
+            except (
+                EOFError,
+                NotImplementedError,
+            ):  # no input after all: a kernel that runs without anybody says so here
+                where = ""
+                print()
+            except KeyboardInterrupt:
+                print()
+                return
+        print(self.lines[-1])
+
+    def _passes(self) -> tuple[tuple[str, tuple[Step, ...]], ...]:
+        return ("Forward pass", self.forward), ("Backward pass", self.backward)
+
+    @property
+    def _width(self) -> int:
+        """Of the column of equations."""
+        lengths = [len(item.equation) for _, steps in self._passes() for step in steps for item in step.items]
+        return max(length for length in lengths if length <= HEAD)
 
     def _repr_markdown_(self) -> str:
         return self.markdown
@@ -206,6 +247,15 @@ def _backward(layers: list[_Named], dL_df: Array) -> Iterator[Step]:
         arrays = {named.h: dL_df} | {named.parameter(name): array for name, array in gradients.items()}
         equations = {f"∂L/∂{name}": named.gradient(name) for name in arrays}
         yield _step(named.title, {f"∂L/∂{name}": array for name, array in arrays.items()}, equations)
+
+
+def _who_waits() -> str:
+    """Where somebody can press Enter: in a "terminal", in a "notebook", or "" for nowhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if getattr(shell, "kernel", None) is not None:
+        return "notebook"
+    both = sys.stdin, sys.stdout
+    return "terminal" if all(stream is not None and stream.isatty() for stream in both) else ""
 
 
 def _step(title: str, arrays: dict[str, Array], equations: Mapping[str, str] = MappingProxyType({})) -> Step:

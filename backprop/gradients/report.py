@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import textwrap
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backprop import pictures
 from backprop.checks import Array
 from backprop.gradients import numeric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
 
 WIDTH = 110  # of the text
 MOST_ROWS = 14  # of the table; the tensors with the largest errors come first where there are more
@@ -145,7 +150,7 @@ class GradientReport:
         wrapped = [textwrap.wrap(line.replace(" → ", "\u00a0→\u00a0"), WIDTH, subsequent_indent="  ") for line in lines]
         return [part.replace("\u00a0", " ") for parts in wrapped for part in parts]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Drawn:
         """Draw each checked entry: what `backward` gives against the numeric derivative. Returns the axes.
 
         Right entries lie on the diagonal; wrong ones are orange crosses. Raises ImportError without matplotlib.

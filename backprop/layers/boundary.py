@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import blame, checks
 from backprop.checks import Array, StandIn
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def _run(layer: Layer, method: Any, array: Array) -> Any:
         return equation(layer, array) if equation else method(array)
     except Exception as error:
         if equation:
-            error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}.")
+            place = blame.place_of(error)
+            where = f": {place.code} is {place.shapes}" if place and place.shapes else ""
+            error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}{where}.")
         raise
     finally:
         own["_inside"] = before

@@ -13,6 +13,7 @@ from backprop.plots.flow import Magnitudes, gradient_check, magnitudes
 from backprop.plots.landscape import loss_line, loss_surface
 from backprop.plots.matrices import confusion_matrix, weights
 from backprop.plots.regression import predicted_against_true, residuals
+from backprop.plots.units import units
 
 __all__ = [
     "Magnitudes",
@@ -30,5 +31,6 @@ __all__ = [
     "network_diagram",
     "predicted_against_true",
     "residuals",
+    "units",
     "weights",
 ]

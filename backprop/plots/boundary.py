@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from backprop.checks import Array
 from backprop.layers import Layer
 from backprop.pictures import INK
 from backprop.plots import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
 
 MARGIN = 0.08  # of the width of the data, around it
 MOST_ROWS, MOST_INSIDE = 14, 10  # of a legend beside the axes; of one in them
@@ -24,8 +29,8 @@ def decision_boundary(
     *,
     threshold: float = 0.0,
     resolution: int = 200,
-    ax: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Drawn:
     """The plane as the model sees it, with the examples on it. Returns the axes.
 
     X (N, 2) are points, y (N,) their classes or numbers. `model` is a network or has a `predict(X)` as scikit-learn's have.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backprop import checks, pictures
 from backprop.checks import Array
+
+if TYPE_CHECKING:
+    from backprop.pictures import Drawn
 
 # Okabe and Ito's colors for the color-blind (black apart), in an order in which neighbours also differ in grey.
 COLORS = ("#0072B2", "#E69F00", "#CC79A7", "#F0E442", "#009E73", "#56B4E9", "#D55E00")
@@ -20,7 +23,7 @@ SHARES = "Blues"
 ACROSS = 4  # panels of a new figure
 
 
-def axes(who: str, ax: Any, width: float, height: float) -> Any:
+def axes(who: str, ax: Any, width: float, height: float) -> Drawn:
     """One axes: that handed in, or that of a new figure. Raises TypeError for what is none, ImportError without matplotlib."""
     made = pictures.axes(ax, width, height)
     from matplotlib.axes import Axes
@@ -43,7 +46,8 @@ def panels(who: str, ax: Any, n: int, width: float, height: float) -> Array:
     rows = math.ceil(n / columns)
     figure = pictures.axes(None, width * columns, height * rows).figure
     figure.clear()
-    return np.array([figure.add_subplot(rows, columns, k + 1) for k in range(n)], dtype=object)
+    made = [figure.add_subplot(rows, columns, k + 1) for k in range(n)]
+    return np.array(made, dtype=object).view(pictures.Panels)
 
 
 def every(n: int, most: int) -> range:

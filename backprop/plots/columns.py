@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.pictures import ACCENT, INK
 from backprop.plots import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
 
 MOST_BARS = 15
 MOST_LINES = 40  # single examples behind their mean
@@ -26,8 +31,8 @@ def column_importance(
     *,
     repeats: int = 5,
     seed: int = 0,
-    ax: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Drawn:
     """How much the error grows when a column is shuffled, the largest first. Returns the axes.
 
     `error` is measured on rows X (N, D), as in `lambda X: trainer.evaluate(X, y)["loss"]`. `columns` names those of X, or says
@@ -106,8 +111,8 @@ def column_dependence(
     at: Any = None,
     *,
     classes: Sequence[Any] | None = None,
-    ax: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Drawn:
     """What is predicted when one column is set to one value after another in all rows, and the others stay. Returns the axes.
 
     Of one number the mean over the rows X (N, D), with single rows behind it: where their lines are not parallel, the effect

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from backprop.pictures import ACCENT, INK
 from backprop.plots import canvas
 from backprop.training import Epoch, History
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
+
 MOST_MARKERS = 30
 STYLES: dict[str, dict[str, Any]] = {  # told apart without color
     "training": {"color": INK, "linestyle": "-", "marker": "o", "markersize": 4, "markerfacecolor": INK},
@@ -20,7 +25,7 @@ STYLES: dict[str, dict[str, Any]] = {  # told apart without color
 }
 
 
-def learning_curves(history: History | Sequence[Epoch], metric: str = "loss", *, ax: Any = None) -> Any:
+def learning_curves(history: History | Sequence[Epoch], metric: str = "loss", *, ax: Axes | None = None) -> Drawn:
     """A column of the history over the epochs, of the training and of the validation data. Returns the axes.
 
     `history` is what `fit` or `minimize` returns, or a list of records; `metric` is "loss" or a metric that was measured. The
@@ -52,7 +57,7 @@ def learning_curves(history: History | Sequence[Epoch], metric: str = "loss", *,
     return ax
 
 
-def batch_size_tradeoff(histories: Mapping[int, History], metric: str = "loss", *, ax: Any = None) -> Any:
+def batch_size_tradeoff(histories: Mapping[int, History], metric: str = "loss", *, ax: Any = None) -> Array:
     """What the batch size does: left, examples per second; right, the loss that was reached. Returns both axes (2,).
 
     `histories` holds a history for each batch size, as made by training the same network with each of them; the speed is the
@@ -74,7 +79,8 @@ def batch_size_tradeoff(histories: Mapping[int, History], metric: str = "loss", 
     sizes = sorted(checks.integer(who, "batch size", size) for size in histories)
     runs = [_checked(who, histories[size]) for size in sizes]
     reached = [{name: values[-1] for name, values in _columns(who, run, metric).items()} for run in runs]
-    left, right = canvas.panels(who, ax, 2, 4.5, 3.6)
+    both = canvas.panels(who, ax, 2, 4.5, 3.6)
+    left, right = both
     speeds = np.array([np.median(run["examples_per_second"]) for run in runs])
     left.plot(sizes, speeds, **STYLES["training"])
     for name, style in STYLES.items():
@@ -91,7 +97,7 @@ def batch_size_tradeoff(histories: Mapping[int, History], metric: str = "loss", 
     for each in (left, right):
         _batch_sizes(each, sizes)
         each.grid(alpha=0.3)
-    return np.array([left, right], dtype=object)
+    return both
 
 
 def _checked(who: str, history: Any) -> History:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,13 +22,18 @@ from backprop.pictures import INK
 from backprop.plots import canvas
 from backprop.sequential import Sequential
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
+
 LETTER = 0.125  # inches of a figure made here
 LINE, PAD, ARROW, BESIDE, ROUND, MARGIN = 1.45, 0.8, 2.3, 1.6, 0.8, 1.0
 MOST_ARRAYS, MOST_LETTERS = 3, 40  # of parameters named in a box; in a line of it
 MOST_INCHES = 60.0
 
 
-def network_diagram(net: Layer, *, ax: Any = None) -> Any:
+def network_diagram(net: Layer, *, ax: Axes | None = None) -> Drawn:
     """The layers as boxes from top to bottom, with the shape (D, N) of what passes between them. Returns the axes.
 
     A box names the layer and its parameters with their shapes and number; N is the number of examples, "?" a width that only the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from backprop.layers import boundary
 from backprop.layers.nesting import reseed
 from backprop.plots import canvas
 from backprop.training import Callback, Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
 
 MOST_EPOCHS = 6
 
@@ -91,7 +96,7 @@ def _size(array: Array) -> float:
     return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))  # small float32 gradients would square to 0
 
 
-def magnitudes(record: Magnitudes, *, ax: Any = None) -> Any:
+def magnitudes(record: Magnitudes, *, ax: Any = None) -> Array:
     """The size of activations (left) and gradients (right) from layer to layer, a line per epoch. Returns both axes (2,).
 
     Of many epochs six are shown, the later the darker. Lines that are level are healthy; gradients vanish where they fall by
@@ -138,7 +143,7 @@ def _lines(ax: Any, record: Magnitudes, values: Array, shown: list[int]) -> None
     ax.grid(alpha=0.3)
 
 
-def gradient_check(report: GradientReport, *, ax: Any = None) -> Any:
+def gradient_check(report: GradientReport, *, ax: Axes | None = None) -> Drawn:
     """What `backward` gives against the numeric derivative, a point per checked entry; the same as `report.plot(ax)`.
 
     Raises TypeError for what is no `GradientReport`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,11 @@ from backprop.losses import Loss
 from backprop.pictures import ACCENT, INK
 from backprop.plots import canvas
 from backprop.sequential import Sequential
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
 
 Span = tuple[float, float]
 
@@ -28,8 +33,8 @@ def loss_line(
     span: Span = (-1.0, 1.0),
     points: int = 51,
     seed: int = 0,
-    ax: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Drawn:
     """The loss along a line through φ. Returns the axes.
 
         L(φ + t d)      t from span[0] to span[1], at `points` places
@@ -75,8 +80,8 @@ def loss_surface(
     span: Span = (-1.0, 1.0),
     points: int = 25,
     seed: int = 0,
-    ax: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Drawn:
     """The loss over a plane through φ, as contours. Returns the axes.
 
         L(φ + s d_1 + t d_2)                          s and t from span[0] to span[1], at points² places

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,15 @@ from backprop.layers import Layer
 from backprop.patterns import by_pattern
 from backprop.plots import canvas
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
+
 MOST_COUNTS = 24  # classes up to which there is room for numbers
 
 
-def weights(net: Layer, pattern: str = "*", *, ax: Any = None) -> Any:
+def weights(net: Layer, pattern: str = "*", *, ax: Any = None) -> Array:
     """Each weight matrix of a network: a row per output, a column per input, grey where 0. Returns the axes, one per matrix.
 
     Negative weights are dark and blue, positive ones light and yellow, each matrix on its own scale, which is symmetric about 0.
@@ -46,7 +51,7 @@ def weights(net: Layer, pattern: str = "*", *, ax: Any = None) -> Any:
     return ax
 
 
-def confusion_matrix(y: Any, predicted: Any, classes: Any = None, *, ax: Any = None) -> Any:
+def confusion_matrix(y: Any, predicted: Any, classes: Any = None, *, ax: Axes | None = None) -> Drawn:
     r"""How often each class (row) was taken for each (column), with the share of its row. Returns the axes.
 
     Labels y (N,) and predicted (N,) are whole numbers 0 … K − 1, which `classes` may name, or words; words are sorted, and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,11 +11,16 @@ from backprop.checks import Array
 from backprop.pictures import ACCENT, INK
 from backprop.plots import canvas
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
+
 MOST_POINTS = 5000  # more would only lie on each other
 BINS = 10
 
 
-def predicted_against_true(y: Any, predicted: Any, *, name: str = "y", ax: Any = None) -> Any:
+def predicted_against_true(y: Any, predicted: Any, *, name: str = "y", ax: Axes | None = None) -> Drawn:
     """Each example's prediction over its true value, and the line on which they are the same. Returns the axes.
 
     y (N,) and predicted (N,) are numbers in the same units, of which `name` says what they are. Above 5,000 examples only as many
@@ -43,7 +48,7 @@ def predicted_against_true(y: Any, predicted: Any, *, name: str = "y", ax: Any =
     return ax
 
 
-def residuals(y: Any, predicted: Any, *, name: str = "y", ax: Any = None) -> Any:
+def residuals(y: Any, predicted: Any, *, name: str = "y", ax: Axes | None = None) -> Drawn:
     """What is left, y − prediction, over the prediction, with its median and the middle 80 %. Returns the axes.
 
     A median that leaves 0 is something that the model has not learnt; a band that opens are errors that grow with the prediction.

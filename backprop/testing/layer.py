@@ -41,10 +41,15 @@ def assert_layer(layer: Layer, h: Any) -> None:
     AssertionError: Wrong(), gradients: expected backward to be the derivative of forward, got another gradient ...
     """
     __tracebackhide__ = True  # pytest then points at the line of the caller
-    checks.layer("assert_layer", layer, Layer)
-    array = checks.columns(layer, "forward", checks.numeric("assert_layer", "h", h))
-    checks.finite("assert_layer", "h", array)
-    promises.keep(layer.label, LAYER, _Layers(layer, array))
+    promises.keep(layer.label, LAYER, examine(layer, h, "assert_layer"))
+
+
+def examine(layer: Layer, h: Any, who: str) -> _Layers:
+    """What the promises of a layer are asked of."""
+    checks.layer(who, layer, Layer)
+    array = checks.columns(layer, "forward", checks.numeric(who, "h", h))
+    checks.finite(who, "h", array)
+    return _Layers(layer, array)
 
 
 class _Layers:
@@ -125,12 +130,17 @@ def _shapes(of: _Layers) -> Iterator[Fault]:
         found = _pass(of.alone(), of.examples(n))
         f, D = found["f"], len(of.h)
         if f.ndim != 2 or f.shape[1] != n:
-            yield f"f with {n} columns for {n} examples", f"shape {f.shape}", "An example is a column: keep axis 1."
+            yield (
+                f"f with {n} columns for {n} examples",
+                f"shape {f.shape}",
+                "An example is a column: keep axis 1.",
+                "f",
+            )
         if found["∂L/∂h"].shape != (D, n):
-            yield f"∂L/∂h with the shape of h, {(D, n)}", f"shape {found['∂L/∂h'].shape}", ""
+            yield f"∂L/∂h with the shape of h, {(D, n)}", f"shape {found['∂L/∂h'].shape}", "", "∂L/∂h"
         if of.layer.out_features not in (None, len(f)):
             advice = f"Set out_features = {len(f)} in __init__, or leave it out."
-            yield f"f with out_features = {of.layer.out_features} rows", f"{len(f)}", advice
+            yield f"f with out_features = {of.layer.out_features} rows", f"{len(f)}", advice, "f"
         if of.layer.keeps_width and len(f) != D:
             yield f"f with the {D} rows of h, as keeps_width says", f"{len(f)}", "Leave keeps_width out."
 
@@ -206,7 +216,8 @@ def _gradients(of: _Layers) -> Iterator[Fault]:
     for n in promises.sizes(of.N):
         report = compared(of.problem(n), promises.ENTRIES)
         if not report.passed:
-            yield "backward to be the derivative of forward", f"another gradient for a batch of {n}", f"\n{report}"
+            got = f"another gradient for a batch of {n}"
+            yield "backward to be the derivative of forward", got, f"\n{report}", *promises.wrong(report)
 
 
 def _disturbances(of: _Layers) -> Iterator[Fault]:
@@ -236,7 +247,7 @@ def _dtypes(of: _Layers) -> Iterator[Fault]:
         layer, h = of.alone(dtype), of.h.astype(dtype)
         for name, array in {**_pass(layer, h), "infer's f": layer.infer(h)}.items():
             if array.dtype != dtype:
-                yield f"{dtype} from {dtype} parameters and h", f"{name} of {array.dtype}", advice
+                yield f"{dtype} from {dtype} parameters and h", f"{name} of {array.dtype}", advice, name
 
 
 def _layouts(of: _Layers) -> Iterator[Fault]:
@@ -290,7 +301,7 @@ def _traced(of: _Layers) -> Iterator[Fault]:
         for n in promises.BATCHES:
             yield from _steps(of, dtype, n)
     for name in [name for name, value in vars(of.layer).items() if name[0] != "_" and type(value) is float]:
-        for wanted, got, _ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
+        for wanted, got, *_ in _steps(of, "float64", FEW, between=partial(_change, name=name)):
             yield f"{wanted}, with another {name} after the first", got, f"Read it in each pass, as self.{name}."
 
 

@@ -32,13 +32,18 @@ def assert_loss(loss: Loss, f: Any, y: Any) -> None:
     >>> assert_loss(bp.Huber(0.5), np.array([[1.0, -2.0, 0.3]]), np.zeros(3))
     """
     __tracebackhide__ = True
-    checks.instance("assert_loss", "loss", loss, Loss)
-    f, y = checks.numeric("assert_loss", "f", f), checks.numeric("assert_loss", "y", y)
+    promises.keep(repr(loss), LOSS, examine_loss(loss, f, y, "assert_loss"))
+
+
+def examine_loss(loss: Loss, f: Any, y: Any, who: str) -> _Losses:
+    """What the promises of a loss are asked of."""
+    checks.instance(who, "loss", loss, Loss)
+    f, y = checks.numeric(who, "f", f), checks.numeric(who, "y", y)
     if f.ndim != 2:
-        raise ValueError(checks.message("assert_loss", "f with shape (K, N), one column per example", f"{f.shape}"))
-    checks.finite("assert_loss", "f", f.T)
+        raise ValueError(checks.message(who, "f with shape (K, N), one column per example", f"{f.shape}"))
+    checks.finite(who, "f", f.T)
     loss.targets(y, f.shape)
-    promises.keep(repr(loss), LOSS, _Losses(loss, f.astype(np.float64), y))
+    return _Losses(loss, f.astype(np.float64), y)
 
 
 class _Losses:
@@ -79,12 +84,22 @@ def _loss_shapes(of: _Losses) -> Iterator[Fault]:
         loss = of.fresh()
         found = _value_and_gradient(loss, f, y)
         if type(found["L"]) is not float:
-            yield "a float from forward", f"a {type(found['L']).__name__}", "Let Loss.forward do it: define ell alone."
+            yield (
+                "a float from forward",
+                f"a {type(found['L']).__name__}",
+                "Let Loss.forward do it: define ell alone.",
+                "L",
+            )
         ell = loss.per_example(f, y)
         if ell.shape != (n,):
-            yield f"ℓ with shape ({n},), one number per example", f"shape {ell.shape}", "Sum over the outputs, axis=0."
+            yield (
+                f"ℓ with shape ({n},), one number per example",
+                f"shape {ell.shape}",
+                "Sum over the outputs, axis=0.",
+                "ℓ",
+            )
         if found["∂L/∂f"].shape != f.shape:
-            yield f"∂L/∂f with the shape of f, {f.shape}", f"shape {found['∂L/∂f'].shape}", ""
+            yield f"∂L/∂f with the shape of f, {f.shape}", f"shape {found['∂L/∂f'].shape}", "", "∂L/∂f"
 
 
 def _loss_arrays(of: _Losses) -> Iterator[Fault]:
@@ -127,7 +142,7 @@ def _loss_gradients(of: _Losses) -> Iterator[Fault]:
             report = check_gradients(loss, f.T, y.T, w, max_entries=promises.ENTRIES)
             if not report.passed:
                 got = f"another gradient for a batch of {n}, {case}"
-                yield "∂L/∂f to be the derivative of L", got, f"\n{report}"
+                yield "∂L/∂f to be the derivative of L", got, f"\n{report}", "∂L/∂f"
 
 
 def _loss_sums(of: _Losses) -> Iterator[Fault]:

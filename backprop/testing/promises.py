@@ -1,4 +1,4 @@
-"""A promise is a function that yields what is broken: what was expected, what came, and what to do."""
+"""A promise is a function that yields what is broken: what was expected, what came, what to do, and in which arrays."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import blame, checks
 from backprop.checks import Array
 from backprop.engine.trace import CannotTrace
+from backprop.gradients import GradientReport
 from backprop.gradients.numeric import index_of, largest, random_direction
 from backprop.layers.nesting import reseed
 from backprop.losses import Loss
@@ -26,24 +27,39 @@ TRAINED = {"float32": 1e-5, "float64": ROUNDING}  # dtype -> tolerance after two
 LAYOUTS = ("C-ordered", "F-ordered", "strided", "read-only")
 
 Change = Callable[[Sequential], None]
-Fault = tuple[str, str, str]  # what was expected, what came, and what to do
+Fault = tuple[
+    str, ...
+]  # what was expected, what came, what to do; then the names of the arrays that are wrong, if it is some
 Promises = Mapping[str, Callable[[Any], Iterator[Fault]]]
+FITS = "A gradient has the shape of what it is taken with respect to: that says which factor is first, and which is transposed."
 
 
 def keep(label: str, promises: Promises, subject: Any, calls: str = "passes") -> None:
     """Ask each promise in turn; a fault or an error ends it. `calls` is what `traced` promises something of."""
     __tracebackhide__ = True
-    for name, check in promises.items():
-        try:
-            fault = next(check(subject), None)
-        except CannotTrace as error:
-            expected = f"{calls} whose calls are always the same, as traced = True says"
-            fault = expected, str(error).rstrip("."), "Or leave `traced` out."
-        except Exception as error:
-            got = f"{type(error).__name__}: {str(error).rstrip('.')}"
-            raise AssertionError(checks.message(f"{label}, {name}", "no error", got)) from error
-        if fault is not None:
-            raise AssertionError(checks.message(f"{label}, {name}", *fault).replace(". \n", ".\n"))
+    for name in promises:
+        fault, cause = ask(promises, name, subject, calls)
+        if fault:
+            raise AssertionError(checks.message(f"{label}, {name}", *fault[:3]).replace(". \n", ".\n")) from cause
+
+
+def ask(promises: Promises, name: str, subject: Any, calls: str = "passes") -> tuple[Fault | None, Exception | None]:
+    """The first fault of one promise, and the error that it comes from, if there was one."""
+    try:
+        return next(promises[name](subject), None), None
+    except CannotTrace as error:
+        expected = f"{calls} whose calls are always the same, as traced = True says"
+        return (expected, str(error).rstrip("."), "Or leave `traced` out."), None
+    except Exception as error:
+        return ("no error", *told(error)), error
+
+
+def told(error: Exception) -> tuple[str, str]:
+    """An error in words, with the line of somebody's own that it comes from, and what to do."""
+    kind, place = type(error).__name__, blame.place_of(error)
+    if place and place.shapes:
+        return f"{kind} in {place}", FITS if " @ " in place.shapes else ""
+    return f"{kind}: {str(error).rstrip('.')}" + (f" ({place})" if place else ""), ""
 
 
 def differences(
@@ -53,14 +69,14 @@ def differences(
     for name, right in expected.items():
         actual, right = np.asarray(found[name]), np.asarray(right)
         if actual.shape != right.shape:
-            yield wanted, f"{name} with shape {actual.shape} instead of {right.shape}", advice
+            yield wanted, f"{name} with shape {actual.shape} instead of {right.shape}", advice, name
             continue
         with np.errstate(all="ignore"):
             same = (actual == right) | (np.isnan(actual) & np.isnan(right))
             off = np.where(same, 0.0, np.abs(actual - right))
         if not np.max(off, initial=0.0) <= tolerance * max(1.0, largest(right)):
             where = index_of(np.argmax(off), off.shape)
-            yield wanted, f"{name} that differs by {off[where]:.3g}" + (f" at {where}" if where else ""), advice
+            yield wanted, f"{name} that differs by {off[where]:.3g}" + (f" at {where}" if where else ""), advice, name
 
 
 def spread(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
@@ -71,6 +87,12 @@ def spread(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
 def drawn(N: int, n: int) -> Array:
     """The places of n of N examples, each once as long as there are enough."""
     return np.resize(np.random.default_rng(0).permutation(N), n)
+
+
+def wrong(report: GradientReport) -> list[str]:
+    """The gradients of a layer in a network that do not agree, as the layer calls them."""
+    names = [tensor.name for tensor in report.tensors if not tensor.error <= report.tolerance]
+    return ["∂L/∂h" if name == "X" else f"∂L/∂{name.partition('.')[2] or name}" for name in names]
 
 
 def sizes(N: int) -> list[int]:

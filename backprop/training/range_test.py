@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
 
 SHARE = 1 / 3  # of the rate where the loss is lowest; docs/train/training.md compares it with other rules
 
@@ -71,7 +76,7 @@ class LearningRateReport:
             return ["Batches differ almost as much as the loss fell: take a larger batch_size, or more steps."]
         return []
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Drawn:
         """Draw the losses over the rate into `ax`, or a new figure, and return the axes. Needs matplotlib."""
         ax = pictures.axes(ax)
         height = float(np.interp(math.log(self.learning_rate), np.log(self.rates), self.smoothed))

@@ -21,6 +21,11 @@ from backprop.training.data import Examples
 from backprop.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from backprop.pictures import Drawn
+
+if TYPE_CHECKING:
     from backprop.gradients.noise import NoiseScale
 
 LARGEST = 4096  # by default; also the most examples the noise is measured on
@@ -64,7 +69,7 @@ class BatchSizeReport:
             lines.append(f"{line}{_times(row.relative_steps):>10}{_times(row.relative_time):>10}{mark}")
         return "\n".join([*lines, CAVEAT])
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Drawn:
         """Draw steps and time over the batch size into `ax`, or a new figure, and return the axes. Needs matplotlib."""
         ax = pictures.axes(ax)
         x = [row.batch_size for row in self.rows]

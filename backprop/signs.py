@@ -1,0 +1,70 @@
+"""Signs of mathematics on an output that has no place for them: spelled, Ω as omega, where Python would end the program.
+
+An output that is not UTF-8, as where Windows writes to a file, or under LANG=C, knows no Ω and no arrow. Python then raises
+UnicodeEncodeError in the middle of `print(net)`. `let_print` has such an output spell the signs of this library; every other
+character that it does not know stays the error it was, for what is not ours is not ours to change.
+"""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Callable
+from typing import Any
+
+TABLE = """
+    α alpha  β beta  γ gamma  δ delta  ε epsilon  λ lambda  μ mu  π pi  ρ rho  σ sigma  τ tau  φ phi  ω omega
+    Δ Delta  Σ Sum  Φ Phi  Ω omega  ∂ d  ℓ l  𝕀 I
+    → ->  ← <-  ↦ ->  √ sqrt  − -  – -  × x  ÷ /  · *  ⊙ *  • *  … ...  ’ '  “ "  ” "  ‖ ||  ⌊ [  ⌋ ]
+    ≈ ~  ∝ ~  ≠ !=  ≤ <=  ≥ >=  ± +-  ∞ inf  ½ 1/2  ¼ 1/4  ¾ 3/4  ⅓ 1/3
+    ¹ ^1  ² ^2  ³ ^3  ⁴ ^4  ⁻ ^-  ᵀ ^T  ʰ ^h  ˢ ^s  ᵗ ^t  ᵃ ^a  ᶠ ^f  ₀ _0  ₁ _1  ₂ _2  ₃ _3  ₄ _4  ₖ _k  ₙ _n  ⱼ _j
+"""
+_WORDS = TABLE.split()
+SPELLED = dict(zip(_WORDS[::2], _WORDS[1::2], strict=True)) | {"\u0302": "^", "\u0304": "", "\u00a0": " "}
+
+
+def spelling(
+    otherwise: Callable[[UnicodeError], tuple[str | bytes, int]],
+) -> Callable[[UnicodeError], tuple[str | bytes, int]]:
+    """What a codec does with characters it does not know: spell them if they are ours, else what is done otherwise."""
+
+    def spell(error: UnicodeError) -> tuple[str | bytes, int]:
+        if isinstance(error, UnicodeEncodeError) and (sign := SPELLED.get(error.object[error.start])) is not None:
+            return sign, error.start + 1
+        return otherwise(error)
+
+    return spell
+
+
+codecs.register_error("backprop.spell", spelling(codecs.strict_errors))
+codecs.register_error("backprop.tell", spelling(codecs.backslashreplace_errors))
+
+
+def let_print(stream: Any, names: bool = False) -> None:
+    """Have a text stream spell our signs if its encoding lacks them; with `names`, escape what else it lacks.
+
+    Nothing changes for UTF-8, nor for a stream whose owner has said what to do with such characters.
+
+    >>> import io
+    >>> stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    >>> let_print(stream)
+    >>> print("∂L/∂Ω → 2", file=stream, flush=True)
+    >>> stream.buffer.getvalue().strip()
+    b'dL/domega -> 2'
+    """
+    errors = {"strict": "backprop.spell", "backprop.spell": "backprop.spell", "backslashreplace": "backprop.tell"}
+    found = errors.get(getattr(stream, "errors", None) or "")
+    if found and hasattr(stream, "reconfigure") and not knows_all(stream):
+        stream.reconfigure(errors="backprop.tell" if names else found)
+
+
+def knows_all(stream: Any) -> bool:
+    """Whether a text stream has a place for every character; one without an encoding holds text itself."""
+    encoding = getattr(stream, "encoding", None)
+    return encoding is None or codecs.lookup(encoding).name.startswith("utf")
+
+
+def let_all_print(names: bool = False) -> None:
+    """The same for standard output and standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        let_print(stream, names)
