@@ -875,6 +875,7 @@ def examples():
         yield "docs", line
 
 
+SHOWS = ("demo", "completion", "launch", "rank")  # whose output is somebody else's
 QUICKER = {"bench": ["--seconds", "0.1"]}
 
 
@@ -902,6 +903,9 @@ class TestHelp:
 
     def test_every_example_works(self, folder, monkeypatch):
         monkeypatch.setattr("backprop.demo.run", lambda out, epochs, seed: None)  # TestDemo runs it
+        monkeypatch.setattr("backprop.distributed.launch.Launcher.run", lambda launcher: 0)  # tests/test_launch.py does
+        monkeypatch.setattr("os.execve", lambda *arguments: None)
+        (folder / "train.py").touch()
         lines = [line for _, line in examples()]
         assert len(lines) > 25
         for line in lines:
@@ -918,7 +922,7 @@ class TestHelp:
         assert {line for of, line in examples() if of == name} <= set(shown)  # not wrapped
         assert result.stderr == ""
 
-    @pytest.mark.parametrize("name", [name for name in commands.commands if name not in ("demo", "completion")])
+    @pytest.mark.parametrize("name", [name for name in commands.commands if name not in SHOWS])
     def test_every_command_but_the_show_speaks_json(self, name):
         assert "--json" in {option for parameter in commands.commands[name].params for option in parameter.opts}
 
