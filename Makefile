@@ -9,8 +9,9 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(SLOWER)) tests backprop
 
-# The benchmarks once, small, the site, a class, the examples, the pages for migrants, Dask, ranks that die, planted faults.
-SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths examples migrate mutants partitions site))
+# The benchmarks once, small, the site, a class, the examples, the pages for migrants, Dask, planted faults, ranks and how they
+# die (BACKPROP_TEAM=1 tries all their cases).
+SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths examples migrate mutants partitions ranks site))
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch or Dask.
 test-all: .venv/dev .venv/test-torch .venv/test-dask

@@ -61,7 +61,8 @@ def save(model: Any, path: PathLike) -> None:
         "table": None if model.table_ is None else model.table_.state(),
         "story": story,
     }
-    container.write(path, "estimator", about, arrays)
+    if model.network_.saves:
+        container.write(path, "estimator", about, arrays)
 
 
 def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:

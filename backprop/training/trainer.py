@@ -121,18 +121,18 @@ class Trainer:
         deterministic: bool = False,
         native: bool | str = "auto",
         constraints: Mapping[str, Constraint] | None = None,
-        team: Team = ALONE,
+        team: Team | None = None,
     ) -> None:
         checks.instance("Trainer", "net", net, Sequential)
-        self.team = team
+        self.team: Team = ALONE if team is None else team
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.shards, self.threads, self.deterministic, self.native = shards, threads, deterministic, native
         self.constraints: Any = constraints
         self.notes: dict[str, Any] = {}
-        self._descent = Descent(net, loss, optimizer, team)
+        self._descent = Descent(net, loss, optimizer, self.team)
         self._advisor = Advisor("Trainer", net, loss, optimizer)
-        if team.rank:
+        if self.team.rank:
             net.saves, self._advisor.quiet = False, True
         self._data: Examples | dict[str, Any] | None = None  # trained on last; of a file, only their fingerprint
         self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running …
@@ -484,7 +484,7 @@ class Trainer:
         loss: Loss | None = None,
         optimizer: Optimizer | None = None,
         other_data: bool = False,
-        team: Team = ALONE,
+        team: Team | None = None,
     ) -> Self:
         """The trainer that `save` has saved, at the same step: it goes on with the bits of a run that never stopped.
 
