@@ -101,6 +101,8 @@ LAYERS = [
     *(bp.ReLU, bp.LeakyReLU, bp.ELU, bp.SiLU, bp.GELU, bp.Softplus, bp.Sigmoid, bp.Tanh, bp.Sin, bp.Cos, bp.Exp),
     *(bp.Identity, lambda: bp.Dropout(0.4), lambda: bp.BatchNorm(24), lambda: bp.LayerNorm(24)),
     *(lambda: bp.Residual(bp.Linear(24, 24)), lambda: bp.FanOut(bp.Linear(24, 8), bp.Linear(24, 16))),
+    *(lambda: bp.MembersLinear(12, 12, 2), lambda: bp.SeparateLinear(12, 12, 2)),
+    *(lambda of=of: bp.Sequential(bp.Linear(24, 48), bp.MembersMean(2, of=of)) for of in ("values", "softmax", "sigmoid")),
 ]
 
 
