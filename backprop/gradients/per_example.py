@@ -201,8 +201,9 @@ class Apart:
             roots = [x for name, op in gradients.items() for x in parts[name] or (op,)] + [step.dL_dX] * self.data
             calls = [op for op in step.trace.ops if op.kind == "call" and op.function[0] != "gradient"]
             # Without a loss the way back may be played several times, and must find what it reads.
-            kept = _read_after(step.turn, roots) if self.loss is None else []
             first = step.f if self.loss is None else None
+            ahead = needed([step.f, *(op for op in calls if op.number < step.turn)])
+            kept = _read_after(set(ahead), roots) if self.loss is None else []
             plan = make(first, [], {}, effects=calls, turn=step.turn, results=[*roots, *kept])
             plan.generators, plan.settings = step.trace.places, step.trace.settings
             forms = {name: len(part or ()) for name, part in parts.items()}
@@ -221,10 +222,10 @@ def factors(bound: Bound, forms: dict[str, int]) -> dict[str, Factors]:
     return found
 
 
-def _read_after(turn: int, roots: list[Op]) -> list[Op]:
-    """What was computed before the turn and is read after it."""
-    read = {base(x) for op in needed(roots) if op.number >= turn for x in op.ops}
-    return sorted((op for op in read if op.number < turn and op.kind != "input"), key=lambda op: op.number)
+def _read_after(ahead: set[Op], roots: list[Op]) -> list[Op]:
+    """What is computed on the way to f and read by the rest, in which may be more of `forward` than f needs."""
+    read = {base(x) for op in needed(roots) if op not in ahead for x in op.ops}
+    return sorted(read & ahead, key=lambda op: op.number)
 
 
 def is_ours(part: object) -> bool:

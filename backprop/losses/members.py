@@ -38,7 +38,18 @@ class PerMember(Loss):
         checks.settings(loss)
         self.loss = loss
         self.members = checks.integer("PerMember", "members", members)
-        self.weighted = checks.boolean("PerMember", "weighted", weighted)
+        self._weighted = checks.boolean("PerMember", "weighted", weighted)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether y brings weights; for good, since y would mean something else."""
+        return self._weighted
+
+    @weighted.setter
+    def weighted(self, weighted: bool) -> None:
+        if weighted != self._weighted:
+            advice = "Make a new loss."
+            raise ValueError(checks.message(self, f"weighted {self._weighted} for good", repr(weighted), advice))
 
     @property
     def reduction(self) -> str:  # type: ignore[override]
