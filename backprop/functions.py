@@ -64,7 +64,7 @@ def softplus_tail(h: Array) -> Array:
 
 
 def log_sigmoid(h: Array) -> Array:
-    """log σ(h) = min(h, 0) − log(1 + e^−|h|)."""
+    """Log σ(h) = min(h, 0) − log(1 + e^−|h|)."""
     return negative_part(h) - softplus_tail(h)
 
 

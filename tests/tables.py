@@ -69,7 +69,9 @@ LAYERS: dict[str, Callable[[int], bp.Layer]] = {
     "Select": lambda D: bp.Select(range(D)[::-2]),
     "Embedding": lambda D: bp.Embedding([3, 2, 4, 3, 2, 4][:D], [2, 1, 3, 2, 1, 3][:D]),
     "PiecewiseLinear": lambda D: bp.PiecewiseLinear([[0.1, 0.2, 1.9]] + [[-1.7, -0.3, 0.6, 2.5]] * (D - 1)),
-    "Quantiles": lambda D: bp.Quantiles([[-1.7, -0.3, 0.6]] * (D - 1) + [[-1, 1]], [[-2, 0.5, 0.7]] * (D - 1) + [[-1, 0.5]]),
+    "Quantiles": lambda D: bp.Quantiles(
+        [[-1.7, -0.3, 0.6]] * (D - 1) + [[-1, 1]], [[-2, 0.5, 0.7]] * (D - 1) + [[-1, 0.5]]
+    ),
     "MembersLinear": lambda D: bp.MembersLinear(D // members(D), 3, members(D)),
     "MembersLinear comes first": lambda D: bp.MembersLinear(D, 2, 3, first=True),
     "SeparateLinear": lambda D: bp.SeparateLinear(D // members(D), 3, members(D)),

@@ -47,8 +47,12 @@ HIDDEN = {a.__name__: (lambda a=a: a()) for a in ACTIVATIONS} | {
     "Embedding": lambda: bp.Embedding([3, 4, 2, 3, 2], [1] * 5),
     "PiecewiseLinear": lambda: bp.PiecewiseLinear([[-0.4, 0.2]] * 5),
     "Quantiles": lambda: bp.Quantiles([[-0.4, 0.1, 0.9]] * 5, [[-1, 0, 2]] * 5),
-    "members": lambda: bp.Sequential(bp.MembersLinear(5, 4, 3, first=True), bp.MembersLinear(4, 5, 3), bp.MembersMean(3)),
-    "separate": lambda: bp.Sequential(bp.MembersLinear(5, 4, 2, first=True), bp.SeparateLinear(4, 5, 2), bp.MembersMean(2)),
+    "members": lambda: bp.Sequential(
+        bp.MembersLinear(5, 4, 3, first=True), bp.MembersLinear(4, 5, 3), bp.MembersMean(3)
+    ),
+    "separate": lambda: bp.Sequential(
+        bp.MembersLinear(5, 4, 2, first=True), bp.SeparateLinear(4, 5, 2), bp.MembersMean(2)
+    ),
     "two in a row": lambda: bp.Sequential(bp.ReLU(), bp.ReLU(), bp.Exp(), bp.ReLU()),
 }
 OPTIMIZERS = {

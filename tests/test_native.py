@@ -102,9 +102,15 @@ LAYERS = [
     *(bp.Identity, lambda: bp.Dropout(0.4), lambda: bp.BatchNorm(24), lambda: bp.LayerNorm(24)),
     *(lambda: bp.Residual(bp.Linear(24, 24)), lambda: bp.FanOut(bp.Linear(24, 8), bp.Linear(24, 16))),
     lambda: bp.Sequential(bp.Select(range(23, -1, -2)), bp.FanOut(bp.Identity(), bp.Embedding([3] * 12, [1] * 12))),
-    *(lambda: bp.PiecewiseLinear([[-1.0, 0.0, 2.0]] * 24), lambda: bp.Quantiles([[-1.0, 0.0, 2.0]] * 24, [[-1, 0, 1]] * 24)),
+    *(
+        lambda: bp.PiecewiseLinear([[-1.0, 0.0, 2.0]] * 24),
+        lambda: bp.Quantiles([[-1.0, 0.0, 2.0]] * 24, [[-1, 0, 1]] * 24),
+    ),
     *(lambda: bp.MembersLinear(12, 12, 2), lambda: bp.SeparateLinear(12, 12, 2)),
-    *(lambda of=of: bp.Sequential(bp.Linear(24, 48), bp.MembersMean(2, of=of)) for of in ("values", "softmax", "sigmoid")),
+    *(
+        lambda of=of: bp.Sequential(bp.Linear(24, 48), bp.MembersMean(2, of=of))
+        for of in ("values", "softmax", "sigmoid")
+    ),
 ]
 
 

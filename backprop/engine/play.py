@@ -253,7 +253,7 @@ def _joined(out: Array, parts: Sequence[Array], axis: int = 0) -> Iterator[Copy]
 
 
 def _runs(rows: Any) -> list[tuple[slice, slice]]:
-    """What goes where in x[rows], for rows that are the same in every step and form few runs: evenly spaced, or one again and again."""
+    """What goes where in x[rows], for constant rows in few runs: evenly spaced, or one again and again."""
     if not isinstance(rows, np.ndarray) or rows.ndim != 1 or (rows < 0).any():
         return []
     runs, start, steps = [], 0, np.diff(rows)

@@ -1,6 +1,6 @@
 """Columns of a table as inputs: some rows of h chosen, categories embedded, numbers cut into pieces, each kind in its own way.
 
-    FanOut(Sequential(Select([0, 1]), PiecewiseLinear(edges)), Sequential(Select([2]), Embedding([12], [4])))
+FanOut(Sequential(Select([0, 1]), PiecewiseLinear(edges)), Sequential(Select([2]), Embedding([12], [4])))
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Select(Layer):
         f      = h[rows]               (R, N) of h (D, N)
         ∂L/∂h  = 0, ∂L/∂h[rows] = ∂L/∂f
 
-    `in_features` is D, if it is to be known. Raises TypeError or ValueError for rows that are not different whole numbers ≥ 0, and for
-    an h without them.
+    `in_features` is D, if it is to be known. Raises TypeError or ValueError for rows that are not different whole numbers ≥ 0,
+    and for an h without them.
 
     >>> import numpy as np, backprop as bp
     >>> bp.Select([2, 0]).forward(np.array([1.0, 2.0, 3.0]))
@@ -73,9 +73,10 @@ class Embedding(Layer):
         ∂L/∂h   = 0                                   a code has no slope
         ∂L/∂Ω_j = ∂L/∂f_j 1[c = h_j]ᵀ                 (w_j, C_j), parameters omega_0, omega_1, …
 
-    The codes of column j are 0 … C_j − 1 (`cardinalities`), its vectors have w_j numbers (`widths`). Code 0 is what was missing or not
-    there in training: its vector starts from 0, and what is no code, up to a quarter, counts as 0. The others start from `initializer`
-    (default normal with variance 1). Raises TypeError or ValueError for lists that are not of whole numbers ≥ 1, as many of each.
+    The codes of column j are 0 … C_j − 1 (`cardinalities`), its vectors have w_j numbers (`widths`). Code 0 is what was missing
+    or not there in training: its vector starts from 0, and what is no code, up to a quarter, counts as 0. The others start
+    from `initializer` (default normal with variance 1). Raises TypeError or ValueError for lists that are not of whole
+    numbers ≥ 1, as many of each.
     Source: Guo and Berkhahn (2016), "Entity embeddings of categorical variables", arXiv:1604.06737.
 
     >>> import numpy as np, backprop as bp
@@ -184,7 +185,7 @@ class PiecewiseLinear(_Pieces):
     """Each number as how far it has come through each of its pieces: 1 for those below it, 0 for those above.
 
         f_t    = (h_j − low_t) / (high_t − low_t), cut to [0, 1]     (T, N) of h (D, N), for each piece t of each row j
-        ∂L/∂h  = Σ_t ∂L/∂f_t / (high_t − low_t)                      over the piece of row j that h_j lies in; none beyond the edges
+        ∂L/∂h  = Σ_t ∂L/∂f_t / (high_t − low_t)                      over the piece that h_j lies in; 0 beyond the edges
 
     A linear layer behind it makes any function of h_j that is straight between `edges`, so that a step in one column need not be
     bent out of all of them. `edges` are increasing numbers, two or more for each row; as buffers they are `low` and `high` (T,).
@@ -220,8 +221,8 @@ class Quantiles(_Pieces):
         f_j    = score_0 + Σ_t rise_t (h_j − low_t) / (high_t − low_t), each quotient cut to [0, 1]
         ∂L/∂h  = ∂L/∂f_j rise_t / (high_t − low_t)       of the piece t that h_j lies in; 0 beyond the edges
 
-    With the scores of `learned` the data becomes standard normal, whatever its distribution was. As buffers they are `low`, `high`
-    and `rise` (T,), and `start` (D,), the first score. Beyond the first and the last edge f stays as it is.
+    With the scores of `learned` the data becomes standard normal, whatever its distribution was. As buffers they are `low`,
+    `high` and `rise` (T,), and `start` (D,), the first score. Beyond the first and the last edge f stays as it is.
 
     Raises TypeError or ValueError for edges that are not finite and increasing, and for scores that fall, or are not as many.
     Source: Conover (1999), "Practical nonparametric statistics", section 5.10, on normal scores.
@@ -265,7 +266,10 @@ class Quantiles(_Pieces):
     def scores(self) -> list[list[float]]:
         """The scores of each row."""
         starts = self.start.tolist()
-        return [[start, *(start + np.cumsum(rise)).tolist()] for start, rise in zip(starts, self._by_row(self.rise), strict=True)]
+        return [
+            [start, *(start + np.cumsum(rise)).tolist()]
+            for start, rise in zip(starts, self._by_row(self.rise), strict=True)
+        ]
 
     def forward(self, h: Array) -> Array:
         f, slope = self.inside(h)

@@ -240,7 +240,7 @@ class MembersMean(Layer):
 
 
 def _log_sum(x: Array) -> tuple[Array, Array]:
-    """log Σₘ eˣ over the middle axis, and the share of each term in the sum; no exponent is > 0."""
+    """Log Σₘ eˣ over the middle axis, and the share of each term in the sum; no exponent is > 0."""
     top = x.real.max(axis=1, keepdims=True)
     terms = np.exp(x - top)
     total = terms.sum(axis=1, keepdims=True)

@@ -13,13 +13,14 @@ from backprop.losses.base import Loss
 
 
 class PerMember(Loss):
-    """The mean over k members of the loss that each has for itself, on the same targets: every member learns all there is to learn.
+    """The mean of the losses that k members have, each for itself, on the same targets.
 
         ℓ      = (1/k) Σₘ wₘ ℓ[f_m, y]            wₘ = 1, or with weighted=True what y says
         ∂ℓ/∂f  = (1/k) wₘ ∂ℓ/∂f[f_m, y]           in the rows of member m
 
-    f is (K k, N), K outputs of each member as `MembersLinear` orders them, y what the loss takes for (K, N). With weighted=True y has
-    k more rows, the weight ≥ 0 of each example for each member, so that members can leave out rows of their own. Sample weights count beside them. Metrics are those of the members' mean f.
+    f is (K k, N), K outputs of each member as `MembersLinear` orders them, y what the loss takes for (K, N). With weighted=True y
+    has k more rows, the weight ≥ 0 of each example for each member, so that members can leave out rows of their own. Sample
+    weights count beside them. Metrics are those of the members' mean f.
 
     Raises TypeError for a loss of one's own that is not `traced`, ValueError for targets and weights that do not fit.
     Source: Gorishniy, Kotelnikov and Babenko (2025), "TabM".
