@@ -256,7 +256,8 @@ def _runs(rows: Any) -> list[tuple[slice, slice]]:
     """What goes where in x[rows], for constant rows in few runs: evenly spaced, or one again and again."""
     if not isinstance(rows, np.ndarray) or rows.ndim != 1 or (rows < 0).any():
         return []
-    runs, start, steps = [], 0, np.diff(rows)
+    runs = list[tuple[slice, slice]]()
+    start, steps = 0, np.diff(rows)
     while start < len(rows) and len(runs) <= MOST_RUNS:
         step = max(0, int(steps[start])) if start < len(steps) else 0
         end = start + 1

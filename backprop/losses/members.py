@@ -53,7 +53,7 @@ class PerMember(Loss):
             raise ValueError(checks.message(self, f"weighted {self._weighted} for good", repr(weighted), advice))
 
     @property
-    def reduction(self) -> str:  # type: ignore[override]
+    def reduction(self) -> str:
         """That of the loss."""
         return self.loss.reduction
 
@@ -113,7 +113,8 @@ class PerMember(Loss):
 
     def ell(self, f: Array, y: Array) -> Array:
         k, N = self.members, f.shape[1]
-        y, self.w = (y[:-k], y[-k:].astype(f.real.dtype)) if self.weighted else (y, None)
+        self.w: Array | None = y[-k:].astype(f.real.dtype) if self.weighted else None
+        y = y[:-k] if self.weighted else y
         of_each = self.loss.ell(f.reshape(-1, k * N), np.concatenate([y] * k, axis=-1)).reshape(k, N)
         if self.w is not None:
             of_each = np.where(self.w > 0, self.w * of_each, 0)  # absent, even where its ℓ is inf
