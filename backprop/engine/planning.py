@@ -163,7 +163,7 @@ def make_plans(
 def _require_settings(net: Layer, loss: Loss, rule: Optimizer | None) -> None:
     """Refuse settings out of range, by the words of the constructors."""
     for layer in inside(net):
-        if not layer.children and not isinstance(layer, Linear):  # which has none that could change
+        if not (layer.children or layer._for_good or isinstance(layer, Linear)):  # which have none that could change
             checks.settings(layer)
     checks.settings(loss)
     if rule is not None:

@@ -53,8 +53,13 @@ class Preparation:
             raise TypeError(checks.message(who, "table: a Table", repr(table)))
         self.table, state = table, table.state()
         self.dtype, self.ignores = np.dtype(state["dtype"]), state["unknown"] == "ignore"
-        fills = state["missing"] == "impute"
+        fills = state["missing"] != "refuse"
         self.columns = [_column(entry, fills) for entry in state["columns"]]
+        if later := [entry["name"] for entry in state["columns"] if entry.get("indicator") or entry.get("other")]:
+            expected = "a table without features for missing values or other categories"
+            raise ValueError(
+                checks.message(who, expected, f"them in columns {later}", "Export the network without table=.")
+            )
         answers = state["answers"] or {}
         self.target: str | None = answers.get("name")
         self.classes: list[Any] = list(answers.get("classes") or [])
