@@ -133,7 +133,7 @@ class TestSite:
 
     @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium to look with")
     def test_looks_right_wide_and_narrow_light_and_dark(self, site, tmp_path):
-        pages = ["index.html", "how_to/quantiles.html", "train/plots.html"]
+        pages = ["index.html", "notes/06_relu.html", "train/plots.html"]
         command = [sys.executable, DOCS / "look.py", site.folder, tmp_path, "--pages", *pages]
         looked = subprocess.run(command, capture_output=True, text=True, check=False)
         assert looked.returncode == 0, looked.stdout
