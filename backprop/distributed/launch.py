@@ -140,7 +140,7 @@ class Launcher:
         ]
         if told:
             return "\n".join(told)
-        return f"status {job.returncode}, and no rank could say why (killed? out of memory?): {where(self.folder, n)}"
+        return f"status {job.returncode}, and no rank could say why (killed? out of memory? or see what it has printed): {where(self.folder, n)}"
 
     def _kill(self, job: subprocess.Popen[bytes], n: int) -> None:
         """End whatever is left of the job."""

@@ -56,7 +56,9 @@ def units(net: Sequential, loss: Loss, x: Any, y: Any, weight: tuple[str, int, i
     (2,)
     """
     at = _suited(net, weight)
-    columns = _columns(Problem(WHO, net, loss, np.reshape(x, (1, -1)), np.reshape(y, (1, -1)), dtype=np.float64), at, weight)
+    columns = _columns(
+        Problem(WHO, net, loss, np.reshape(x, (1, -1)), np.reshape(y, (1, -1)), dtype=np.float64), at, weight
+    )
     width = ACROSS * len(columns)
     height = DOWN * max(len(column.held) for column in columns) + 2 * BELOW
     both = canvas.panels(WHO, ax, 2, INCHES * width, INCHES * height)
@@ -129,7 +131,9 @@ def _draw(axes: Any, columns: list[Column], at: int, weight: tuple[str, int, int
     words = f"forward, ∂h/∂ω: from h = {h:.3g}, at ℓ it is {arrived:.3g}"
     back = f"backward, ∂ℓ/∂h: at the weight, h · ∂ℓ/∂f = {h:.3g} · ({slope:.3g}) = {h * slope:.3g}"
     bottom = -axes.get_ylim()[1] + 0.45
-    canvas.text(axes, ACROSS * (len(columns) - 1) / 2, bottom, (words if forward else back).replace("-", "−"), 0.36, color=INK)
+    canvas.text(
+        axes, ACROSS * (len(columns) - 1) / 2, bottom, (words if forward else back).replace("-", "−"), 0.36, color=INK
+    )
 
 
 def _arrows(axes: Any, c: int, columns: list[Column], weight: tuple[str, int, int] | None, forward: bool) -> None:
@@ -140,7 +144,9 @@ def _arrows(axes: Any, c: int, columns: list[Column], weight: tuple[str, int, in
     for i, j in sorted(np.ndindex(*right.omega.shape), key=lambda place: shares[place]):
         ends = ((c - 1) * ACROSS + RADIUS, _height(left, j)), (c * ACROSS - RADIUS, _height(right, i))
         chosen = weight is not None and weight[1:] == (i, j)
-        style = {"color": ACCENT, "lw": 2.2, "ls": "--"} if chosen else {"color": str(0.88 * (1 - shares[i, j])), "lw": 0.9}
+        style = (
+            {"color": ACCENT, "lw": 2.2, "ls": "--"} if chosen else {"color": str(0.88 * (1 - shares[i, j])), "lw": 0.9}
+        )
         start, end = ends if forward else ends[::-1]
         arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8, **style}
         axes.annotate("", end, start, arrowprops=arrow, zorder=3 if chosen else 1 + shares[i, j])
