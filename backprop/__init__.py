@@ -44,12 +44,14 @@ _HOMES = {
         *("Layer", "Activation", "Composite", "Linear", "ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus"),
         *("Sigmoid", "Tanh", "Sin", "Cos", "Exp", "Identity", "Dropout", "BatchNorm", "LayerNorm"),
         *("Residual", "FanOut", "Elementwise"),
+        *("Select", "Embedding", "PiecewiseLinear", "Quantiles", "quantile_edges"),
+        *("MembersLinear", "SeparateLinear", "MembersMean"),
     ],
     "sequential": ["Sequential"],
     "files": ["FileFormatError"],
     "losses": [
         *("Loss", "LeastSquares", "CrossEntropy", "BinaryCrossEntropy", "Huber", "AbsoluteError", "Poisson"),
-        *("GaussianNLL", "Pinball"),
+        *("GaussianNLL", "Pinball", "PerMember"),
     ],
     "initializers": [
         *("Initializer", "HeNormal", "HeUniform", "GlorotNormal", "GlorotUniform", "LeCunNormal", "LeCunUniform"),

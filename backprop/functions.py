@@ -63,6 +63,11 @@ def softplus_tail(h: Array) -> Array:
     return np.log1p(np.exp(minus_abs(h)))
 
 
+def log_sigmoid(h: Array) -> Array:
+    """Log σ(h) = min(h, 0) − log(1 + e^−|h|)."""
+    return negative_part(h) - softplus_tail(h)
+
+
 def norm(x: Array) -> float:
     """√(Σ x²) of a vector, without overflow on the way.
 

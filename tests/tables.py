@@ -30,6 +30,11 @@ def two_branches(v):
     return v.maximum(0.1 * v.sin()) - v.tanh() ** 2 / 3
 
 
+def members(D):
+    """Members for which there are features: two, of an odd number one."""
+    return 2 - D % 2
+
+
 # Every layer, for h of D features. None of them needs a seed: `network` draws the parameters.
 LAYERS: dict[str, Callable[[int], bp.Layer]] = {
     "Linear": lambda D: bp.Linear(D, 3),
@@ -61,6 +66,18 @@ LAYERS: dict[str, Callable[[int], bp.Layer]] = {
     "Residual of one layer": lambda D: bp.Residual(bp.Linear(D, D)),
     "FanOut concatenates": lambda D: bp.FanOut(bp.Linear(D, 2), bp.Identity(), bp.Sin()),
     "FanOut sums": lambda D: bp.FanOut(bp.Linear(D, D), bp.Tanh(), bp.LayerNorm(D), join="sum"),
+    "Select": lambda D: bp.Select(range(D)[::-2]),
+    "Embedding": lambda D: bp.Embedding([3, 2, 4, 3, 2, 4][:D], [2, 1, 3, 2, 1, 3][:D]),
+    "PiecewiseLinear": lambda D: bp.PiecewiseLinear([[0.1, 0.2, 1.9]] + [[-1.7, -0.3, 0.6, 2.5]] * (D - 1)),
+    "Quantiles": lambda D: bp.Quantiles(
+        [[-1.7, -0.3, 0.6]] * (D - 1) + [[-1, 1]], [[-2, 0.5, 0.7]] * (D - 1) + [[-1, 0.5]]
+    ),
+    "MembersLinear": lambda D: bp.MembersLinear(D // members(D), 3, members(D)),
+    "MembersLinear comes first": lambda D: bp.MembersLinear(D, 2, 3, first=True),
+    "SeparateLinear": lambda D: bp.SeparateLinear(D // members(D), 3, members(D)),
+    "MembersMean of values": lambda D: bp.MembersMean(members(D)),
+    "MembersMean of softmax": lambda D: bp.MembersMean(members(D), of="softmax"),
+    "MembersMean of sigmoid": lambda D: bp.MembersMean(members(D), of="sigmoid"),
     "BatchNorm inside": lambda D: bp.Sequential(bp.Linear(D, 3), bp.BatchNorm(3), bp.ReLU()),
     "a layer of one's own": Scale,
     "a layer of one's own inside": lambda D: bp.Sequential(bp.Linear(D, 3), Scale(3), bp.ReLU()),
@@ -153,6 +170,12 @@ LOSSES: dict[str, LossRow] = {
     "AbsoluteError": LossRow(bp.AbsoluteError, real, lambda f, y: np.abs(f - y).sum(axis=0)),
     "Huber": LossRow(lambda **kw: bp.Huber(0.7, **kw), real, huber_formula),
     "Pinball": LossRow(lambda **kw: bp.Pinball([0.1, 0.5, 0.9], **kw), real, pinball_formula, outputs=3),
+    "PerMember": LossRow(
+        lambda **kw: bp.PerMember(bp.Huber(0.7, **kw), 3),
+        real,
+        lambda f, y: np.mean([huber_formula(f[m::3], y) for m in range(3)], axis=0),
+        outputs=3,
+    ),
     "Poisson": LossRow(
         bp.Poisson,
         lambda generator, K, N: generator.poisson(2.0, (K, N)),

@@ -43,6 +43,16 @@ HIDDEN = {a.__name__: (lambda a=a: a()) for a in ACTIVATIONS} | {
     "concatenate": lambda: bp.FanOut(bp.Linear(5, 2), bp.Sequential(bp.Linear(5, 3), bp.ReLU())),
     "sum": lambda: bp.FanOut(bp.Linear(5, 5), bp.Identity(), Scale(5), join="sum"),
     "without bias": lambda: bp.Linear(5, 5, bias=False),
+    "Select": lambda: bp.Select([3, 0, 4, 1, 2]),
+    "Embedding": lambda: bp.Embedding([3, 4, 2, 3, 2], [1] * 5),
+    "PiecewiseLinear": lambda: bp.PiecewiseLinear([[-0.4, 0.2]] * 5),
+    "Quantiles": lambda: bp.Quantiles([[-0.4, 0.1, 0.9]] * 5, [[-1, 0, 2]] * 5),
+    "members": lambda: bp.Sequential(
+        bp.MembersLinear(5, 4, 3, first=True), bp.MembersLinear(4, 5, 3), bp.MembersMean(3)
+    ),
+    "separate": lambda: bp.Sequential(
+        bp.MembersLinear(5, 4, 2, first=True), bp.SeparateLinear(4, 5, 2), bp.MembersMean(2)
+    ),
     "two in a row": lambda: bp.Sequential(bp.ReLU(), bp.ReLU(), bp.Exp(), bp.ReLU()),
 }
 OPTIMIZERS = {
@@ -67,6 +77,7 @@ LOSSES = {
     "BinaryCrossEntropy": (lambda: bp.BinaryCrossEntropy(), K),
     "GaussianNLL": (lambda: bp.GaussianNLL(), 2 * K),
     "Pinball": (lambda: bp.Pinball([0.2, 0.8]), 2 * K),
+    "PerMember": (lambda: bp.PerMember(bp.LeastSquares(), 2), 2 * K),
     "CrossEntropy": (lambda: bp.CrossEntropy(), K),
     "one-hot": (lambda: bp.CrossEntropy(), K),
     "sum": (lambda: bp.LeastSquares(reduction="sum"), K),

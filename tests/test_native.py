@@ -101,13 +101,24 @@ LAYERS = [
     *(bp.ReLU, bp.LeakyReLU, bp.ELU, bp.SiLU, bp.GELU, bp.Softplus, bp.Sigmoid, bp.Tanh, bp.Sin, bp.Cos, bp.Exp),
     *(bp.Identity, lambda: bp.Dropout(0.4), lambda: bp.BatchNorm(24), lambda: bp.LayerNorm(24)),
     *(lambda: bp.Residual(bp.Linear(24, 24)), lambda: bp.FanOut(bp.Linear(24, 8), bp.Linear(24, 16))),
+    lambda: bp.Sequential(bp.Select(range(23, -1, -2)), bp.FanOut(bp.Identity(), bp.Embedding([3] * 12, [1] * 12))),
+    *(
+        lambda: bp.PiecewiseLinear([[-1.0, 0.0, 2.0]] * 24),
+        lambda: bp.Quantiles([[-1.0, 0.0, 2.0]] * 24, [[-1, 0, 1]] * 24),
+    ),
+    *(lambda: bp.MembersLinear(12, 12, 2), lambda: bp.SeparateLinear(12, 12, 2)),
+    *(
+        lambda of=of: bp.Sequential(bp.Linear(24, 48), bp.MembersMean(2, of=of))
+        for of in ("values", "softmax", "sigmoid")
+    ),
 ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("make", LAYERS, ids=lambda make: repr(make()))
 def test_every_layer_is_played_without_python(make, dtype):
-    net = bp.Sequential(bp.Linear(7, 24), make(), bp.Linear(24, 3), seed=0, dtype=dtype)
+    layer = make()
+    net = bp.Sequential(bp.Linear(7, 24), layer, bp.Linear(layer.out_features or 24, 3), seed=0, dtype=dtype)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(150, 7)), rng.integers(0, 3, 150)
     X[3], X[4], X[5] = 1e-42, -0.0, 3.0

@@ -1011,3 +1011,91 @@ class TestExtra:
         )
         found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
         assert {"pandas", "scipy"}.isdisjoint(found.split())
+
+
+class TestIndicateAndMost:
+    """missing="indicate" and most_categories: what is missing, or rare, is a feature of its own."""
+
+    FRAME = pd.DataFrame(
+        {
+            "size": [40.0, np.nan, 60.0, 80.0],
+            "town": ["Bonn", None, "Ulm", "Ulm"],
+            "street": ["a", "b", "c", "a"],
+            "n": [1, 2, 3, 4],
+        }
+    )
+
+    def test_only_columns_with_missing_values_have_an_indicator(self):
+        table = bp.Table(missing="indicate", scale=False)
+        X, _ = table.fit(self.FRAME)
+        names = [
+            "size",
+            "size is missing",
+            "town=Bonn",
+            "town=Ulm",
+            "town is missing",
+            "street=a",
+            "street=b",
+            "street=c",
+            "n",
+        ]
+        assert table.feature_names == names
+        assert_array_equal(X[1], [60, 1, 0, 0, 1, 0, 1, 0, 2])
+        assert_array_equal(X[0], [40, 0, 1, 0, 0, 1, 0, 0, 1])
+
+    def test_what_is_missing_only_later_is_imputed(self):
+        table = bp.Table(missing="indicate", scale=False)
+        table.fit(self.FRAME)
+        later = pd.DataFrame({"size": [1.0], "town": ["Ulm"], "street": [None], "n": [np.nan]})
+        assert_array_equal(table.transform(later)[0], [1, 0, 0, 1, 0, 1, 0, 0, 2.5])
+
+    def test_the_most_frequent_categories_stay_and_all_others_are_one(self):
+        table = bp.Table(most_categories=2)
+        X, _ = table.fit(pd.DataFrame({"town": ["Ulm", "Bonn", "Kiel", "Ulm", "Jena", "Bonn"]}))
+        assert table.feature_names == ["town=Bonn", "town=Ulm", "town is other"]
+        assert_array_equal(X, np.eye(3)[[1, 0, 2, 1, 2, 0]])
+        assert_array_equal(table.transform(pd.DataFrame({"town": ["Köln"]})), [[0, 0, 1]])  # new, and yet not refused
+
+    def test_of_equals_the_first_stay(self):
+        table = bp.Table(most_categories=1)
+        table.fit(pd.DataFrame({"town": ["Ulm", "Bonn"]}))
+        assert table.feature_names == ["town=Bonn", "town is other"]
+
+    def test_no_more_categories_than_that_change_nothing(self):
+        frame = pd.DataFrame({"town": ["Ulm", "Bonn"]})
+        table = bp.Table(most_categories=2)
+        table.fit(frame)
+        assert table.feature_names == ["town=Bonn", "town=Ulm"]
+        with pytest.raises(ValueError, match=r"expected one of \['Bonn', 'Ulm'\]"):
+            table.transform(pd.DataFrame({"town": ["Köln"]}))
+
+    def test_names_of_rows_are_bounded(self):
+        names = [f"name {i}" for i in range(1000)]
+        with pytest.raises(ValueError, match="most_categories"):
+            bp.Table().fit(pd.DataFrame({"name": names}))
+        X, _ = bp.Table(most_categories=5).fit(pd.DataFrame({"name": names}))
+        assert X.shape == (1000, 6)
+
+    def test_state_comes_back_and_says_nothing_where_there_is_nothing(self):
+        table = bp.Table(missing="indicate", most_categories=1)
+        X, _ = table.fit(self.FRAME)
+        again = bp.Table.from_state(json.loads(json.dumps(table.state())))
+        assert_array_equal(again.transform(self.FRAME), X)
+        assert repr(again) == "Table(missing='indicate', most_categories=1)"
+        plain = bp.Table()
+        plain.fit(self.FRAME.dropna())
+        assert "most_categories" not in plain.state()
+        assert not any({"indicator", "other"} & entry.keys() for entry in plain.state()["columns"])
+
+    @pytest.mark.parametrize(
+        "wrong", [{"most_categories": 0}, {"most_categories": "few"}, {"missing": "flag"}], ids=repr
+    )
+    def test_other_settings_are_refused(self, wrong):
+        with pytest.raises((TypeError, ValueError), match="Table: expected"):
+            bp.Table(**wrong)
+
+    def test_exports_refuse_what_they_do_not_know(self):
+        table = bp.Table(missing="indicate")
+        X, _ = table.fit(self.FRAME)
+        with pytest.raises(ValueError, match=r"to_numpy: expected a table without features for missing"):
+            bp.to_numpy(bp.Sequential(bp.Linear(X.shape[1], 1)), "net.py", table=table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from backprop.cli.group import refusal
-from backprop.cli.source import COMPRESSED, opened
+from backprop.cli.source import COMPRESSED, opened, require_bounded
 from backprop.cli.text import Columns, Dialect
 from backprop.cli.text import read as csv
 
@@ -89,6 +90,7 @@ def _npz(file: BinaryIO) -> Columns:
         archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
         if "X" not in archive.files:
             raise refusal("the file", "arrays X (N, D) and y (N,)", f"{archive.files}")
+        require_bounded(sum(each.file_size for each in archive.zip.infolist()), file.seek(0, io.SEEK_END))
         return _columns(archive["X"], archive["y"] if "y" in archive.files else None)
     except zipfile.BadZipFile as error:
         raise refusal("the file", "an .npz file", str(error)) from None

@@ -27,6 +27,7 @@ from backprop.losses.base import slope
 
 JOINING = {"function", "rest", "many", "axis"}  # what np.concatenate is called with
 SMALL = 1 << 16  # bytes
+MOST_RUNS = 256  # copies in the place of one x[rows]
 
 
 class Bound:
@@ -106,7 +107,8 @@ class Bound:
         size = math.prod(shape) * op.dtype.itemsize
         flat = self.arena[place : place + size].view(op.dtype)
         like = [a for a in args if isinstance(a, np.ndarray) and a.ndim == 2]
-        same = [a for a in like if a.shape == op.shape] if elementwise(op) else like if op.kind == "function" else []
+        keeps_order = op.kind == "function" and op.function is not gathered
+        same = [a for a in like if a.shape == op.shape] if elementwise(op) else like if keeps_order else []
         if len(shape) == 2 and same and all(a.flags.f_contiguous and not a.flags.c_contiguous for a in same):
             return flat.reshape(shape[::-1]).T
         return flat.reshape(shape)
@@ -139,6 +141,8 @@ class Bound:
             self.calls.append(Python(lambda: np.copyto(out, np.where(condition, a, b), casting="unsafe")))
         elif function is gathered and args[0].ndim == 2 and len(args) == 3:
             self.calls.append(Pick(out, args[0], (args[1], args[2])))
+        elif function is gathered and len(args) == 2 and (runs := _runs(op.inputs[1])):
+            self.calls += [Copy(out[at], args[0][rows]) for at, rows in runs]
         elif function is of_list and options["function"] is np.concatenate and options.keys() <= JOINING:
             self.calls += _joined(out, args, *options["rest"], **{k: v for k, v in options.items() if k == "axis"})
         else:
@@ -246,6 +250,23 @@ def _joined(out: Array, parts: Sequence[Array], axis: int = 0) -> Iterator[Copy]
         size = part.shape[axis]
         yield Copy(np.moveaxis(whole[start : start + size], 0, axis), part)
         start += size
+
+
+def _runs(rows: Any) -> list[tuple[slice, slice]]:
+    """What goes where in x[rows], for constant rows in few runs: evenly spaced, or one again and again."""
+    if not isinstance(rows, np.ndarray) or rows.ndim != 1 or (rows < 0).any():
+        return []
+    runs = list[tuple[slice, slice]]()
+    start, steps = 0, np.diff(rows)
+    while start < len(rows) and len(runs) <= MOST_RUNS:
+        step = max(0, int(steps[start])) if start < len(steps) else 0
+        end = start + 1
+        while end < len(rows) and steps[end - 1] == step:
+            end += 1
+        first, last = int(rows[start]), int(rows[end - 1])
+        runs.append((slice(start, end), slice(first, last + 1, step or 1)))
+        start = end
+    return runs if start == len(rows) else []
 
 
 def part_at(net: Layer, loss: Loss | None, path: str) -> Any:

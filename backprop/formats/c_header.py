@@ -32,6 +32,65 @@ LAYER_NORM = """\
     {each} {f} = ({h} - first - mean) / sigma * {name}_gamma_{key}[i] + {name}_beta_{key}[i];
 }}"""
 
+SELECT = """\
+{{
+    static const int rows[] = {{{rows}}};
+    {each} {f}[i] = {h}[rows[i]];
+}}"""
+
+CODES = """\
+{{
+    float code = rintf({h}[0]);
+    int known = code > 0 && code < {D} && fabsf({h}[0] - code) < 0.25f;
+    {each} {f}[i] = i == (known ? (int)code : 0);
+}}"""
+
+# One entry of Ω meets all members, which lie side by side.
+MEMBERS_LINEAR = """\
+for (int i = 0; i < {D}; i++) {f}[i] = 0;
+for (int i = 0; i < {inputs}; i++)
+    for (int o = 0; o < {outputs}; o++)
+        for (int m = 0; m < {k}; m++)
+            {f}[o * {k} + m] += {name}_omega_{key}[i][o] * ({name}_r_{key}[i][m] * {h}[{place}]);
+for (int o = 0; o < {outputs}; o++)
+    for (int m = 0; m < {k}; m++)
+        {f}[o * {k} + m] = {name}_beta_{key}[o][m] + {name}_s_{key}[o][m] * {f}[o * {k} + m];"""
+
+# No exponent is > 0: each sum is taken with its largest term outside.
+MEAN_OF_SOFTMAX = """\
+{{
+    float norm[{k}];
+    for (int m = 0; m < {k}; m++) {{
+        float top = {h}[m], sum = 0;
+        for (int c = 1; c < {D}; c++) if ({h}[c * {k} + m] > top) top = {h}[c * {k} + m];
+        for (int c = 0; c < {D}; c++) sum += expf({h}[c * {k} + m] - top);
+        norm[m] = top + logf(sum);
+    }}
+    for (int c = 0; c < {D}; c++) {{
+        float top = {h}[c * {k}] - norm[0], sum = 0;
+        for (int m = 1; m < {k}; m++) if ({h}[c * {k} + m] - norm[m] > top) top = {h}[c * {k} + m] - norm[m];
+        for (int m = 0; m < {k}; m++) sum += expf({h}[c * {k} + m] - norm[m] - top);
+        {f}[c] = top + logf(sum / {k});
+    }}
+}}"""
+
+MEAN_OF_SIGMOID = """\
+for (int c = 0; c < {D}; c++) {{
+    float least = {h}[c * {k}], most = least, yes = 0, no = 0;
+    for (int m = 1; m < {k}; m++) {{
+        if ({h}[c * {k} + m] > most) most = {h}[c * {k} + m];
+        if ({h}[c * {k} + m] < least) least = {h}[c * {k} + m];
+    }}
+    float top = (most < 0 ? most : 0) - log1pf(expf(-fabsf(most)));
+    float other = (least > 0 ? -least : 0) - log1pf(expf(-fabsf(least)));
+    for (int m = 0; m < {k}; m++) {{
+        float z = {h}[c * {k} + m], tail = log1pf(expf(-fabsf(z)));
+        yes += expf((z < 0 ? z : 0) - tail - top);
+        no += expf((z > 0 ? -z : 0) - tail - other);
+    }}
+    {f}[c] = top + logf(yes) - other - logf(no);
+}}"""
+
 # Of one entry h; number: that of the step. Below −200 and −20 SiLU and GELU are 0 in float32, and −∞ · 0 is no number.
 FORMULAS = {
     "Identity": "{h}",
@@ -45,9 +104,14 @@ FORMULAS = {
     "Tanh": "tanhf({h})",
     "Sin": "sinf({h})",
     "Cos": "cosf({h})",
+    "Cut": "{h} < 0 ? 0 : {h} > 1 ? 1 : {h}",
     "Exp": "expf({h})",
     "BatchNorm": "({h} - {name}_mean_{key}[i]) * {name}_scale_{key}[i] + {name}_beta_{key}[i]",
 }
+
+WHOLE = {"Select": SELECT, "Codes": CODES, "MembersLinear": MEMBERS_LINEAR}
+WHOLE |= {"MeanOfSoftmax": MEAN_OF_SOFTMAX, "MeanOfSigmoid": MEAN_OF_SIGMOID}
+IN_PLACE = {*FORMULAS, "Add", "LayerNorm"}  # entry by entry, or after all that is read
 
 TEMPLATE = """\
 /* A network of {plan.inputs} inputs and {plan.outputs} outputs, {plan.net.size:,} parameters, in C99 and float32.
@@ -417,7 +481,7 @@ def _places(plan: Plan) -> tuple[list[str], list[int]]:
     held: dict[int, int] = {}  # value -> array
     for k, step in enumerate(plan.steps[:-1], 1):
         done = [held.pop(value) for value in dict.fromkeys(step.inputs) if last_use[value] == k and value in held]
-        if done and step.kind not in ("Linear", "Concatenate"):  # entry by entry, so in place
+        if done and step.kind in IN_PLACE:
             held[k] = done.pop()
         elif free:
             held[k] = free.pop()
@@ -438,6 +502,8 @@ def _lines(step: Step, inputs: list[str], out: str, plan: Plan, name: str) -> li
         return _linear(step, h, out, f"{name}_omega_{key}", f"{name}_beta_{key}[o]" if "beta" in step.arrays else "0")
     if step.kind == "Add":
         return [f"{each} {out}[i] = {' + '.join(f'{place}[i]' for place in inputs)};"]
+    if step.kind in WHOLE:
+        return _whole(step, h, out, plan, name)
     if step.kind == "Concatenate":
         widths = [plan.widths[k] for k in step.inputs]
         starts = [sum(widths[:k]) for k in range(len(widths))]
@@ -447,6 +513,17 @@ def _lines(step: Step, inputs: list[str], out: str, plan: Plan, name: str) -> li
     if step.kind == "LayerNorm":
         return LAYER_NORM.format(first=f"{h}[0]", f=f"{out}[i]", each=each, D=D, **entry).splitlines()
     return [f"{each} {out}[i] = {FORMULAS[step.kind].format(**entry)};"]
+
+
+def _whole(step: Step, h: str, out: str, plan: Plan, name: str) -> list[str]:
+    """The statements of a step whose entries come from many, at other places."""
+    k, D_in = int(step.number), plan.widths[step.inputs[0]]
+    own = {"h": h, "f": out, "D": step.width, "each": f"for (int i = 0; i < {step.width}; i++)", "k": k}
+    own |= {"name": name, "key": step.key.replace(".", "_"), "rows": ", ".join(map(str, step.rows))}
+    if step.kind == "MembersLinear":
+        outputs, inputs = step.arrays["omega"].shape
+        own |= {"outputs": outputs, "inputs": inputs, "place": "i" if D_in == inputs else f"i * {k} + m"}
+    return WHOLE[step.kind].format(**own).splitlines()
 
 
 def _linear(step: Step, h: str, out: str, omega: str, start: str) -> list[str]:
@@ -471,7 +548,7 @@ def _weights(step: Step, name: str) -> str:
         array = array.T if own == "omega" else array
         sizes = "".join(f"[{size}]" for size in array.shape)
         rows = [", ".join(map(_number, row)) for row in array.reshape(-1, array.shape[-1]).tolist()]
-        body = ",\n".join(f"    {{{row}}}" for row in rows) if own == "omega" else f"    {rows[0]}"
+        body = ",\n".join(f"    {{{row}}}" for row in rows) if array.ndim == 2 else f"    {rows[0]}"
         text += f"static const float {name}_{own}_{step.key.replace('.', '_')}{sizes} = {{\n{body}\n}};\n"
     return text + "\n"
 

@@ -36,6 +36,12 @@ FORMULAS = {
     "Cos": "np.cos({h})",
     "Exp": "np.exp({h})",
     "BatchNorm": "({h} - mean_{key}) * scale_{key} + beta_{key}",
+    "Select": "{h}[:, {rows!r}]",
+    "Cut": "np.clip({h}, 0, 1)",
+    "Codes": "codes({h}, {width})",
+    "MembersLinear": "members_linear({h}, r_{key}, omega_{key}, s_{key}, beta_{key})",
+    "MeanOfSoftmax": "mean_of_softmax({h}, {number:.0f})",
+    "MeanOfSigmoid": "mean_of_sigmoid({h}, {number:.0f})",
     "LayerNorm": "standardize({h}, {number!r}) * gamma_{key} + beta_{key}",
 }
 
@@ -51,6 +57,40 @@ def sigmoid(h):
 def normal_distribution(h):
     """The probability that a standard normal number is below h; NumPy itself has no erf."""
     return (0.5 * erfc(h.astype(float) * -(0.5**0.5))).astype(h.dtype)
+''',
+    "codes": '''
+def codes(h, n):
+    """1 at the code of each row (N, n), a whole number up to a quarter; of what is no code, at 0."""
+    code = np.rint(h)
+    known = (code > 0) & (code < n) & (np.abs(h - code) < 0.25)
+    return (np.where(known, code, 0) == np.arange(n)).astype(h.dtype)
+''',
+    "members_linear": '''
+def members_linear(h, r, omega, s, beta):
+    """One matrix for all members, which scale inputs and outputs each in their own way; members lie side by side in a feature."""
+    z = h.reshape(len(h), len(r), -1) * r
+    g = z.swapaxes(1, 2) @ omega.T
+    return (beta + s * g.swapaxes(1, 2)).reshape(len(h), -1)
+''',
+    "mean_of_softmax": '''
+def mean_of_softmax(h, k):
+    """The logarithm of the mean of k members' probabilities."""
+    h = h.reshape(len(h), -1, k)
+    z = h - h.max(axis=1, keepdims=True)
+    return log_sum(z - np.log(np.exp(z).sum(axis=1, keepdims=True))) - h.dtype.type(np.log(k))
+''',
+    "mean_of_sigmoid": '''
+def mean_of_sigmoid(h, k):
+    """The logarithm of the odds of the mean of k members' probabilities."""
+    h = h.reshape(len(h), -1, k)
+    tail = np.log1p(np.exp(-np.abs(h)))
+    return log_sum(np.minimum(h, 0) - tail) - log_sum(np.minimum(-h, 0) - tail)
+''',
+    "log_sum": '''
+def log_sum(x):
+    """The logarithm of the sum of exponentials along the last axis."""
+    top = x.max(axis=2, keepdims=True)
+    return np.log(np.exp(x - top).sum(axis=2)) + top[:, :, 0]
 ''',
     "standardize": '''
 def standardize(h, eps):
@@ -243,6 +283,7 @@ def _source(plan: Plan) -> str:
     steps = [_statement(step, k) for k, step in enumerate(plan.steps, 1)]
     code = "\n".join(steps)
     functions = [text for name, text in FUNCTIONS.items() if f"{name}(" in code]
+    functions += [FUNCTIONS["log_sum"]] if "log_sum(" in "".join(functions) else []
     erfc, table = "normal_distribution(" in code, plan.preparation
     digits = 9 if plan.dtype.itemsize == 4 else 17
     return TEMPLATE.format(
@@ -302,7 +343,8 @@ def _statement(step: Step, k: int) -> str:
     """The line of Python that computes value k."""
     key, inputs = _name(step), [f"h{i}" for i in step.inputs]
     several = {"sum": " + ".join(inputs), "list": ", ".join(inputs)}
-    formula = FORMULAS[step.kind].format(h=inputs[0], key=key, number=step.number, **several)
+    own = {"number": step.number, "rows": list(step.rows), "width": step.width}
+    formula = FORMULAS[step.kind].format(h=inputs[0], key=key, **own, **several)
     if step.kind == "Linear" and "beta" in step.arrays:
         formula += f" + beta_{key}"
     return f"    h{k} = {formula}  # {step.text}"

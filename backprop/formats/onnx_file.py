@@ -10,6 +10,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.files.atomic import write_atomically
+from backprop.formats.onnx_members import SEVERAL
 from backprop.formats.onnx_table import FLOAT, STRING, Graph, TableGraph
 from backprop.formats.plan import Plan, Step, extra
 from backprop.formats.verify import ExportReport, compare
@@ -111,6 +112,8 @@ def _nodes(step: Step, inputs: list[str], name: str) -> list[Any]:
             node("Mul", [f"{name}.centered", own["scale"]], [f"{name}.scaled"]),
             node("Add", [f"{name}.scaled", own["beta"]], [name]),
         ]
+    if step.kind in SEVERAL:
+        return SEVERAL[step.kind](step, inputs[0], name, own)
     operation, attribute = NODES[step.kind]
     settings: dict[str, Any] = {attribute: step.number} if attribute else {}
     return [node(operation, inputs, [name], **settings)]

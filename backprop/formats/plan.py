@@ -10,6 +10,7 @@ import numpy as np
 
 from backprop import checks, layers
 from backprop.checks import Array
+from backprop.formats.lowering import SEVERAL
 from backprop.formats.preparation import Preparation, taken
 from backprop.layers import Layer
 from backprop.layers.normalization import FrozenBatchNorm
@@ -33,6 +34,11 @@ class Step:
     Add             sum of the inputs
     Concatenate     the inputs one below the other
     Identity        h
+    Select          h[rows]
+    Cut             h cut to [0, 1]
+    Codes           1 at the code of h, one row, among as many as its width; of what is no code, at 0
+    MembersLinear   β + s ⊙ Ω (r ⊙ h) of members  arrays r (D_in, k), omega (D_out, D_in), s, beta (D_out, k)
+    MeanOfSoftmax   log mean of the softmax of `number` members, MeanOfSigmoid the logarithm of the odds of their mean σ
     an activation   by the name of its class; number: negative_slope of LeakyReLU, alpha of ELU. LeakyReLU(0) is a ReLU
     """
 
@@ -43,6 +49,7 @@ class Step:
     text: str  # what a reader calls it: the layer's repr
     arrays: dict[str, Array] = field(default_factory=dict)
     number: float = 0.0
+    rows: tuple[int, ...] = ()
 
 
 class Plan:
@@ -74,12 +81,21 @@ class Plan:
         self.inputs = net.in_features or int(X.shape[1])
         self.widths, self.steps = [self.inputs], list[Step]()
         if self._lower(net.frozen(), 0, "") == 0:
-            self._add("Identity", (0,), self.inputs, "", layers.Identity())
+            self.add("Identity", (0,), self.inputs, "", "Identity()")
         self.outputs = self.widths[-1]
 
-    def _add(self, kind: str, inputs: tuple[int, ...], width: int, key: str, layer: Layer, number: float = 0.0) -> int:
-        text = kind if layer.children else layer.label.removeprefix("Frozen")
-        self.steps.append(Step(kind, inputs, width, key, text, self._arrays(layer, key), number))
+    def add(
+        self, kind: str, inputs: tuple[int, ...], width: int, key: str, text: str, arrays: Any = None, **rest: Any
+    ) -> int:
+        """Append a step; return the index of its value."""
+        with np.errstate(over="ignore"):
+            known = {name: np.ascontiguousarray(array, self.dtype) for name, array in (arrays or {}).items()}
+        for name, array in known.items():
+            if not checks.all_finite(array):
+                where = np.argwhere(~np.isfinite(array))[0].tolist()
+                expected = f"finite numbers in {key}.{name}, as {self.dtype}"
+                raise ValueError(checks.message(self.who, expected, f"{array[tuple(where)]} at {where}"))
+        self.steps.append(Step(kind, inputs, width, key, text, known, **rest))
         self.widths.append(width)
         return len(self.steps)
 
@@ -95,34 +111,31 @@ class Plan:
         if kind is layers.Residual or kind is layers.FanOut:
             values = [self._lower(child, h, f"{key}.{name}") for name, child in layer.children.items()]
             return self._join(layer, [h, *values] if kind is layers.Residual else values, key)
+        if kind in SEVERAL:
+            return SEVERAL[kind](self, layer, h, key)
         if kind not in NUMBERS:
             raise unknown(self.who, layer, key)
         setting = NUMBERS[kind]
         number = float(getattr(layer, setting)) if setting else 0.0
         name = "ReLU" if kind is layers.LeakyReLU and number == 0 else kind.__name__  # 0 · −∞ is no number
-        return self._add(name.removeprefix("Frozen"), (h,), layer.out_features or self.widths[h], key, layer, number)
+        width, text = layer.out_features or self.widths[h], layer.label.removeprefix("Frozen")
+        return self.add(name.removeprefix("Frozen"), (h,), width, key, text, _arrays(layer), number=number)
 
     def _join(self, layer: Layer, values: list[int], key: str) -> int:
         if len(values) == 1:
             return values[0]
         if isinstance(layer, layers.FanOut) and layer.join == "concatenate":
-            return self._add("Concatenate", tuple(values), sum(self.widths[v] for v in values), key, layer)
-        return self._add("Add", tuple(values), self.widths[values[-1]], key, layer)
+            return self.add("Concatenate", tuple(values), sum(self.widths[v] for v in values), key, "Concatenate")
+        return self.add("Add", tuple(values), self.widths[values[-1]], key, "Add")
 
-    def _arrays(self, layer: Layer, key: str) -> dict[str, Array]:
-        arrays = {} if layer.children else dict(layer.parameters)
-        if isinstance(layer, FrozenBatchNorm):
-            mean, variance = layer.buffers["running_mean"], layer.buffers["running_variance"]
-            # Not folded into β: where the mean is large beside σ, scale·h − scale·mean would lose the digits.
-            arrays = {"mean": mean, "scale": arrays["gamma"] / np.sqrt(variance + layer.eps), "beta": arrays["beta"]}
-        with np.errstate(over="ignore"):
-            arrays = {name: np.ascontiguousarray(array, self.dtype) for name, array in arrays.items()}
-        for name, array in arrays.items():
-            if not checks.all_finite(array):
-                where = np.argwhere(~np.isfinite(array))[0].tolist()
-                expected = f"finite numbers in {key}.{name}, as {self.dtype}"
-                raise ValueError(checks.message(self.who, expected, f"{array[tuple(where)]} at {where}"))
-        return arrays
+
+def _arrays(layer: Layer) -> dict[str, Array]:
+    """The arrays of a layer that is one step."""
+    if not isinstance(layer, FrozenBatchNorm):
+        return dict(layer.parameters)
+    own, mean, variance = layer.parameters, layer.buffers["running_mean"], layer.buffers["running_variance"]
+    # Not folded into β: where the mean is large beside σ, scale·h − scale·mean would lose the digits.
+    return {"mean": mean, "scale": own["gamma"] / np.sqrt(variance + layer.eps), "beta": own["beta"]}
 
 
 def unknown(who: str, layer: Layer, key: str) -> TypeError:

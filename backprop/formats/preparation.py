@@ -53,8 +53,13 @@ class Preparation:
             raise TypeError(checks.message(who, "table: a Table", repr(table)))
         self.table, state = table, table.state()
         self.dtype, self.ignores = np.dtype(state["dtype"]), state["unknown"] == "ignore"
-        fills = state["missing"] == "impute"
+        fills = state["missing"] != "refuse"
         self.columns = [_column(entry, fills) for entry in state["columns"]]
+        if later := [entry["name"] for entry in state["columns"] if entry.get("indicator") or entry.get("other")]:
+            expected = "a table without features for missing values or other categories"
+            raise ValueError(
+                checks.message(who, expected, f"them in columns {later}", "Export the network without table=.")
+            )
         answers = state["answers"] or {}
         self.target: str | None = answers.get("name")
         self.classes: list[Any] = list(answers.get("classes") or [])
@@ -155,7 +160,9 @@ def _values(column: Column, generator: np.random.Generator, spread: Array, ignor
         center = column.shift if column.fill is None or column.shift else column.fill
         return center + generator.standard_normal(ROWS) * spread / (column.factor or 1.0)
     known = list(column.categories)
-    if ignores:
+    if ignores and isinstance(known[0], bool):
+        known = [False, True]
+    elif ignores:
         known.append(UNKNOWN if column.is_word else max(map(float, known)) + 1)
     return [known[k] for k in generator.integers(0, len(known), ROWS)]
 

@@ -97,16 +97,21 @@ def per_example_gradient_norms(net: Layer, loss: Loss, X: Any, y: Any) -> Array:
 @dataclass(frozen=True, eq=False)
 class Factors:
     """The gradient of one parameter before the examples are added up: the factors of a product, A (D_out, N) and B (N, D_in), or
-    the terms of a sum, A (D, N).
+    the terms of a sum, A (D, N). What members share has k columns for each example, A (D_out, k N) and B (k N, D_in).
     """
 
     A: Array
     B: Array | None = None
+    n: int = 0  # examples
 
     def write(self, rows: Array) -> None:
         """Write the gradient of each example to rows (N, *shape)."""
         if self.B is None:
             rows[...] = self.A.T.reshape(rows.shape)
+            return
+        if self.A.shape[1] > self.n:
+            A, B = self._members()
+            np.matmul(A, B, out=rows)
             return
         # Examples side by side in memory: the inner loop then runs along h_n and along G_n, 3 times faster.
         dL_df, h = np.ascontiguousarray(self.A.T, rows.dtype), np.ascontiguousarray(self.B, rows.dtype)
@@ -118,8 +123,16 @@ class Factors:
 
     def squares(self) -> Array:
         """The squared norm of each example's gradient (N,)."""
+        if self.B is not None and self.A.shape[1] > self.n:
+            A, B = self._members()  # |A B|² = Σ (AᵀA) ⊙ (B Bᵀ)
+            return np.einsum("nij,nij->n", A.swapaxes(1, 2) @ A, B @ B.swapaxes(1, 2))
         of_A = np.einsum("dn,dn->n", self.A, self.A)
         return of_A if self.B is None else of_A * np.einsum("nd,nd->n", self.B, self.B)
+
+    def _members(self) -> tuple[Array, Array]:
+        """The factors of each example: A (N, D_out, k) and B (N, k, D_in)."""
+        A, B = self.A.reshape(len(self.A), -1, self.n), self.B.reshape(-1, self.n, self.B.shape[1])  # type: ignore[union-attr]
+        return A.transpose(2, 0, 1), B.transpose(1, 0, 2)
 
     def total(self) -> Array:
         """The sum over examples."""
@@ -188,8 +201,9 @@ class Apart:
             roots = [x for name, op in gradients.items() for x in parts[name] or (op,)] + [step.dL_dX] * self.data
             calls = [op for op in step.trace.ops if op.kind == "call" and op.function[0] != "gradient"]
             # Without a loss the way back may be played several times, and must find what it reads.
-            kept = _read_after(step.turn, roots) if self.loss is None else []
             first = step.f if self.loss is None else None
+            ahead = needed([step.f, *(op for op in calls if op.number < step.turn)])
+            kept = _read_after(set(ahead), roots) if self.loss is None else []
             plan = make(first, [], {}, effects=calls, turn=step.turn, results=[*roots, *kept])
             plan.generators, plan.settings = step.trace.places, step.trace.settings
             forms = {name: len(part or ()) for name, part in parts.items()}
@@ -203,14 +217,15 @@ def factors(bound: Bound, forms: dict[str, int]) -> dict[str, Factors]:
     results, found = iter(bound.results), {}
     for name, count in forms.items():
         A, *rest = itertools.islice(results, count or 1)
-        found[name] = Factors(A if count else A.reshape(len(A), -1).T, *rest)
+        B = rest[0] if rest else None
+        found[name] = Factors(A if count else A.reshape(len(A), -1).T, B, len(bound.sources["X"]))
     return found
 
 
-def _read_after(turn: int, roots: list[Op]) -> list[Op]:
-    """What was computed before the turn and is read after it."""
-    read = {base(x) for op in needed(roots) if op.number >= turn for x in op.ops}
-    return sorted((op for op in read if op.number < turn and op.kind != "input"), key=lambda op: op.number)
+def _read_after(ahead: set[Op], roots: list[Op]) -> list[Op]:
+    """What is computed on the way to f and read by the rest, in which may be more of `forward` than f needs."""
+    read = {base(x) for op in needed(roots) if op not in ahead for x in op.ops}
+    return sorted(read & ahead, key=lambda op: op.number)
 
 
 def is_ours(part: object) -> bool:

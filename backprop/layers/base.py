@@ -88,6 +88,7 @@ class Layer(notation.Part, ABC):
     out_features: int | None = None
     keeps_width: ClassVar[bool] = False  # f has as many rows as h, whatever that number is
     couples_examples: ClassVar[bool] = False  # f of one column depends on the other columns
+    _for_good: ClassVar[tuple[str, ...]] = ()  # arguments that shape the layer and cannot be assigned later
     equations: ClassVar[tuple[str, ...]] = ("f = layer[h]",)  # of the docstring's table; shown by `explain`
 
     parameters: dict[str, Array]
@@ -178,6 +179,8 @@ class Layer(notation.Part, ABC):
         held, key = self._find(name)
         if key or name in RULED:
             self._assign(held, key, name, value)
+        elif name in type(self)._for_good and hasattr(self, name):
+            self._keep(name, value)
         else:
             object.__setattr__(self, name, value)
 
@@ -198,10 +201,15 @@ class Layer(notation.Part, ABC):
         elif name in ("parameters", "buffers"):
             self._assign_all(name, value)
         else:
-            if vars(self).get("_owned") and (fixed := getattr(self, name)) != value:
-                advice = "Put a new layer into a new network."
-                raise ValueError(checks.message(self.label, f"{name} {fixed} for good", repr(value), advice))
+            if vars(self).get("_owned"):
+                self._keep(name, value)
             object.__setattr__(self, name, value)
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Refuse another value than the one there is."""
+        if (fixed := getattr(self, name)) != value:
+            advice = "Put a new layer into a new network."
+            raise ValueError(checks.message(self.label, f"{name} {fixed} for good", repr(value), advice))
 
     def _assign_all(self, kind: str, value: Any) -> None:
         arrays: Arrays = getattr(self, kind)  # of a composite, those of all children

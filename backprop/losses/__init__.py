@@ -2,6 +2,7 @@
 
 from backprop.losses.base import AbsoluteError, Huber, LeastSquares, Loss, Pinball
 from backprop.losses.likelihoods import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Poisson
+from backprop.losses.members import PerMember
 
 __all__ = ["AbsoluteError", "BinaryCrossEntropy", "CrossEntropy", "GaussianNLL"]
-__all__ += ["Huber", "LeastSquares", "Loss", "Pinball", "Poisson"]
+__all__ += ["Huber", "LeastSquares", "Loss", "PerMember", "Pinball", "Poisson"]

@@ -25,9 +25,10 @@ MOST_RARE = 10  # and so many classes in a target of which most occur once
 
 @dataclass(frozen=True)
 class Numbers:
-    """A column of numbers, or of booleans as 0 and 1: one feature.
+    """A column of numbers, or of booleans as 0 and 1: one feature, and with `indicator` a second one.
 
         x ↦ (x − shift) · factor        missing x: mean
+            1 where x is missing, else 0
 
     With scaling, shift is the mean and factor 1 / σ (0 for a constant column) of the values that are there; else 0 and 1.
     """
@@ -37,26 +38,29 @@ class Numbers:
     mean: float
     shift: float
     factor: float
+    indicator: bool = False
 
     def __post_init__(self) -> None:
         checks.choice(STATE, "kind", self.kind, [NUMBERS, BOOLEANS])
+        checks.boolean(STATE, "indicator", self.indicator)
         for name in ("mean", "shift", "factor"):
             checks.number(STATE, name, getattr(self, name))
 
     @classmethod
-    def learn(cls, values: Values, scale: bool) -> Numbers:
-        """From the values that are there."""
+    def learn(cls, values: Values, scale: bool, indicate: bool = False) -> Numbers:
+        """From the values that are there; it indicates missing ones if asked to, and if there are some."""
         mean, sigma = moments(values.data[~values.missing])
         shift, factor = (mean, 1 / sigma if sigma else 0.0) if scale else (0.0, 1.0)
-        return cls(values.name, values.kind, mean, shift, factor)
+        return cls(values.name, values.kind, mean, shift, factor, indicate and bool(values.missing.any()))
 
     @property
     def feature_names(self) -> list[str]:
         """The column's own."""
-        return [self.name]
+        return [self.name, *([f"{self.name} is missing"] if self.indicator else [])]
 
     def encode(self, values: Values, X: Array, ignore_unknown: bool) -> None:
-        """Write the features into X (N, 1)."""
+        """Write the features into X (N, 1 or 2)."""
+        X[:, 1:] = values.missing[:, None]
         x = np.where(values.missing, self.mean, as_numbers(values))
         with np.errstate(over="ignore"):
             X[:, 0] = (x - self.shift) * self.factor
@@ -69,51 +73,68 @@ class Numbers:
 class Categories:
     """A column of categories: one feature for each of them, 1 where the value is that category and 0 elsewhere.
 
-    The categories are sorted; a missing value is filled with the most frequent one, of equals the first.
+    The categories are sorted; a missing value is filled with the most frequent one, of equals the first. With `other` one more
+    feature stands for all categories that are not listed, with `indicator` a last one for missing values.
     """
 
     name: str
     kind: str
     categories: tuple[Any, ...]
     most_frequent: Any
+    other: bool = False
+    indicator: bool = False
 
     def __post_init__(self) -> None:
+        checks.boolean(STATE, "other", self.other)
+        checks.boolean(STATE, "indicator", self.indicator)
         check_categories("categories", self.kind, self.categories)
         if self.most_frequent not in self.categories:
             expected = f"most_frequent one of {listing(self.categories)}"
             raise ValueError(checks.message(STATE, expected, repr(self.most_frequent)))
 
     @classmethod
-    def learn(cls, values: Values) -> Categories:
-        """From the values that are there, and those that the dtype announces.
+    def learn(cls, values: Values, most: int | None = None, indicate: bool = False) -> Categories:
+        """From the values that are there, and those that the dtype announces: all, or the `most` frequent ones.
 
         Raises ValueError for a column that names its rows, since most names would be new later, and for numbers and dates that
         are words, unless the frame itself calls them categories.
         """
         counts = Counter(value for value in values.data if value is not None)
         require_names_of_categories(values, counts)
-        if len(counts) > max(FEW, counts.total() // 2):
+        if most is None and len(counts) > max(FEW, counts.total() // 2):
             expected = f"categories that repeat in column {values.name!r}"
             got = f"{len(counts)} different ones in {counts.total()} rows"
-            raise ValueError(checks.message(values.who, expected, got, "Leave the column out, or group its values."))
+            advice = "Leave the column out, or keep the most frequent ones: Table(most_categories=50)."
+            raise ValueError(checks.message(values.who, expected, got, advice))
         long = next((category for category in counts if isinstance(category, str) and len(category) > LONGEST), None)
         if long is not None:
             wrong = np.array([value == long for value in values.data])
             raise values.refuse(
                 "names of categories", wrong, f"a text of {len(long):,} characters", "Leave the column out."
             )
-        categories = tuple(sorted({*counts, *values.levels}))
-        return cls(values.name, values.kind, categories, max(categories, key=counts.__getitem__))
+        known = sorted({*counts, *values.levels})
+        kept = (
+            known if most is None else sorted(known, key=counts.__getitem__, reverse=True)[:most]
+        )  # of equals the first
+        most_frequent, categories = max(known, key=counts.__getitem__), tuple(sorted(kept))
+        indicates = indicate and bool(values.missing.any())
+        return cls(values.name, values.kind, categories, most_frequent, len(kept) < len(known), indicates)
 
     @property
     def feature_names(self) -> list[str]:
         """column=category."""
-        return [f"{self.name}={category}" for category in self.categories]
+        named = [f"{self.name}={category}" for category in self.categories]
+        others = {"other": self.other, "missing": self.indicator}
+        return named + [f"{self.name} is {word}" for word, there in others.items() if there]
 
     def encode(self, values: Values, X: Array, ignore_unknown: bool) -> None:
         """Write the features into X (N, K)."""
         there = zip(values.data, values.missing, strict=True)
         codes = code(self.categories, (self.most_frequent if missing else value for value, missing in there))
+        if self.other:
+            codes[codes < 0] = len(self.categories)
+        if self.indicator:
+            codes[values.missing] = X.shape[1] - 1
         known = codes >= 0
         if not (ignore_unknown or known.all()):
             advice = "unknown='ignore' encodes such values as zeros."
@@ -179,12 +200,14 @@ class Target:
 Column = Numbers | Categories
 
 
-def learn(values: Values, scale: bool) -> Column:
+def learn(values: Values, scale: bool, most: int | None = None, indicate: bool = False) -> Column:
     """What is to be known of a column. Raises ValueError if no value is there."""
     if values.kind == NOTHING:
         expected = f"values in column {values.name!r}"
         raise ValueError(checks.message(values.who, expected, NOTHING, "Leave the column out."))
-    return Numbers.learn(values, scale) if values.kind in (NUMBERS, BOOLEANS) else Categories.learn(values)
+    if values.kind in (NUMBERS, BOOLEANS):
+        return Numbers.learn(values, scale, indicate)
+    return Categories.learn(values, most, indicate)
 
 
 def require_names_of_categories(values: Values, counts: Mapping[Any, int]) -> None:
@@ -249,5 +272,6 @@ def check_categories(name: str, kind: str, categories: Any) -> None:
 
 
 def plain(thing: Column | Target) -> dict[str, Any]:
-    """Its fields as JSON has them."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(thing).items()}
+    """Its fields as JSON has them, without those of later versions that say nothing."""
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(thing).items()}
+    return {name: value for name, value in found.items() if value or name not in ("indicator", "other")}

@@ -25,8 +25,11 @@ class Table:
         target               numbers as they are, (y − mean) / σ with scale_target; anything else becomes labels 0 … K − 1
 
     Columns are matched by name, in any order; the target may be absent from later frames. `missing` is "refuse", or "impute"
-    (the mean of numbers, the most frequent category, as they were in `fit`). `unknown` says what to do with a category that was
-    not in `fit`: "refuse", or "ignore" (zeros). A column that holds one value only is scaled to 0, with a warning.
+    (the mean of numbers, the most frequent category, as they were in `fit`), or "indicate": as "impute", and a column in
+    which values were missing in `fit` has one more feature, 1 where the value is missing; of categories it is the only one
+    that is 1 there. `unknown` says what to do with a category that was not in `fit`: "refuse", or "ignore" (zeros). With
+    `most_categories` a column that has more keeps those that are most frequent, and one more feature stands for all others,
+    those of later frames among them. A column that holds one value only is scaled to 0, with a warning.
 
     After `fit`: `columns` and `feature_names` (lists of text), `categories` (column → list), `classes` (array, or None for
     numbers). `notes` is a dict for plain data of your own, which `state` and files keep. Text that is numbers but for an odd
@@ -47,6 +50,7 @@ class Table:
         *,
         missing: str = "refuse",
         unknown: str = "refuse",
+        most_categories: int | None = None,
         scale: bool = True,
         scale_target: bool = False,
         dtype: Any = "float32",
@@ -54,8 +58,11 @@ class Table:
         if not isinstance(target, str | None):
             raise TypeError(checks.message("Table", "target: the name of a column, or None", repr(target)))
         self.target = target
-        self.missing = checks.choice("Table", "missing", missing, ["refuse", "impute"])
+        self.missing = checks.choice("Table", "missing", missing, ["refuse", "impute", "indicate"])
         self.unknown = checks.choice("Table", "unknown", unknown, ["refuse", "ignore"])
+        self.most_categories = most_categories
+        if most_categories is not None:
+            self.most_categories = checks.integer("Table", "most_categories", most_categories)
         self.scale = checks.boolean("Table", "scale", scale)
         self.scale_target = checks.boolean("Table", "scale_target", scale_target)
         self.dtype = checks.dtype("Table", dtype)
@@ -76,7 +83,8 @@ class Table:
         if not names:
             raise ValueError(checks.message(who, "columns beside the target", listing(rows.names)))
         values = [rows.column(name) for name in names]
-        columns = tuple(learn(column, self.scale) for column in values)
+        indicate = self.missing == "indicate"
+        columns = tuple(learn(column, self.scale, self.most_categories, indicate) for column in values)
         X = self._encode(columns, values)
         encoded = target.encode(answers, self.dtype) if target and answers else None
         same = [column.name for column in values if constant(column)]
@@ -167,7 +175,8 @@ class Table:
         self._require_fit("Table.state")
         settings = {name: getattr(self, name) for name in ("target", "missing", "unknown", "scale", "scale_target")}
         columns, answers = [plain(column) for column in self._columns], plain(self._target) if self._target else None
-        notes = {"notes": copy.deepcopy(self.notes)} if self.notes else {}
+        notes: dict[str, Any] = {"notes": copy.deepcopy(self.notes)} if self.notes else {}
+        settings |= {} if self.most_categories is None else {"most_categories": self.most_categories}
         return settings | {"dtype": self.dtype.name, "columns": columns, "answers": answers} | notes
 
     @classmethod

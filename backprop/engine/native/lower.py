@@ -200,6 +200,9 @@ class Operations:
     def _reduce(self, call: Ufunc) -> None:
         """NumPy begins with 0 or with the first entry, and adds along memory in pairs: its loop does, if it gets all of a row."""
         (x,), out, axis = call.args, call.out, call.options.get("axis", 0)
+        if x.ndim == 3:
+            self._reduce_three(call.ufunc, x, out, axis)
+            return
         loop = inner_loop(call.ufunc, (x.dtype, x.dtype, x.dtype))
         if set(call.options) - {"axis", "keepdims"} or out.dtype != x.dtype or x.ndim > 2 or not x.size:
             raise Unknown
@@ -217,6 +220,14 @@ class Operations:
         if not np.may_share_memory(out, call.out):
             raise Unknown
         self._reduce_rows(loop, x, out, REDUCED.get(call.ufunc))
+
+    def _reduce_three(self, ufunc: np.ufunc, x: Array, out: Array, axis: int) -> None:
+        """Out ← x (A, B, C) along the first axis, or along the second one of each of A matrices."""
+        if not (x.flags.c_contiguous and out.flags.c_contiguous) or axis not in (0, 1):
+            raise Unknown
+        matrices = [x.reshape(len(x), -1)] if axis == 0 else x
+        for matrix, row in zip(matrices, out.reshape(len(matrices), -1), strict=True):
+            self._reduce(Ufunc(ufunc, "reduce", [matrix], row, {"axis": 0}))
 
     def _reduce_rows(self, loop: tuple[int, int], x: Array, out: Array, start: Any) -> None:
         """Out (K,) ← each row of x (K, N)."""
