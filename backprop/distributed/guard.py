@@ -140,7 +140,7 @@ class Guard(AbstractContextManager["Guard"]):
         except FileExistsError:
             told = ""
         sys.stdout.flush()
-        print(line, told, sep="\n", end="", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n{told}")  # which is not buffered
         if self.comm is not None:
             faulthandler.dump_traceback_later(2, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - if MPI hangs
             self.comm.Abort(FAILED)
