@@ -64,7 +64,7 @@ class Guard(AbstractContextManager["Guard"]):
         self.size: int = 1 if comm is None else comm.size
         self.comm, self.folder, self.timeout = comm, folder, timeout
         self.exchange, self.since = 0, math.inf  # the last one, and since when this rank has waited in it
-        self.ended, self.code = False, 0
+        self.ended, self.code, self.process = False, 0, os.getpid()
         self._over = threading.Event()
 
     def begin(self) -> None:
@@ -116,6 +116,8 @@ class Guard(AbstractContextManager["Guard"]):
 
     def finish(self) -> None:
         """The program of this rank has come to its end: wait for the others; rank 0 writes the marker last of all."""
+        if os.getpid() != self.process:  # a child that this one has forked
+            return
         self.ended = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is not at the end yet hears it, too
         if self.comm is not None:
@@ -133,15 +135,15 @@ class Guard(AbstractContextManager["Guard"]):
 
     def end(self, what: str, told: str = "") -> None:
         """End the job on all ranks for what has happened to this one; who comes first tells it in full."""
-        line, self.code = f"rank {self.rank} of {self.size} {what}", FAILED
-        try:
-            with open(self.folder / "failed", "x", encoding="utf-8") as file:
+        line, self.code, mine = f"rank {self.rank} of {self.size} {what}", FAILED, os.getpid() == self.process
+        told *= not (mine and (self.folder / "failed").exists())
+        with suppress(OSError, ValueError):  # whatever becomes of the words, the job has to end
+            sys.stdout.flush()
+            sys.stderr.write(f"{line}\n{told}")
+        if mine:
+            with suppress(OSError), open(self.folder / "failed", "x", encoding="utf-8") as file:
                 file.write(line)
-        except FileExistsError:
-            told = ""
-        sys.stdout.flush()
-        sys.stderr.write(f"{line}\n{told}")  # which is not buffered
-        if self.comm is not None:
+        if mine and self.comm is not None:
             faulthandler.dump_traceback_later(2, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - if MPI hangs
             self.comm.Abort(FAILED)
 
@@ -156,8 +158,9 @@ class Guard(AbstractContextManager["Guard"]):
 
     def _tell(self) -> None:
         now = {"exchange": self.exchange, "waits": self.since < math.inf, "ended": self.ended}
-        line = json.dumps(now | {"process": os.getpid(), "host": HOST})
-        os.pwrite(self._alive, line.ljust(WIDTH).encode(), 0)
+        line = json.dumps(now | {"process": self.process, "host": HOST})
+        with suppress(OSError):
+            os.pwrite(self._alive, line.ljust(WIDTH).encode(), 0)
 
     def _awaited(self) -> bool:
         """Whether another rank waits in an exchange that this one never came to."""

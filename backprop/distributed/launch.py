@@ -42,10 +42,12 @@ class Launcher:
         Raises OSError for a folder that cannot be made, RuntimeError without an MPI or while another job uses the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("alive.*"):
-            if is_locked(path):
+        for path in (self.folder / "launcher", *self.folder.glob("alive.*")):
+            if path.exists() and is_locked(path):
                 got, advice = f"{path}, of one that is still running", "Stop it, or give --run another folder."
                 raise RuntimeError(checks.message(self.folder, "no other job in this folder", got, advice))
+        own = open(self.folder / "launcher", "w")  # noqa: SIM115 - and its lock, until this process ends
+        fcntl.lockf(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (self.folder / "saved").write_text("")
         for number in (
             signal.SIGINT,
@@ -53,7 +55,8 @@ class Launcher:
             signal.SIGHUP,
         ):  # for good: nothing comes after it in this process
             signal.signal(number, lambda number, frame: self.signals.append(number))
-        return self._attempts()
+        with own:
+            return self._attempts()
 
     def _attempts(self) -> int:
         saved, fruitless = set[str](), 0  # checkpoints, each by its step and path; attempts without a new one
