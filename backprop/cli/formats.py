@@ -87,10 +87,11 @@ def _npz(file: BinaryIO) -> Columns:
     import numpy as np
 
     try:
+        inflated = sum(each.file_size for each in zipfile.ZipFile(file).infolist())
+        require_bounded(inflated, file.seek(0, io.SEEK_END))
         archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
         if "X" not in archive.files:
             raise refusal("the file", "arrays X (N, D) and y (N,)", f"{archive.files}")
-        require_bounded(sum(each.file_size for each in archive.zip.infolist()), file.seek(0, io.SEEK_END))
         return _columns(archive["X"], archive["y"] if "y" in archive.files else None)
     except zipfile.BadZipFile as error:
         raise refusal("the file", "an .npz file", str(error)) from None
