@@ -96,7 +96,7 @@ class TestSignals:
         needs_mpi()
         (tmp_path / "deaf.py").write_text(
             "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-            "open('.backprop-run/ready', 'w')\ntime.sleep(60)\n"
+            "open('.backprop-run/ready', 'w').write('yes')\ntime.sleep(60)\n"
         )
         job = Job(tmp_path, "deaf.py", timeout=60)
         job.wait_for("ready")
