@@ -207,8 +207,8 @@ def test_a_loss_that_is_not_finite_ends_all_after_the_same_step(folder):
     assert same(together(3, diverges)) == diverges(ALONE)
 
 
-def test_one_rank_s_signal_ends_all_after_the_same_step_and_any_number_goes_on(tmp_path):
-    path, (X, y, _) = tmp_path / "run.safetensors", ranks.data()
+def test_one_rank_s_signal_ends_all_after_the_same_step_and_any_number_goes_on(folder, tmp_path):
+    path = tmp_path / "run.safetensors"
 
     class Pressed(bp.Callback):
         def step(self, trainer):
@@ -217,7 +217,8 @@ def test_one_rank_s_signal_ends_all_after_the_same_step_and_any_number_goes_on(t
 
     def fit(team, *more):
         trainer = bp.Trainer.resume(path, team=team) if path.exists() else ranks.trainer_of("BatchNorm", team)
-        trainer.fit(X, y, until=5, verbose=0, callbacks=[bp.Checkpoints(path), *more])
+        saving, rows = bp.Checkpoints(path), ranks.rows(folder, "folder", "BatchNorm")
+        trainer.fit(*rows, until=5, verbose=0, callbacks=[saving, *more])
         return ranks.sha(trainer)
 
     def stopped(team):

@@ -121,12 +121,11 @@ class Ranks(Team):
         widths = np.diff(cuts).tolist()
         theirs, joins, last = _nodes(of_rank)
         mine = theirs[rank]
-        send = self._room("send", P * len(mine), total.dtype)
-        at = 0
-        for start, end in pairwise(cuts):
-            for node in mine:
+        send = nodes[mine[0]] if len(mine) == 1 else self._room("send", P * len(mine), total.dtype)
+        for start, end in pairwise(cuts) if len(mine) > 1 else ():
+            for i, node in enumerate(mine):
+                at = len(mine) * start + i * (end - start)
                 send[at : at + end - start] = nodes[node][start:end]
-                at += end - start
         counts, from_each = [len(mine) * width for width in widths], [len(each) * widths[rank] for each in theirs]
         received = self.swap(send, counts, self._room("receive", sum(from_each), total.dtype), from_each)
         rows = received.reshape(sum(map(len, theirs)), widths[rank])
