@@ -31,9 +31,9 @@ class Threads(Ranks):
 
     def exchange(self, mine):
         self.post[self.rank] = mine
-        self.post.barrier.wait(30)
+        self.post.barrier.wait(120)
         found = list(self.post)
-        self.post.barrier.wait(30)
+        self.post.barrier.wait(120)
         return found
 
     def gather(self, mine, counts, out):
@@ -302,6 +302,20 @@ def test_ranks_that_would_do_different_things_are_told_the_first_difference(name
         return str(caught.value)
 
     assert told in same(together(3, begins))
+
+
+def test_objects_without_words_of_their_own_are_the_same_on_all_ranks():
+    class Within(bp.Constraint):
+        def project(self, parameter):
+            np.clip(parameter, -1, 1, out=parameter)
+
+    def steps(team):
+        X, y, _ = ranks.data()
+        trainer = ranks.trainer_of("SGD", team, constraints={"*": Within()})
+        trainer.fit(X, y, epochs=1, verbose=0)
+        return ranks.sha(trainer)
+
+    assert same(together(2, steps)) == steps(ALONE)
 
 
 def test_each_rank_its_own_rows_in_a_step_is_refused():

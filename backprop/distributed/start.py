@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from backprop.training.state import State
 
 MOST = 200  # characters of a fact that are told
 OWN = ("threads", "native")  # settings that change no bits
+ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object without words of its own, in this process
 
 
 def facts(state: State, examples: Sequence[Examples | None], also: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def facts(state: State, examples: Sequence[Examples | None], also: dict[str, Any
 
 
 def _told(value: Any) -> str:
-    text = str(value)
+    text = ADDRESS.sub("", str(value))
     return text if len(text) <= MOST else f"{text[:MOST]}… (SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
