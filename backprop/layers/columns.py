@@ -259,8 +259,10 @@ class Quantiles(_Pieces):
         >>> [round(score, 3) for score in layer.scores[0]]
         [-0.967, 0.0, 0.967]
         """
-        edges = quantile_edges(X, checks.integer("Quantiles.learned", "knots", knots, least=2) - 1)
-        return cls(edges, [_normal_scores(own, each) for own, each in zip(np.asarray(X, float).T, edges, strict=True)])
+        knots = checks.integer("Quantiles.learned", "knots", knots, least=2)
+        each = [own[~np.isnan(own)] for own in _table("Quantiles.learned", X).T]
+        edges = [_edges(own, _spread(len(own), knots)) for own in each]
+        return cls(edges, [_normal_scores(own, at) for own, at in zip(each, edges, strict=True)])
 
     @property
     def scores(self) -> list[list[float]]:
@@ -296,28 +298,42 @@ def quantile_edges(X: Any, pieces: int) -> list[list[float]]:
     >>> bp.quantile_edges(np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [9.0, np.nan]]), pieces=2)
     [[0.0, 1.5, 9.0], [2.5, 7.5]]
     """
-    who = "quantile_edges"
+    shares = np.linspace(0, 1, checks.integer("quantile_edges", "pieces", pieces) + 1)
+    return [_edges(own[~np.isnan(own)], shares).tolist() for own in _table("quantile_edges", X).T]
+
+
+def _table(who: str, X: Any) -> Array:
+    """Rows X (N, D) of numbers, NaN among them."""
     X = np.asarray(checks.rows(who, X, None), float)
     checks.finite(who, "X", np.where(np.isnan(X), 0, X), 0, np.float32)
-    shares = np.linspace(0, 1, checks.integer(who, "pieces", pieces) + 1)
-    return [_edges(own[~np.isnan(own)], shares).tolist() for own in X.T]
+    return X
 
 
 def _edges(values: Array, shares: Array) -> Array:
+    """The values below which there are these shares of all, or all there are, if they are no more; those too near are one."""
     different = np.unique(values.astype(np.float32)).astype(float)
     if len(different) > len(shares):
         different = np.unique(np.quantile(values, shares).astype(np.float32)).astype(float)
-    if len(different) > 1:
-        return different
+    apart = np.diff(different) > 1e-6 * np.ptp(different) if len(different) else np.array([], bool)
+    if apart.any():
+        return different[np.r_[True, apart]]
     c = different[0] if len(different) else 0.0
     return np.array([c - max(1.0, abs(c)) / 2, c + max(1.0, abs(c)) / 2])
+
+
+def _spread(n: int, knots: int) -> Array:
+    """Shares at which a normal distribution is cut evenly, from the first of n values to the last one."""
+    from scipy.special import ndtr, ndtri
+
+    end = float(ndtri(1 - 0.5 / max(n, 2)))
+    return np.r_[0, ndtr(np.linspace(-end, end, knots)[1:-1]), 1]
 
 
 def _normal_scores(values: Array, edges: Sequence[float]) -> Array:
     """Φ⁻¹ of the share of values below each edge, half of the equal ones among them."""
     from scipy.special import ndtri
 
-    values = np.sort(values[~np.isnan(values)].astype(np.float32))
+    values = np.sort(values.astype(np.float32))
     if not len(values) or values[0] == values[-1]:
         return np.zeros(len(edges))
     at = np.asarray(edges, np.float32)
