@@ -329,14 +329,14 @@ def _spread(n: int, knots: int) -> Array:
     return np.r_[0, ndtr(np.linspace(-end, end, knots)[1:-1]), 1]
 
 
-def _normal_scores(values: Array, edges: Sequence[float]) -> Array:
+def _normal_scores(values: Array, edges: Array) -> Array:
     """Φ⁻¹ of the share of values below each edge, half of the equal ones among them."""
     from scipy.special import ndtri
 
     values = np.sort(values.astype(np.float32))
     if not len(values) or values[0] == values[-1]:
         return np.zeros(len(edges))
-    at = np.asarray(edges, np.float32)
+    at = edges.astype(np.float32)
     below = (np.searchsorted(values, at, "left") + np.searchsorted(values, at, "right")) / 2
     return np.clip(ndtri(below / len(values)), -4, 4)
 
