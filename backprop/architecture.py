@@ -23,7 +23,7 @@ import numpy as np
 from backprop import checks, constraints, initializers, layers, losses, optimizers, schedules
 from backprop.checks import Array
 from backprop.initializers import Initializer
-from backprop.layers import BatchNorm, Embedding, Layer, LayerNorm, Linear, MembersLinear, SeparateLinear
+from backprop.layers import BatchNorm, Embedding, InputScale, Layer, LayerNorm, Linear, MembersLinear, SeparateLinear
 from backprop.layers.nesting import adopt, inside
 from backprop.layers.normalization import FrozenBatchNorm
 
@@ -309,6 +309,8 @@ def _shapes(kind: type, arguments: Data) -> Iterator[tuple[str, tuple[Any, ...]]
             yield "beta", (arguments.get("out_features"),)
     elif kind in (BatchNorm, LayerNorm, FrozenBatchNorm):
         yield from ((name, (arguments.get("features"),)) for name in ("beta", "gamma"))
+    elif kind is InputScale:
+        yield "gamma", (arguments.get("features"),)
     elif kind is Embedding:
         widths, cardinalities = (arguments.get(name) for name in ("widths", "cardinalities"))
         if isinstance(widths, tuple) and isinstance(cardinalities, tuple):

@@ -66,6 +66,45 @@ class Select(Layer):
         return np.concatenate([dL_df, zeros])[came], {}
 
 
+class InputScale(Layer):
+    """A factor for each input, which is learned `pace` times as fast as a weight of that size.
+
+        f      = pace γ ⊙ h             (D, N); γ starts from 1/pace, and f from h
+        ∂L/∂h  = pace γ ⊙ ∂L/∂f
+        ∂L/∂γ  = pace Σₙ h ⊙ ∂L/∂f      (D,)
+
+    By steps of a given length, as Adam's, a factor 1 would hardly move: with a pace of 10 it moves ten times as far. So a
+    network can turn down columns that say nothing. Raises TypeError or ValueError for a width that is not a whole number ≥ 1,
+    and a pace ≤ 0.
+    Source: Holzmüller, Grinsztajn and Steinwart (2024), "Better by default", on the scaling layer.
+
+    >>> import numpy as np, backprop as bp
+    >>> bp.InputScale(2, pace=10).forward(np.array([3.0, 4.0]))
+    array([3., 4.])
+    """
+
+    keeps_width = True
+
+    def __init__(self, features: int, *, pace: float = 1.0) -> None:
+        self.in_features = self.out_features = checks.integer("InputScale", "features", features)
+        self.pace = checks.number("InputScale", "pace", pace, above=0)
+        self.parameters["gamma"] = np.full(self.in_features, 1 / self.pace)
+
+    def initialize(self, generator: np.random.Generator) -> None:
+        """Set γ to 1/pace."""
+        self.gamma[...] = 1 / self.pace
+
+    def forward(self, h: Array) -> Array:
+        self.h = h
+        return self.infer(h)
+
+    def infer(self, h: Array) -> Array:
+        return column(self.pace * self.gamma) * h
+
+    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
+        return column(self.pace * self.gamma) * dL_df, {"gamma": self.pace * (self.h * dL_df).sum(axis=1)}
+
+
 class Embedding(Layer):
     """For each category of a column a vector of numbers, which is learned; the vectors of all columns one under another.
 
