@@ -24,9 +24,7 @@ from backprop.testing import networks
 
 OWN = {name for name in LAYERS if name.startswith(("Elementwise", "a layer of one's own"))}
 KNOWN = [name for name in LAYERS if name not in OWN]
-TABULAR = {
-    name for name in KNOWN if type(LAYERS[name](4)) in SEVERAL
-}  # of columns and members, which PyTorch does not have
+TABULAR = [name for name in KNOWN if type(LAYERS[name](4)) in SEVERAL]  # PyTorch has no such layers
 TOLERANCE = 1e-6  # of the largest output
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2"]

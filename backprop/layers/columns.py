@@ -71,7 +71,7 @@ class InputScale(Layer):
 
         f      = pace γ ⊙ h             (D, N); γ starts from 1/pace, and f from h
         ∂L/∂h  = pace γ ⊙ ∂L/∂f
-        ∂L/∂γ  = pace Σₙ h ⊙ ∂L/∂f      (D,)
+        ∂L/∂γ  = Σₙ pace h ⊙ ∂L/∂f      (D,)
 
     By steps of a given length, as Adam's, a factor 1 would hardly move: with a pace of 10 it moves ten times as far. So a
     network can turn down columns that say nothing. Raises TypeError or ValueError for a width that is not a whole number ≥ 1,
@@ -102,7 +102,7 @@ class InputScale(Layer):
         return column(self.pace * self.gamma) * h
 
     def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
-        return column(self.pace * self.gamma) * dL_df, {"gamma": self.pace * (self.h * dL_df).sum(axis=1)}
+        return column(self.pace * self.gamma) * dL_df, {"gamma": (self.pace * self.h * dL_df).sum(axis=1)}
 
 
 class Embedding(Layer):
