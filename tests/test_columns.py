@@ -248,3 +248,13 @@ def test_rows_that_are_always_the_same_are_copied(rows, native):
             loss.forward(nets[1].forward(X[batch].T), y[batch].T)
             nets[1].phi[...] = nets[1].phi - 0.01 * nets[1].backward(loss.backward())[1].dL_dphi
     assert_allclose(nets[0].phi, nets[1].phi, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("product", [bp.hessian_product, bp.gauss_newton_product, bp.fisher_product])
+def test_second_derivatives_before_a_layer_without_a_slope_are_0(product):
+    """Gradients that depend on nothing were no part of the list of operations."""
+    net = bp.Sequential(bp.Linear(3, 2), bp.Embedding([3, 3], [2, 1]), seed=0, dtype="float64")
+    found = net.views(product(net, bp.LeastSquares(), H.T, np.ones((50, 3)), np.ones(net.size)))
+    assert not found["0.beta"].any()
+    assert not found["0.omega"].any()
+    assert found["1.omega_0"].any()
