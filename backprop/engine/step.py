@@ -408,7 +408,8 @@ class Batch:
             statistics = self.plans[end - start].statistics
             inputs = {f"seen {i}": np.empty(op.shape, op.dtype) for i, op in enumerate(statistics.seen)}  # type: ignore[union-attr]
             calls += [Copy(array, place) for array, place in zip(inputs.values(), self._places_of(s), strict=True)]
-            calls += Bound(statistics.plan, self.net.buffers | inputs).calls  # type: ignore[union-attr]
+            bound = self._bound_to_kept(statistics.plan, self.net.buffers | inputs)  # type: ignore[union-attr]
+            calls += bound.calls
         return calls
 
     def _bind(
@@ -456,6 +457,13 @@ class Batch:
             self._landed_in = None if plans.landed == "g" else vector
             arrays |= {f"{plans.landed} {name}": view for name, view in views(self.net, vector).items()}
         return arrays | {name: self._kept_array(name) for name in plans.passes.inputs if ":" in name}
+
+    def _bound_to_kept(self, plan: Plan, sources: dict[str, Array]) -> Bound:
+        """A plan bound to these arrays, and to those that layers keep as attributes."""
+        kept = {name: self._kept_array(name) for name in plan.inputs if ":" in name}
+        bound = Bound(plan, sources | kept)
+        self._keeps += [(name, bound) for name in kept]
+        return bound
 
     def _kept_array(self, name: str) -> Array:
         path, _, attribute = name.rpartition(":")
