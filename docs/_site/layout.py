@@ -21,7 +21,7 @@ from _site.reference import write_reference
 
 OF_THE_PROJECT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 FENCE = re.compile(r"^(`{3,}).*?^\1", re.MULTILINE | re.DOTALL)
-DENSE = 144  # pixels in an inch
+DENSE = 120  # pixels in an inch
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))|(?<=src=\")([^\"]+)(?=\")")
 HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 ENTRY = re.compile(r"^(?:\| |- |\* |\d+\. )\[([^\]]*)\]\(([^)\s#]+)\.md\)", re.MULTILINE)
