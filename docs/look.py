@@ -46,6 +46,7 @@ function look() {{
   document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, found, error, cut, height}});
 }}
 setTimeout(look, 4000);
+setTimeout(look, 18000);  // where the machine is busy, formulas take longer
 </script>"""
 
 
@@ -88,7 +89,7 @@ def served(site: Path) -> Iterator[str]:
 
 def browse(browser: str, address: str, width: int, height: int, *options: str) -> str:
     """Open an address without a display, let its scripts run, and return what the browser prints."""
-    common = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000"]
+    common = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000"]
     window = f"--window-size={max(width, 500)},{height}"
     command = [browser, *common, window, *options, address]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
