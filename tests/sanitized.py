@@ -25,7 +25,7 @@ FLAGS = [
     "-fPIC",
     "-shared",
 ]
-TESTS = "CallsAlone or shards or random or edges or Compiled"
+TESTS = "CallsAlone or shards or random or edges or Compiled or parts or draws"
 
 
 def library(name: str) -> str:
