@@ -20,7 +20,7 @@ test-all: .venv/dev .venv/test-torch .venv/test-dask
 	BACKPROP_TABLES=1 $(BIN)/python -m pytest -n auto tests/test_hostile_tables.py tests/test_spreadsheets.py tests/test_written.py
 	BACKPROP_NETWORKS=3000 $(BIN)/python -m pytest -n auto tests/test_check_gradients.py
 	BACKPROP_ROWS=1 $(BIN)/python -m pytest tests/test_rows.py
-	BACKPROP_NATIVE_PROGRAMS=1000 $(BIN)/python -m pytest -n auto tests/test_native.py
+	BACKPROP_NATIVE_PROGRAMS=1000 BACKPROP_NATIVE_STEPS=20000 $(BIN)/python -m pytest -n auto tests/test_native.py
 	for n in 0 1; do BACKPROP_NATIVE=$$n $(BIN)/python -m pytest -n auto $(TRAINING) || exit 1; done
 	$(BIN)/python tests/sanitized.py
 	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_regularization.py

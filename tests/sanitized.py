@@ -1,4 +1,5 @@
-"""The tests of the native player once more, with a player that looks at each of its reads and writes (address, undefined).
+"""The tests of the native player once more, with a player that looks at each of its reads and writes (address, undefined), and of
+what threads share.
 
     python tests/sanitized.py
 
@@ -16,16 +17,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FLAGS = [
-    "-g",
-    "-O1",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=undefined",
-    "-ffp-contract=off",
-    "-fPIC",
-    "-shared",
-]
-TESTS = "CallsAlone or shards or random or edges or Compiled"
+FLAGS = ["-g", "-O1", "-fno-sanitize-recover=all", "-ffp-contract=off", "-fPIC", "-shared"]
+WATCHES = {  # what each looks at, its libraries, and the tests that run under it
+    "address,undefined": (["asan", "ubsan"], "CallsAlone or shards or random or edges or Compiled or parts or draws"),
+    "thread": (["tsan"], "many_steps or shards or all_lists"),
+}
 
 
 def library(name: str) -> str:
@@ -36,7 +32,13 @@ def library(name: str) -> str:
 
 
 def main() -> int:
-    """Build, and run the tests; what they end with."""
+    """Build, and run the tests, for each watch; what they end with."""
+    return max(run(*each) for each in WATCHES.items())
+
+
+def run(watch: str, of_watch: tuple[list[str], str]) -> int:
+    """Build with this watch, and run its tests."""
+    libraries, tests = of_watch
     with tempfile.TemporaryDirectory() as folder:
         for name in ("backprop", "tests"):
             shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -44,10 +46,12 @@ def main() -> int:
         there = Path(folder, "backprop", "engine", "native")
         include = sysconfig.get_paths()["include"]
         source, built = there / "player.c", there / "player.abi3.so"
-        subprocess.run(["gcc", *FLAGS, "-Wall", "-Wextra", "-Werror", f"-I{include}", source, "-o", built], check=True)
-        extra = {"LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}", "ASAN_OPTIONS": "detect_leaks=0"}
+        flags = [*FLAGS, f"-fsanitize={watch}"]
+        subprocess.run(["gcc", *flags, "-Wall", "-Wextra", "-Werror", f"-I{include}", source, "-o", built], check=True)
+        extra = {"LD_PRELOAD": " ".join(library(f"lib{name}.so") for name in libraries)}
+        extra |= {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66"}
         extra |= {"PYTHONPATH": folder, "PYTHONMALLOC": "malloc"}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_native.py", "-k", TESTS]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_native.py", "-k", tests]
         return subprocess.run(command, cwd=folder, env=os.environ | extra, check=False).returncode
 
 

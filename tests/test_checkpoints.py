@@ -18,6 +18,7 @@ from numpy.testing import assert_array_equal
 from test_bad_input import assert_refused
 
 import backprop as bp
+from backprop.engine import native
 from backprop.files import container
 from backprop.training import checkpoint
 from backprop.training.data import BLOCK_BYTES
@@ -576,6 +577,8 @@ class TestData:
 class TestMachine:
     @pytest.mark.parametrize("name", ["numpy", "backprop", "threads", "vector instructions"])
     def test_the_first_difference_is_told(self, name, tmp_path, monkeypatch):
+        if name == "threads":
+            monkeypatch.setattr(native, "player", None)  # with which they do not count
         trainer = trainer_of()
         trainer.save(tmp_path / "run")
         there = checkpoint.machine(trainer.settings)
@@ -591,8 +594,10 @@ class TestMachine:
         assert all(len(value.split()) == 3 for value in blas if value.startswith("openblas"))
         assert found["backprop"] == bp.__version__
 
-    def test_threads_do_not_matter_where_bits_do_not_depend_on_them(self):
-        assert "threads" not in checkpoint.machine(trainer_of(deterministic=True))
+    @pytest.mark.parametrize(("player", "deterministic"), [(None, True), (object(), False)])
+    def test_threads_do_not_matter_where_bits_do_not_depend_on_them(self, player, deterministic, monkeypatch):
+        monkeypatch.setattr(native, "player", player)
+        assert "threads" not in checkpoint.machine(trainer_of(deterministic=deterministic).settings)
 
 
 def swish(v):

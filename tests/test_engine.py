@@ -337,13 +337,14 @@ def test_a_step_allocates_nothing_that_grows(hidden, optimizer, shards):
     trainer._advisor.quiet = True  # its look at a few examples makes arrays of its own
     peaks = []
     tracemalloc.start()
-    for _ in trainer.epochs(X, y, 3, sample_weight=rng.random(len(X))):
+    for _ in trainer.epochs(X, y, 5, sample_weight=rng.random(len(X))):
         now, peak = tracemalloc.get_traced_memory()
         peaks.append(peak - now)
         tracemalloc.reset_peak()
     tracemalloc.stop()
     # An activation here takes 4 MiB, a gradient at least 1 MiB; pieces of φ and the buffers of NumPy's casts are smaller.
-    assert max(peaks[1:]) < 400_000
+    # Until the fourth epoch a step is compared for each number of threads, on copies.
+    assert max(peaks[3:]) < 400_000
 
 
 def test_shards_depend_on_network_and_batch_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_nests import program
 
 import backprop as bp
-from backprop.engine import native
+from backprop.engine import native, parts, play
 from backprop.engine.blas import prepare
-from backprop.engine.calls import Copy, Multiply, Numbers, Pick, Ufunc
+from backprop.engine.calls import Copy, Draw, Multiply, Numbers, Pick, Ufunc
 from backprop.engine.calls import Scale as Scaled
 from backprop.training import native as choosing
 
@@ -28,8 +29,10 @@ if native.player is None:
     pytest.fail("the native player is not built: these tests need a C compiler", pytrace=False)
 
 from backprop.engine.native.compiled import passes_of
+from backprop.engine.native.keys import keys
 from backprop.engine.native.loops import MEET, PYTHON, STOP
 from backprop.engine.native.lower import Operations
+from backprop.engine.native.spread import Spread
 
 SEEDS = range(int(os.environ.get("BACKPROP_NATIVE_PROGRAMS", "60")))
 RULES = [
@@ -97,6 +100,95 @@ def test_random_programs_have_the_bits_of_numpys_player(seed):
     assert_same(*found)
 
 
+def wide(seed):
+    """A network whose products come in parts, a batch size, and data for six batches or so."""
+    rng = np.random.default_rng(seed)
+    widths = [int(rng.integers(5, 150)), *rng.integers(40, 400, rng.integers(1, 4)).tolist(), int(rng.integers(1, 60))]
+    n = int(rng.integers(1, 150))
+    layers = []
+    for D, K in pairwise(widths[:-1]):
+        between = [lambda K: bp.BatchNorm(K), lambda K: bp.LayerNorm(K), lambda K: bp.Dropout(0.3)]
+        between += [lambda K: bp.Residual(bp.Linear(K, K)), lambda K: bp.GELU(), lambda K: bp.Tanh()]
+        layers += [bp.Linear(D, K), between[rng.integers(6)](K), bp.ReLU()]
+    net = bp.Sequential(*layers, bp.Linear(*widths[-2:]), seed=seed, dtype=["float32", "float64"][rng.integers(2)])
+    N = 6 * n + int(rng.integers(0, 3))
+    return net, n, rng.normal(size=(N, widths[0])), rng.normal(size=(N, widths[-1])), ["auto", 1, 2, 3][rng.integers(4)]
+
+
+@pytest.mark.parametrize("seed", SEEDS[:: max(1, 60 // 6)])
+def test_parts_have_the_same_bits_on_any_number_of_threads(seed, monkeypatch):
+    monkeypatch.setattr(play, "HANDED_OVER", 0)
+    net, n, X, y, shards = wide(seed)
+    rule = RULES[seed % len(RULES)]
+    fit = lambda player, threads: trained(  # noqa: E731
+        player, net, bp.LeastSquares(), rule, X, y, batch_size=n, shards=shards, threads=threads
+    )
+    alone = fit(False, 1)
+    for player, threads in ((False, 2), (True, 1), (True, 2), (True, 3)):
+        assert_same(alone, fit(player, threads))
+
+
+STEPS = int(os.environ.get("BACKPROP_NATIVE_STEPS", "400"))
+
+
+def test_many_steps_on_threads_that_meet():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(8000, 60)), rng.integers(0, 3, 8000)
+    net = bp.Sequential(bp.Linear(60, 100), bp.ReLU(), bp.Linear(100, 3), seed=0)
+    ends = []
+    for threads in (1, 2):
+        trainer = bp.Trainer(net.copy(), bp.CrossEntropy(), bp.SGD(0.001), batch_size=40, threads=threads, native=True)
+        made = trainer._descent.native
+        for epoch in range(max(1, STEPS // 200)):
+            if epoch > 1:
+                for chance in made._chances.values():
+                    chance.seconds = {1: 1.0, threads: 1e-4}  # whatever was measured
+            list(trainer.epochs(X, y, 1))
+        ends.append(state(trainer, []))
+    assert_same(*ends)
+
+
+def test_what_would_have_to_wait_lets_others_go_first():
+    a, b, c, d = (np.zeros((64, 64), "f") for _ in range(4))
+    lists, meetings = [Operations([]) for _ in range(2)], []
+    spread = Spread(lists, lambda: meetings.append([len(ops.rows) for ops in lists]))
+
+    def product(A, B, C):
+        for i, part in enumerate(parts.rows(64, 2)):
+            spread.extend([Multiply(prepare(A[part], B, C[part]), 1.0, 0.0, Numbers(), (i, 2))])
+
+    product(a, b, c)
+    product(b, c, d)  # reads what both have written: it waits
+    spread.extend(
+        [Ufunc(np.maximum, "__call__", [c, np.float32(0)], c)]
+    )  # whose rows each has; but the product waits to read it
+    assert meetings == [[1, 1]]
+    spread.close()
+    assert [len(ops.rows) for ops in lists] == [3, 3]
+    assert meetings[1:] == [[2, 2]]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 2**100])
+@pytest.mark.parametrize("t", [0, 5, 2**32 - 2])
+def test_keys_of_draws_are_those_of_numpys_seed_sequence(seed, t):
+    for where in ((), (0,), (3, 0, 1), (1, 2, 3, 4, 5)):
+        expected = [np.random.SeedSequence((seed, t + i, *where)).generate_state(2, np.uint64) for i in range(4)]
+        assert_array_equal(keys(seed, t, 4, where), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+def test_draws_are_those_of_numpys_generator(dtype):
+    key = np.random.SeedSequence(5).generate_state(2, np.uint64)
+    inputs = np.array([0, 0, 0, 0, key.ctypes.data], np.uint64)
+    for n in (1, 2, 3, 7, 8, 9, 1000):
+        out = np.zeros(n, dtype)
+        ops = Operations([], None, lambda draw: 4)
+        ops.add(Draw(out, None, "", "random", True, {}))
+        play_once(ops, inputs)
+        expected = np.random.Generator(np.random.Philox(np.random.SeedSequence(5))).random(n, dtype=dtype)
+        assert_array_equal(out, expected)
+
+
 LAYERS = [
     *(bp.ReLU, bp.LeakyReLU, bp.ELU, bp.SiLU, bp.GELU, bp.Softplus, bp.Sigmoid, bp.Tanh, bp.Sin, bp.Cos, bp.Exp),
     *(bp.Identity, lambda: bp.Dropout(0.4), lambda: bp.BatchNorm(24), lambda: bp.LayerNorm(24)),
@@ -125,7 +217,7 @@ def test_every_layer_is_played_without_python(make, dtype):
     runs = [trained(n, net, bp.CrossEntropy(), lambda: bp.Adam(0.01), X, y, batch_size=50) for n in (False, True)]
     assert_same(*runs)
     made = python_calls(net, bp.CrossEntropy(), bp.Adam(0.01), X, y)
-    assert made == (2 if "Dropout" in repr(make()) else 0)  # a key and a draw
+    assert made == 0
 
 
 def python_calls(net, loss, rule, X, y):
@@ -133,8 +225,8 @@ def python_calls(net, loss, rule, X, y):
     trainer = bp.Trainer(net.copy(), loss, rule, native=True, batch_size=50)
     list(trainer.epochs(X, y, 2))
     (chance,) = trainer._descent.native._chances.values()
-    assert chance.trusted
-    return sum(len(ops.python) for ops in chance.program.lists)
+    assert 1 in chance.trusted
+    return sum(len(ops.python) for ops in chance.programs[1].lists)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 700])
@@ -344,6 +436,23 @@ def test_the_environment_decides_where_the_trainer_says_auto(monkeypatch, word, 
     assert choosing.wanted(False) is False
 
 
+def test_the_trainer_says_who_plays(monkeypatch):
+    net, X, y = small()
+    trainer = bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), native="auto")
+    assert "too few steps" in trainer.player
+    trainer.native = True
+    trainer.fit(X, y, epochs=2, verbose=0)
+    assert trainer.player == "native"
+    other = bp.Trainer(net.copy(), bp.CrossEntropy(), bp.SGD(0.1), native=False)
+    assert other.player == "numpy (native=False)"
+    other.native = "auto"
+    monkeypatch.setenv("BACKPROP_NATIVE", "0")
+    assert other.player == "numpy (BACKPROP_NATIVE is 0)"
+    monkeypatch.delenv("BACKPROP_NATIVE")
+    monkeypatch.setattr(native, "player", None)
+    assert "no C compiler" in other.player
+
+
 def test_another_word_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv("BACKPROP_NATIVE", "yes")
     net, X, y = small()
@@ -434,11 +543,11 @@ def test_trainings_in_threads_do_not_disturb_each_other():
 EDGES = [0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.0, -7.5, 88.0, -104.0, 1e30, -1e30, np.inf, -np.inf, np.nan]
 
 
-def play_once(ops):
+def play_once(ops, inputs=np.zeros(4, np.uint64)):  # noqa: B008
     """One step of these operations."""
     values = np.array([*ops.values, 0.0])
-    nothing = np.zeros((1, 1)), np.zeros(4, np.uint64)
-    native.player.play([(ops.packed(), [])], np.zeros(16, np.int32), 1, True, values, *nothing, 1, 1)
+    nothing = np.zeros((1, 1)), inputs
+    native.player.play(ops.packed(), [], np.zeros(native.player.TEAM // 4, np.int32), True, values, *nothing, 1, 1)
 
 
 class TestCallsAlone:
@@ -722,13 +831,15 @@ def test_all_lists_meet_and_stop_at_the_same_places(batch, shards, rule):
     trainer = bp.Trainer(net, bp.LeastSquares(), rule(), **settings)
     trainer.fit(X, y, epochs=3, verbose=0)
     (chance,) = trainer._descent.native._chances.values()
-    places = [
-        [(row["kind"], row.get("n")) for row in ops.rows if row["kind"] in (MEET, STOP)] for ops in chance.program.lists
-    ]
-    assert all(each == places[0] for each in places)
-    if len(places) > 1:
-        kinds = [kind for kind, _ in places[0]]
-        assert all(before == MEET for before, kind in pairwise(kinds) if kind == STOP)  # what it reads has been written
+    assert chance.trusted == {1, 2}
+    for made in chance.programs.values():
+        places = [
+            [(row["kind"], row.get("n")) for row in ops.rows if row["kind"] in (MEET, STOP)] for ops in made.lists
+        ]
+        assert all(each == places[0] for each in places)
+        if len(places) > 1:
+            kinds = [kind for kind, _ in places[0]]
+            assert all(before == MEET for before, kind in pairwise(kinds) if kind == STOP)  # what it reads was written
 
 
 @pytest.mark.filterwarnings(
@@ -959,6 +1070,21 @@ class TestCompiled:
         monkeypatch.setenv("BACKPROP_NATIVE", "0")
         monkeypatch.setattr(native.player, "compiled", None)
         assert_array_equal(net.compiled()(X), net.predict(X))
+
+    @pytest.mark.parametrize("player", [native.player, None])
+    def test_it_is_copied_as_itself_and_not_pickled(self, player, monkeypatch):
+        monkeypatch.setattr(native, "player", player)
+        f = bp.Sequential(bp.Linear(3, 2), seed=0).compiled()
+        assert copy.copy(f) is copy.deepcopy(f) is f
+        with pytest.raises(TypeError, match="Pickle the network"):
+            pickle.dumps(f)
+        with pytest.raises(TypeError, match=r"keyword|positional"):
+            f(given=np.ones(3))
+
+    def test_a_function_that_nobody_knows_is_refused_with_advice(self):
+        net = bp.Sequential(bp.Linear(3, 4), bp.Elementwise(lambda v: v * v), seed=0)
+        with pytest.raises(TypeError, match=r"Elementwise\(.*\). It calls a function of yours"):
+            net.compiled()
 
     def test_a_layer_of_ones_own_is_refused_by_name(self):
         with pytest.raises(TypeError, match="Scale"):

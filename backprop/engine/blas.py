@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -52,7 +52,8 @@ def product(A: Array, B: Array, C: Array, scale: float = 1.0, keep: float = 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product as a function of (scale, keep), and as data: the pieces that it is computed in, each by one call of BLAS.
+    """A product as a function of (scale, keep), and as data: its matrices, and the pieces that it is computed in, each by one
+    call of BLAS.
 
     A piece is (A, B, C), all three in the order in which BLAS gets them, x and y vectors for its gemv; without pieces, NumPy
     multiplies.
@@ -60,6 +61,13 @@ class Product:
 
     call: Call
     pieces: tuple[tuple[Array, Array, Array], ...] = ()
+    matrices: tuple[Array, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Operations."""
+        A, B, _ = self.matrices
+        return 2.0 * A.size * B.shape[1]
 
     def __call__(self, scale: float, keep: float) -> object:
         """Compute it."""
@@ -68,6 +76,10 @@ class Product:
 
 def prepare(A: Array, B: Array, C: Array) -> Product:
     """The product of these three matrices, to be computed many times."""
+    return replace(_prepared(A, B, C), matrices=(A, B, C))
+
+
+def _prepared(A: Array, B: Array, C: Array) -> Product:
     if A.ndim != 2 or B.ndim != 2 or C.shape != (A.shape[0], B.shape[1]) or A.shape[1] != B.shape[0]:
         got = f"{A.shape}, {B.shape} and {C.shape}"
         raise ValueError(message("product", "A (m, k), B (k, n) and C (m, n)", f"shapes {got}"))

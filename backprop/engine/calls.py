@@ -5,7 +5,8 @@
     Multiply    a product that BLAS adds to its target: C ← scale · A B + keep · C
     Pick        out ← x[rows, columns], one entry for each pair
     Scale       target ← scale · x + keep · target
-    Python      what only Python can do: a draw, a layer of one's own, an odd function
+    Draw        out ← random numbers
+    Python      what only Python can do: a layer of one's own, an odd function
 
 All of it is data, which the native player reads; how NumPy plays each is its `bind`.
 """
@@ -21,6 +22,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import Product, axpy
+from backprop.engine.live import Generators
 from backprop.engine.plan import is_number
 from backprop.engine.trace import Number
 
@@ -96,12 +98,13 @@ class Copy:
 
 @dataclass(eq=False, slots=True)
 class Multiply:
-    """A product that ends in its target: C ← scale · A B + keep · C."""
+    """A product that ends in its target: C ← scale · A B + keep · C; `part` says which of how many by rows of the whole."""
 
     product: Product
     scale: float | Number
     keep: float | Number
     numbers: Numbers
+    part: tuple[int, int] = (0, 1)
 
     def bind(self) -> Play:
         """BLAS's call."""
@@ -154,6 +157,22 @@ class Scale:
 
 
 @dataclass(eq=False, slots=True)
+class Draw:
+    """out ← random numbers of a generator, which `first` starts anew."""
+
+    out: Array
+    generators: Generators
+    name: str
+    method: str
+    first: bool
+    options: dict[str, Any]
+
+    def bind(self) -> Play:
+        """The generator's own method."""
+        return partial(self.generators.draw, self.name, self.method, self.first, self.out, self.options)
+
+
+@dataclass(eq=False, slots=True)
 class Python:
     """What only Python can do."""
 
@@ -164,4 +183,4 @@ class Python:
         return self.function
 
 
-Call = Ufunc | Copy | Multiply | Pick | Scale | Python
+Call = Ufunc | Copy | Multiply | Pick | Scale | Draw | Python

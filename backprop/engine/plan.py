@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from backprop import html
+from backprop.engine import parts
 from backprop.engine.trace import Number, Op, base, converted
 
 ALIGNMENT = 64  # bytes, a line of the cache
@@ -63,6 +64,16 @@ class Plan:
     def __repr__(self) -> str:
         landings = sum(isinstance(step, Land) for step in self.steps)
         return f"Plan({len(self._rows())} operations, {landings} of them landings, {self.nbytes:,} bytes of memory)"
+
+    @property
+    def parts(self) -> int:
+        """In how many parts its largest products are computed, at most."""
+        ops = [step.value if isinstance(step, Land) else step for step in self.steps]
+        products = [op for op in ops if op.kind == "ufunc" and op.function[0] is np.matmul and len(op.shape) == 2]
+        return max(
+            (parts.count(op.shape[0], op.shape[1], op.ops[0].shape[1]) for op in products if len(op.ops) == 2),
+            default=1,
+        )
 
     def __str__(self) -> str:
         lines = [f"{what:<58} {shape} {where:<12} {line}".rstrip() for what, shape, where, line in self._rows()]

@@ -15,11 +15,13 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine import parts
 from backprop.engine.blas import prepare
-from backprop.engine.calls import Call, Copy, Multiply, Numbers, Pick, Play, Python, Scale, Ufunc
+from backprop.engine.calls import Call, Copy, Draw, Multiply, Numbers, Pick, Play, Python, Scale, Ufunc
 from backprop.engine.live import Generators, total_on_copies
 from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise, is_number
-from backprop.engine.trace import Op, converted, gathered, look, of_list
+from backprop.engine.threads import Pool, run_all, run_in_turn
+from backprop.engine.trace import Number, Op, converted, gathered, look, of_list
 from backprop.layers import Layer
 from backprop.layers.boundary import backward, forward
 from backprop.losses import Loss
@@ -28,6 +30,7 @@ from backprop.losses.base import slope
 JOINING = {"function", "rest", "many", "axis"}  # what np.concatenate is called with
 SMALL = 1 << 16  # bytes
 MOST_RUNS = 256  # copies in the place of one x[rows]
+HANDED_OVER = 1e7  # operations of a part of a product from which on another Python thread computes it, about 0.1 ms
 
 
 class Bound:
@@ -60,7 +63,7 @@ class Bound:
             results or {}
         )  # what layers of one's own returned in the step that was traced, the first one played
         self.calls: list[Call] = []
-        self.products: set[Op] = set()
+        self.products: dict[Op, int] = {}  # in how many parts each is computed
         turn = 0
         for i, step in enumerate(plan.steps):
             if i == plan.turn:
@@ -74,8 +77,23 @@ class Bound:
         self.turn = turn  # the calls before it are those up to L
         self.L = None if plan.L is None else self.get(plan.L)
         self.results = [self.get(op) for op in plan.results]
-        plays = [call.bind() for call in self.calls]
-        self.first, self.rest = plays[:turn], plays[turn:]
+        self.helpers: list[Pool | None] = [
+            None
+        ]  # whose threads share the parts of a large product, where there are some
+        self.first, self.rest = ([*self._plays(calls)] for calls in (self.calls[:turn], self.calls[turn:]))
+
+    def _plays(self, calls: Sequence[Call]) -> Iterator[Play]:
+        """The calls as functions, those of a product whose parts are worth handing over as one."""
+        parts_: list[Play] = []
+        for call in calls:
+            play = call.bind()
+            if not isinstance(call, Multiply) or call.part[1] == 1 or call.product.flops < HANDED_OVER:
+                yield play
+                continue
+            parts_.append(play)
+            if call.part[0] == call.part[1] - 1:
+                yield partial(_share, parts_, self.helpers)
+                parts_ = []
 
     def get(self, x: Any) -> Any:
         """The array of an operation; a constant as it is."""
@@ -120,8 +138,8 @@ class Bound:
         match op.kind:
             case "draw":
                 options = {k: v for k, v in op.options.items() if k != "first"}
-                draw, name = self.generators.draw, str(op.inputs[0].function)
-                self.calls.append(Python(partial(draw, name, op.function, op.options["first"], out, options)))
+                name = str(op.inputs[0].function)
+                self.calls.append(Draw(out, self.generators, name, op.function, op.options["first"], options))
             case "call":
                 self.calls.append(Python(self._call(op, args, out)))
             case "function":
@@ -152,8 +170,7 @@ class Bound:
         ufunc, method = op.function
         if method == "__call__" and not self.exact:
             if ufunc is np.matmul and len(op.shape) == 2 and all(getattr(a, "dtype", None) == op.dtype for a in args):
-                self.products.add(op)
-                self.calls.append(Multiply(prepare(args[0], args[1], out), 1.0, 0.0, self.numbers))
+                self.products[op] = self._multiply(args[0], args[1], out, 1.0, 0.0)
                 return
             if ufunc is np.add and self._adds_a_column(op, args, out):
                 return
@@ -162,6 +179,15 @@ class Bound:
             self.calls.append(Ufunc(ufunc, method, args, out, op.options, number))
             return
         self.calls.append(Ufunc(ufunc, method, args, out, op.options, _number(ufunc, args)))
+
+    def _multiply(
+        self, A: Array, B: Array, C: Array, scale: float | Number, keep: float | Number, count: int | None = None
+    ) -> int:
+        """Append a product in its parts, or in `count`; in how many."""
+        count = count or parts.of(A, B)
+        for i, part in enumerate(parts.rows(len(C), count)):
+            self.calls.append(Multiply(prepare(A[part], B, C[part]), scale, keep, self.numbers, (i, count)))
+        return count
 
     def _as_floats(self, ufunc: np.ufunc, args: list[Any], op: Op) -> list[Any]:
         """A mask as numbers beforehand: NumPy converts it by itself, but in small arrays that takes longer than to multiply."""
@@ -184,7 +210,7 @@ class Bound:
                 there, beta = self.get(product), self.get(column)
                 if there.ctypes.data == out.ctypes.data and there.strides == out.strides and beta.dtype == out.dtype:
                     ones = np.ones((1, op.shape[1]), out.dtype)
-                    self.calls.append(Multiply(prepare(beta, ones, out), 1.0, 1.0, self.numbers))
+                    self._multiply(beta, ones, out, 1.0, 1.0, self.products[product])
                     return True
         return False
 
@@ -194,8 +220,7 @@ class Bound:
         if land.fused:
             inputs = [self.get(x) for x in land.value.inputs]
             A, B = inputs if len(inputs) == 2 else (inputs[0], np.ones((inputs[0].shape[1], 1), inputs[0].dtype))
-            product = prepare(A, B, target.reshape(len(A), -1))
-            self.calls.append(Multiply(product, land.scale, land.keep, self.numbers))
+            self._multiply(A, B, target.reshape(len(A), -1), land.scale, land.keep)
             return
         x = self.get(land.value)
         if is_number(land.keep, 0) and is_number(land.scale, 1):
@@ -226,6 +251,14 @@ class Bound:
                     np.copyto(out, ready.pop(key) if key in ready else slope(part), casting="unsafe")
 
         return run
+
+
+def _share(plays: Sequence[Play], helpers: Sequence[Pool | None]) -> None:
+    """Play the parts of a product, each thread some of them."""
+    (pool,) = helpers
+    n = pool.n if pool is not None else 1
+    mine = (plays[len(plays) * t // n : len(plays) * (t + 1) // n] for t in range(n))
+    run_all([partial(run_in_turn, some) for some in mine if some], pool)
 
 
 def _number(ufunc: np.ufunc, args: Sequence[Any]) -> float | None:

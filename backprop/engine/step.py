@@ -29,7 +29,7 @@ from backprop.engine.play import Bound, part_at
 from backprop.engine.shards import tree
 from backprop.engine.statistics import count
 from backprop.engine.team import ALONE, Enough, Team
-from backprop.engine.threads import Pool
+from backprop.engine.threads import Pool, run_all, run_in_turn
 from backprop.engine.twins import Missing, same_setting
 from backprop.layers import Layer
 from backprop.layers.boundary import is_traced
@@ -132,6 +132,7 @@ class Batch:
         self._cut(S)
         self.land = land and self.whole
         self.now = (0.0, 0)  # α and t of the step
+        self._pool: Pool | None = None
         self.is_opaque = not is_traced(loss) or not all(map(is_traced, _outermost(net)))
         sizes = sorted({end - start for start, end in pairwise(self.bounds)})
         # What a layer of one's own returns is known when it has been called: its plans are made in the first step.
@@ -208,6 +209,12 @@ class Batch:
             self._keeps.clear()
 
     @property
+    def useful_threads(self) -> int:
+        """How many threads a step has work for, of those allowed."""
+        parts = 1 if self.is_opaque else max((plans.passes.parts for plans in self.plans.values()), default=1)
+        return max(min(self.cores, self.threads * parts), len(self._starts(PIECE)))
+
+    @property
     def length(self) -> int:
         """How many calls a step makes, about."""
         return sum(len(bound.calls) for bound in self._bound.values()) + sum(map(len, self._calls or []))
@@ -269,6 +276,7 @@ class Batch:
         Where L is not finite, nothing has changed.
         """
         self.now = alpha, t
+        self._pool = pool if self.threads == 1 else None  # else the shards have its threads
         self._look_at_state()
         for name, buffer in (self.net.buffers if self.spared else {}).items():
             np.copyto(self.spared[name], buffer)
@@ -287,7 +295,7 @@ class Batch:
         if math.isfinite(L):
             self._join(pool)
             self._moving = self._moving or [call.bind() for call in self.statistics()]
-            _play(self._moving)
+            run_in_turn(self._moving)
         else:
             self.restore()
         return L
@@ -377,14 +385,13 @@ class Batch:
             bound.numbers.set(*self.now)
         if bound.generators.places:
             bound.generators.key = (*key, s)
-        for call in bound.first:
-            call()
+        bound.helpers[0] = self._pool
+        run_in_turn(bound.first)
         L = float(bound.L)  # type: ignore[arg-type]
         if math.isfinite(L):
             if self.landed != "g" or self.moves_buffers:
                 self.commit()
-            for call in bound.rest:
-                call()
+            run_in_turn(bound.rest)
             for copy_ in self.watching(s, bound) if bound.results else ():
                 copy_.bind()()
         return L
@@ -495,35 +502,42 @@ class Batch:
         if self._calls is None or not same_objects(vectors, self._update_of):
             named = {"phi": phi, "g": self.g, **self._state()}
             self.numbers = Numbers()
-            if self.landed == "g":
-                self._calls = self._rule_on_pieces(named)
-            else:
-                self._calls = [[Scale(named[y], a, named[x], 1.0, self.numbers) for y, x, a in self._moves]]
-            self._jobs = [partial(_play, [call.bind() for call in calls]) for calls in self._calls]
+            self._calls = self._rule_on_pieces(named) if self.landed == "g" else self._moves_on_pieces(named)
+            self._jobs = [partial(run_in_turn, [call.bind() for call in calls]) for calls in self._calls]
             self._update_of = [phi, *rule.state.values()]  # type: ignore[union-attr]
         return self._calls
+
+    def _starts(self, step: int) -> list[range]:
+        """Where the pieces of φ begin that each thread updates."""
+        starts = range(0, self.net.size, step)
+        threads = self.cores if len(starts) >= LEAST_PIECES and (self._moves or self.landed == "g") else 1
+        return [starts[len(starts) * t // threads : len(starts) * (t + 1) // threads] for t in range(threads)]
+
+    def _moves_on_pieces(self, vectors: dict[str, Array]) -> list[list[Call]]:
+        """What a rule does whose gradient has landed: a few vectors added, piece by piece."""
+        return [
+            [
+                Scale(vectors[y][start : start + PIECE], a, vectors[x][start : start + PIECE], 1.0, self.numbers)
+                for start in starts
+                for y, x, a in self._moves
+            ]
+            for starts in self._starts(PIECE)
+        ]
 
     def _rule_on_pieces(self, vectors: dict[str, Array]) -> list[list[Call]]:
         """The rule on pieces of φ that stay in cache, for each thread, with an arena of its own."""
         plan, size = self.rule_plan, self.net.size
         vectors |= self._penalties
         step = size if self.mixes else PIECE
-        starts = range(0, size, step)
-        threads = self.cores if len(starts) >= LEAST_PIECES else 1
         made: list[list[Call]] = []
-        for thread in range(threads):
+        for starts in self._starts(step):
             arena, calls = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
-            for start in starts[len(starts) * thread // threads : len(starts) * (thread + 1) // threads]:
+            for start in starts:
                 part = {name: vector[start : start + step] for name, vector in vectors.items()}
                 length = min(step, size - start)
                 calls += Bound(plan, part, arena=arena, numbers=self.numbers, length=length).calls  # type: ignore[arg-type]
             made.append(calls)
         return made
-
-
-def _play(calls: list[Callable[[], object]]) -> None:
-    for call in calls:
-        call()
 
 
 def same_objects(xs: Sequence[object], ys: Sequence[object]) -> bool:
@@ -564,17 +578,6 @@ class Engine:
             batch = self._batches[key] = Batch(self.net, self.loss, self.rule, shape, S, threads, land, self.team)
         self._batches.move_to_end(key)
         return batch
-
-
-def run_all(
-    jobs: Sequence[Callable[[], object]], pool: Pool | None, on_error: Callable[[], object] | None = None
-) -> None:
-    """Run the jobs on the pool's threads, or one after another."""
-    if pool is not None and len(jobs) > 1:
-        pool.run(jobs, on_error)
-    else:
-        for job in jobs:
-            job()
 
 
 def for_pieces(size: int, function: Callable[[slice], object], pool: Pool | None) -> None:

@@ -246,3 +246,17 @@ class _Run:
                 time.sleep(1e-4)
             except BaseException:  # of another signal: the first one is what is raised
                 continue
+
+
+def run_all(jobs: Sequence[Job], pool: Pool | None, on_error: Job | None = None) -> None:
+    """Run the jobs on the pool's threads, or one after another."""
+    if pool is not None and len(jobs) > 1:
+        pool.run(jobs, on_error)
+    else:
+        run_in_turn(jobs)
+
+
+def run_in_turn(jobs: Sequence[Job]) -> None:
+    """Run the jobs one after another, here."""
+    for job in jobs:
+        job()

@@ -28,7 +28,7 @@ import numpy as np
 from backprop import checks
 from backprop.architecture import build, describe, require_finite, tensors, with_classes
 from backprop.checks import Array
-from backprop.engine import threads
+from backprop.engine import native, threads
 from backprop.files import container
 from backprop.files.atomic import PathLike
 from backprop.layers import Layer
@@ -177,7 +177,7 @@ def machine(settings: Settings) -> dict[str, str]:
         found[name] = " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture"))
     found["vector instructions"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
     in_shards = not isinstance(settings.shards, str) and settings.shards > 1
-    if not (settings.deterministic or in_shards):
+    if not (settings.deterministic or in_shards or native.player is not None):
         found["threads"] = str(threads.cores() if settings.threads == "auto" else settings.threads)
     return found
 

@@ -16,6 +16,7 @@ import numpy as np
 from backprop import checks
 from backprop.checks import Array
 from backprop.constraints import Constraint, Projection, projections
+from backprop.engine import native
 from backprop.engine.native.program import Played, Steps
 from backprop.engine.planning import Shape
 from backprop.engine.step import Batch, Engine, automatic_shards
@@ -424,7 +425,13 @@ def most(threads: int | str) -> int:
 
 
 def cores_for(batch: Batch, threads: int | str, deterministic: bool = False) -> tuple[int, int]:
-    """Threads for BLAS, and of our own: never both, for BLAS's spin between products, on the cores that ours would need."""
+    """Threads for BLAS, and of our own: never both, for BLAS's spin between products, on the cores that ours would need.
+
+    Where there is the native player, ours share the parts of a product, whoever plays them. Where Python alone would hand parts
+    over, BLAS's own threads are quicker.
+    """
+    if native.player is not None:
+        return 1, batch.useful_threads
     size, n = batch.net.size, batch.shape.n
     long_update = size >= LONG and batch.rule_plan is not None
     if not batch.whole or (long_update and (deterministic or n <= FEW)):

@@ -7,7 +7,6 @@ they have taken about as long as a program takes to make. One step is then playe
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections import OrderedDict
@@ -27,11 +26,14 @@ from backprop.engine.threads import Pool
 
 SECONDS = 0.02  # that a call may take: Ctrl-C, progress and callbacks wait for its end
 MOST = 4096  # steps in a call
+TRIAL = 4  # steps by which a number of threads is measured first
 AGAIN = 32  # calls after which the slower number of threads is measured again
 COST = 4e-5  # seconds that a program takes to make, for each of NumPy's calls
 
 MOST_THREADS = 64  # that the player knows
 MOST_BATCHES = 4  # whose programs are kept, as the engine keeps as many sizes
+
+NO_PLAYER = "no native player: there was no C compiler where backprop was installed"
 
 log = logging.getLogger("backprop")
 
@@ -58,31 +60,33 @@ def wanted(setting: bool | str) -> bool | str:
 class Chance:
     """What is known of one batch: its program, why it has none, how long its steps take."""
 
-    program: Any = None
+    programs: dict[int, Program] = field(default_factory=dict)  # by number of threads
+    trusted: set[int] = field(default_factory=set)  # the programs of which a step was played both ways
     refused: str = ""
-    trusted: bool = False  # a step was played both ways
     spent: float = 0.0  # seconds of NumPy's steps until now
     calls: int = 0
-    alone: bool = True  # whether the next call plays all on this thread
-    seconds: dict[bool, float] = field(default_factory=dict)  # of a step, for each value of `alone`
+    threads: int = 1  # that play the next call
+    seconds: dict[int, float] = field(default_factory=dict)  # of a step, by number of threads
 
-    def next_call(self) -> int:
+    def next_call(self, most: int) -> int:
         """Choose the threads of the next call, by what was measured; how many steps it may take.
 
         Threads wait for each other many times in a step: where others keep the cores busy, one alone can be ten times as quick.
-        So now and then the way that was slower is tried again.
+        So now and then a number that was slower is tried again.
         """
         self.calls += 1
-        if self.program is None or self.program.threads < 2 or not self.trusted:
-            self.alone = True
-        elif len(self.seconds) < 2:
-            self.alone = bool(self.calls % 2)
-        else:
-            best = min(self.seconds, key=self.seconds.__getitem__)
-            self.alone = best if self.calls % AGAIN else not best
-        usual = min(self.seconds.values(), default=1e-3)
-        slow = bool(self.seconds) and usual < self.seconds.get(self.alone, math.inf)
-        return max(1, min(MOST, int((SECONDS / 10 if slow else SECONDS) / usual)))
+        numbers = [*(1 << i for i in range(most.bit_length()) if 1 << i < most), most]
+        untried = [threads for threads in numbers if threads not in self.seconds]
+        best = min(self.seconds, key=self.seconds.__getitem__, default=1)
+        self.threads = (
+            untried[0] if untried else best if self.calls % AGAIN else numbers[self.calls // AGAIN % len(numbers)]
+        )
+        if self.threads not in self.trusted:
+            return 1
+        if self.threads not in self.seconds:
+            return TRIAL
+        seconds = SECONDS if self.threads == best else SECONDS / 10
+        return max(1, min(MOST, int(seconds / self.seconds[self.threads])))
 
 
 class Native:
@@ -116,8 +120,22 @@ class Native:
             return 0
         if not batch.was_played() or (setting == "auto" and (batch.is_opaque or chance.spent < COST * batch.length)):
             return 0
+        count = chance.next_call(batch.useful_threads)
         # Layers of one's own may take their time: Ctrl-C is looked at after each step.
-        return chance.next_call() if chance.trusted and not batch.is_opaque else 1
+        return 1 if batch.is_opaque else count
+
+    def player(self, setting: bool | str) -> str:
+        """Who has played the last steps: "native", or "numpy" and why."""
+        refused = [chance.refused for chance in self._chances.values() if chance.refused]
+        if any(chance.trusted for chance in self._chances.values()) and not refused:
+            return "native"
+        if wanted(setting) is False:
+            reason = "native=False" if setting is False else "BACKPROP_NATIVE is 0"
+        elif native.player is None:
+            reason = NO_PLAYER
+        else:
+            reason = (refused or ["too few steps until now"])[0]
+        return f"numpy ({reason})"
 
     def spent(self, batch: Batch, seconds: float) -> None:
         """NumPy has played a step of this batch."""
@@ -137,16 +155,20 @@ class Native:
         `kept` tells φ, state and statistics.
         """
         chance = self._chances[batch]
-        if chance.program is None or not chance.program.is_current(steps):
-            # What is one's own may count its calls: it is not played twice.
-            chance.program, chance.trusted = Program(batch, steps), batch.is_opaque or batch.by_hand
-        if not chance.trusted:
+        threads = chance.threads
+        program = chance.programs.get(threads)
+        if program is None or not program.is_current(steps):
+            program = chance.programs[threads] = Program(batch, steps, threads)
+            chance.trusted.discard(threads)
+            if batch.is_opaque or batch.by_hand:  # what is one's own may count its calls: it is not played twice
+                chance.trusted.add(threads)
+        if threads not in chance.trusted:
             self._compare(batch, chance, steps, by_numpy, kept(), pool)
             return None
         start = time.perf_counter()
-        played = chance.program.play(steps, pool, together=chance.alone)
+        played = program.play(steps, pool)
         if played.done:
-            chance.seconds[chance.alone] = (time.perf_counter() - start) / played.done
+            chance.seconds[threads] = (time.perf_counter() - start) / played.done
         return played
 
     def _compare(
@@ -162,7 +184,7 @@ class Native:
         before, team = {name: array.copy() for name, array in kept.items()}, batch.team
         batch.team = rehearsal = Rehearsal(team)
         try:
-            played = chance.program.play(replace(steps, alphas=steps.alphas[:1]), pool)
+            played = chance.programs[chance.threads].play(replace(steps, alphas=steps.alphas[:1]), pool)
             if played.error is not None:
                 raise played.error
             after = {name: array.copy() for name, array in kept.items()}
@@ -173,8 +195,9 @@ class Native:
         finally:
             batch.team = team
         alike = all(array.tobytes() == after[name].tobytes() for name, array in kept.items()) and not rehearsal.differs
-        chance.trusted = played.losses == [L] and alike
-        if not chance.trusted:
+        if played.losses == [L] and alike:
+            chance.trusted.add(chance.threads)
+        else:
             chance.refused = "its bits differ from NumPy's"
             log.warning("backprop: NumPy plays this network, not the native player: %s", chance.refused)
 
@@ -182,7 +205,7 @@ class Native:
 def why_not(batch: Batch) -> str:
     """Why no program can be made for a batch; "" where it can."""
     if native.player is None:
-        return "no native player: there was no C compiler where backprop was installed"
+        return NO_PLAYER
     if max(batch.threads, batch.cores) > MOST_THREADS:
         return f"more than {MOST_THREADS} threads"
     return ""

@@ -79,9 +79,10 @@ class Trainer:
 
     `shards` cuts each batch into that many parts, one after another or on threads: activation memory is that of one part per
     thread. "auto" takes 1 for small steps. `threads` is "auto" (what the step is worth, at most the cores there are) or a
-    number. The same seed and setting give the same bits; with `deterministic=True` whatever the number of threads. Many steps are
-    played in one call without Python, with the same bits, where the package was installed with a C compiler; `native=False`, or
-    BACKPROP_NATIVE=0 in the environment, plays all by NumPy, `native=True` refuses what cannot be played natively.
+    number. The same seed and setting give the same bits. Many steps are played in one call without Python, with the same bits,
+    where the package was installed with a C compiler; `native=False`, or BACKPROP_NATIVE=0 in the environment, plays all by
+    NumPy, `native=True` refuses what cannot be played natively; `player` says who played. Bits then never depend on the number
+    of threads; without a compiler they do not with `deterministic=True`.
 
     `team` are the processes that train together, `bp.distributed.team()`: each rank makes the same calls and computes its own of
     the `shards`, of which there are at least as many as ranks; all bits are those of one process. Rank 0 writes and shows.
@@ -230,6 +231,17 @@ class Trainer:
             y = np.zeros(n if self.loss.takes_labels else (n, K // self.loss.outputs_per_target))
             examples = Examples("Trainer.plan", self.net, self.loss, np.zeros((n, D)), y)
         return self._descent.batch(examples, n, self.settings).passes
+
+    @property
+    def player(self) -> str:
+        """Who has played the steps until now: "native", or "numpy" with the reason.
+
+        >>> import numpy as np, backprop as bp
+        >>> net = bp.Sequential(bp.Linear(2, 1))
+        >>> bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1), native=False).player
+        'numpy (native=False)'
+        """
+        return self._descent.native.player(self.native)
 
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
         """One optimizer step on the rows X (N, D) as one batch; returns the loss before it.

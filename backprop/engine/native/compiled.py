@@ -6,7 +6,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Lock
-from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,12 +33,51 @@ def compiled(net: Layer, dtype: np.dtype[Any], D: int, rows: int) -> Function:
     """`infer` of a network that nobody else changes, as a function of X (rows, D), or of x (D,) where it takes one row."""
     who = f"{net.label}.compiled"
     bound = inference(who, net, dtype, D, rows)[0]
+    slowly = Slowly(who, (rows, D), dtype)
+    natively = _natively(bound, slowly, Compiled) if _may_play() else None
+    slowly.play = natively or _by_numpy(bound)
+    return natively or slowly
 
-    def slowly(given: Any) -> Array:
-        return _slowly(who, (rows, D), dtype, play, given)
 
-    play = (_may_play() and _natively(bound, slowly)) or _by_numpy(bound)
-    return play if type(play) is not FunctionType else slowly
+class Unpickled:
+    """What is not pickled."""
+
+    def __reduce__(self) -> Any:
+        advice = "Pickle the network, and compile it where it is loaded."
+        raise TypeError(checks.message("pickle", "a network", "a function made of one by compiled()", advice))
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class Compiled(Unpickled, tuple[Any, ...]):
+    """What the native player's function has."""
+
+    __slots__ = ()
+
+
+class Slowly(Unpickled):
+    """A function of what is no array of this very shape, type and order, once it is one. Raises ValueError or TypeError."""
+
+    play: Function
+
+    def __init__(self, who: str, shape: tuple[int, int], dtype: Any) -> None:
+        self.who, self.shape, self.dtype = who, shape, dtype
+
+    def __call__(self, given: Any, /) -> Array:
+        """F (rows, K), or (K,) for one row alone."""
+        x, shape = np.asarray(given), self.shape
+        one = shape[0] == 1 and x.shape == shape[1:]
+        if x.shape != shape and not one:
+            expected = f"X with shape {shape}" + (f" or {shape[1:]}" if shape[0] == 1 else "")
+            raise ValueError(checks.message(self.who, expected, f"shape {x.shape}"))
+        X = checks.rows(self.who, x.reshape(shape), shape[1])
+        checks.finite(self.who, "X", X, 0, self.dtype)
+        found = self.play(np.ascontiguousarray(X, self.dtype))
+        return found[0] if one else found
 
 
 def _may_play() -> bool:
@@ -54,10 +92,14 @@ def inference(
 
     Raises TypeError where a layer of one's own would have to be called.
     """
-    own = [layer.label for layer in inside(net) if not is_traced(layer)]
-    advice = "Say traced = True in the class, if its passes always make the same calls."
+    own = [layer for layer in inside(net) if not is_traced(layer)]
     if own:
-        raise TypeError(checks.message(who, "layers that can be traced", own[0], advice))
+        advice = "Say traced = True in the class, if its passes always make the same calls."
+        if type(own[0]).__module__.startswith("backprop."):
+            advice = (
+                "It calls a function of yours. Write a layer with forward and backward instead, with traced = True."
+            )
+        raise TypeError(checks.message(who, "layers that can be traced", repr(own[0]), advice))
     try:
         trace, f = trace_infer(net, D, rows, dtype)
     except CannotTrace as error:
@@ -71,7 +113,7 @@ def inference(
     return Bound(plan, arrays, exact=True), trace.settings
 
 
-def _natively(bound: Bound, slowly: Callable[[Any], Any]) -> Function | None:
+def _natively(bound: Bound, slowly: Callable[[Any], Any], kind: type = tuple) -> Function | None:
     """The native player's function, which leaves to `slowly` what is no finite X of this type; None where Python is needed."""
     from backprop.engine.native.loops import PICK, PYTHON
     from backprop.engine.native.lower import Operations
@@ -82,7 +124,7 @@ def _natively(bound: Bound, slowly: Callable[[Any], Any]) -> Function | None:
     if np.isin(packed["kind"], (PYTHON, PICK)).any():  # which may raise
         return None
     row = results[0] if len(X) == 1 else None
-    return native.player.compiled(packed, values, X, len(X), X.dtype.char, row, results, slowly, (ops, bound))
+    return native.player.compiled(packed, values, X, len(X), X.dtype.char, row, results, slowly, (ops, bound), kind)
 
 
 def _by_numpy(bound: Bound) -> Function:
@@ -96,19 +138,6 @@ def _by_numpy(bound: Bound) -> Function:
             return bound.results[0].T.copy()
 
     return play
-
-
-def _slowly(who: str, shape: tuple[int, int], dtype: Any, play: Function, given: Any) -> Array:
-    """Play what is no array of this very shape, type and order, once it is one. Raises ValueError or TypeError."""
-    x = np.asarray(given)
-    one = shape[0] == 1 and x.shape == shape[1:]
-    if x.shape != shape and not one:
-        expected = f"X with shape {shape}" + (f" or {shape[1:]}" if shape[0] == 1 else "")
-        raise ValueError(checks.message(who, expected, f"shape {x.shape}"))
-    X = checks.rows(who, x.reshape(shape), shape[1])
-    checks.finite(who, "X", X, 0, dtype)
-    found = play(np.ascontiguousarray(X, dtype))
-    return found[0] if one else found
 
 
 class Passes:

@@ -10,9 +10,26 @@ import numpy as np
 
 from backprop.engine.native import player
 
-LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE = range(
-    17
-)
+(
+    LOOP,
+    TILES,
+    GEMM,
+    GEMV,
+    AXPY,
+    NUMBER,
+    NORM,
+    ROWS,
+    RECORD,
+    LOSS,
+    FINITE,
+    MEET,
+    STOP,
+    PYTHON,
+    PICK,
+    MATMUL,
+    HERE,
+    DRAW,
+) = range(18)
 
 OPERATION = np.dtype(
     [

@@ -14,9 +14,10 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import address
-from backprop.engine.calls import Call, Copy, Multiply, Numbers, Pick, Scale, Ufunc
+from backprop.engine.calls import Call, Copy, Draw, Multiply, Numbers, Pick, Scale, Ufunc
 from backprop.engine.native.loops import (
     AXPY,
+    DRAW,
     GEMM,
     GEMV,
     LOOP,
@@ -41,8 +42,13 @@ REDUCED: dict[Any, Any] = {np.add: 0, np.multiply: 1, np.logical_or: False, np.l
 class Operations:
     """A list of operations as it grows, and what their addresses point at. `values` are the numbers of a step, for all lists."""
 
-    def __init__(self, values: list[float | Number], set_: Callable[[Numbers, int], None] | None = None) -> None:
-        self.values, self._set = values, set_
+    def __init__(
+        self,
+        values: list[float | Number],
+        set_: Callable[[Numbers, int], None] | None = None,
+        keys: Callable[[Draw], int] | None = None,
+    ) -> None:
+        self.values, self._set, self._keys = values, set_, keys
         self.rows: list[dict[str, Any]] = []
         self.alive: list[Any] = []
         self.python: list[Any] = []  # what Python is called for
@@ -62,6 +68,8 @@ class Operations:
                     self._scale(call)
                 case Pick():
                     self._pick(call)
+                case Draw() if self._keys:
+                    self.op(DRAW, call.out, n=[call.out.size, self._keys(call), 0])
                 case _:
                     raise Unknown
         except Unknown:

@@ -3,8 +3,8 @@
    An operation is data, made in Python (lower.py): which function, which addresses, how many, how far apart. The functions are
    NumPy's inner loops, BLAS as SciPy carries it, and the loops at the top of this file; so the bits are those of NumPy's player.
 
-   A step may be several lists. Threads play one each, in a call of `play` of their own, and wait for each other at MEET; or one
-   call plays all of them by turns, each up to the next MEET. Nothing is written but where an operation says so. */
+   A step may be several lists: threads play one each, in a call of `play` of their own, and wait for each other at MEET, all of
+   them or those of a group. Nothing is written but where an operation says so. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -13,7 +13,12 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#ifndef _WIN32
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#elif !defined(_WIN32)
 #include <sched.h>
 #endif
 
@@ -128,9 +133,9 @@ typedef void axpy(const int *, const void *, const void *, const int *, void *, 
 typedef float norm_of_floats(const int *, const void *, const int *);
 typedef double norm_of_doubles(const int *, const void *, const int *);
 
-#define VERSION 2 /* raised with each change of what follows, for a module that was built from an older file */
+#define VERSION 5 /* raised with each change of what follows, for a module that was built from an older file */
 
-enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE };
+enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE, DRAW };
 
 typedef struct {
   int64_t kind;
@@ -142,45 +147,63 @@ typedef struct {
   char trans[2], is_double, operands, pad[4];
 } operation;
 
-/* What the threads of a step share. */
+enum { MOST_THREADS = 64 };
+
+/* What the threads of a step share; `points` are where they meet: all of them at the first one, groups at the others. */
 typedef struct {
-  atomic_int arrived, round, broken, lost;
+  atomic_int broken, lost;
   int committing, done; /* written by the first thread */
+  struct point { atomic_int arrived, round, asleep; int apart[13]; } points[1 + MOST_THREADS];
 } team;
-
-enum { MOST_LISTS = 64 };
-
-typedef struct {
-  const operation *ops, *end;
-  PyObject *calls;
-} list;
 
 /* What a call is given. */
 typedef struct {
-  list lists[MOST_LISTS];
-  int count; /* of the lists of this call */
+  const operation *ops, *end;
+  PyObject *calls; /* what Python is called for */
   team *shared;
-  int threads, first;
+  int first;
   Py_ssize_t batch, numbers, shards;
   const double *values;  /* (steps, numbers) */
   double *losses;        /* (steps, shards) */
   char *const *inputs;   /* the data: rows are picked by inputs[0], int64 (steps, batch) */
 } play;
 
-/* Where all threads wait for the last one; 0 where one of them has failed. */
-static int meet(team *shared, int threads) {
-  int round = atomic_load(&shared->round);
-  if (atomic_fetch_add(&shared->arrived, 1) == threads - 1) {
-    atomic_store(&shared->arrived, 0);
-    atomic_fetch_add(&shared->round, 1);
+/* Sleep until somebody wakes this round's sleepers, or a little while; elsewhere than on Linux, let others have the core. */
+static void nap(struct point *p, int round) {
+#if defined(__linux__)
+  struct timespec most = {0, 2000000};
+  atomic_fetch_add(&p->asleep, 1);
+  syscall(SYS_futex, &p->round, FUTEX_WAIT_PRIVATE, round, &most, NULL, 0);
+  atomic_fetch_sub(&p->asleep, 1);
+#elif !defined(_WIN32)
+  (void)p, (void)round;
+  sched_yield();
+#endif
+}
+
+static void wake(struct point *p) {
+#if defined(__linux__)
+  if (atomic_load(&p->asleep)) syscall(SYS_futex, &p->round, FUTEX_WAKE_PRIVATE, MOST_THREADS, NULL, NULL, 0);
+#else
+  (void)p;
+#endif
+}
+
+/* Where so many threads wait for the last of them; 0 where one has failed. They spin for about 50 µs, then they sleep: on a crowded
+   machine who spins keeps the others from their cores. */
+static int meet(team *shared, int64_t at, int64_t threads) {
+  struct point *p = shared->points + at;
+  int round = atomic_load(&p->round);
+  if (atomic_fetch_add(&p->arrived, 1) == threads - 1) {
+    atomic_store(&p->arrived, 0);
+    atomic_fetch_add(&p->round, 1);
+    wake(p);
     return !atomic_load(&shared->broken);
   }
-  for (long spin = 0; atomic_load_explicit(&shared->round, memory_order_acquire) == round; spin++) {
+  for (long spin = 0; atomic_load_explicit(&p->round, memory_order_acquire) == round; spin++) {
     if (atomic_load_explicit(&shared->broken, memory_order_relaxed)) return 0;
     if (spin < 2000) PAUSE();
-#ifndef _WIN32
-    else sched_yield();
-#endif
+    else nap(p, round);
   }
   return !atomic_load(&shared->broken);
 }
@@ -271,6 +294,43 @@ static int run_pick(const operation *o) {
   return 1;
 }
 
+/* a b, high word and low word */
+static uint64_t multiply_long(uint64_t a, uint64_t b, uint64_t *low) {
+  *low = a * b;
+#if defined(__SIZEOF_INT128__)
+  return (uint64_t)((unsigned __int128)a * b >> 64);
+#else
+  uint64_t a0 = (uint32_t)a, a1 = a >> 32, b0 = (uint32_t)b, b1 = b >> 32;
+  uint64_t middle = a1 * b0 + (a0 * b0 >> 32), other = a0 * b1 + (uint32_t)middle;
+  return a1 * b1 + (middle >> 32) + (other >> 32);
+#endif
+}
+
+/* Philox 4x64-10 (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3"), the block of a counter */
+static void philox(uint64_t counter, const uint64_t *key, uint64_t *x) {
+  uint64_t k0 = key[0], k1 = key[1];
+  x[0] = counter, x[1] = x[2] = x[3] = 0;
+  for (int round = 0; round < 10; round++, k0 += 0x9E3779B97F4A7C15u, k1 += 0xBB67AE8584CAA73Bu) {
+    uint64_t low0, low1, high0 = multiply_long(0xD2E7470EE14C6C93u, x[0], &low0);
+    uint64_t high1 = multiply_long(0xCA5A826395121157u, x[2], &low1);
+    x[0] = high1 ^ x[1] ^ k0, x[2] = high0 ^ x[3] ^ k1, x[1] = low1, x[3] = low0;
+  }
+}
+
+/* Numbers from [0, 1) as NumPy's Generator(Philox) draws them first, started from the key of the step */
+static void run_draw(const operation *o, const play *p, Py_ssize_t step) {
+  const uint64_t *key = (const uint64_t *)p->inputs[o->n[1]] + 2 * step;
+  uint64_t x[4], counter = 0;
+  double *doubles = (double *)o->at[0];
+  float *floats = (float *)o->at[0];
+  for (int64_t left = o->n[0], each = o->is_double ? 4 : 8; left > 0; left -= each, doubles += 4, floats += 8) {
+    philox(++counter, key, x);
+    for (int j = 0; j < (left < each ? left : each); j++)
+      if (o->is_double) doubles[j] = (double)(x[j] >> 11) * (1.0 / 9007199254740992.0);
+      else floats[j] = (float)((uint32_t)(x[j / 2] >> 32 * (j % 2)) >> 8) * (1.0f / 16777216.0f);
+  }
+}
+
 /* Whether every number of a vector is finite: no exponent is all ones. */
 static WIDE int finite_floats(const uint32_t *x, int64_t n) {
   uint32_t bad = 0;
@@ -283,13 +343,13 @@ static WIDE int finite_doubles(const uint64_t *x, int64_t n) {
   return !bad;
 }
 
-enum { FAILED = -1, STOPPED, MET, ENDED };
+enum { FAILED = -1, STOPPED, ENDED };
 
-/* A list from `*at` to the next MEET or its end; STOPPED where the step ends before anything has changed. */
-static int run_part(const play *p, const list *own, const operation **at, Py_ssize_t step, PyThreadState **state) {
+/* One step; STOPPED where it ends before anything has changed. */
+static int run_step(const play *p, Py_ssize_t step, PyThreadState **state) {
   const double *values = p->values + step * p->numbers;
   double *losses = p->losses + step * p->shards;
-  for (const operation *o = *at; o < own->end; o++) switch (o->kind) {
+  for (const operation *o = p->ops; o < p->end; o++) switch (o->kind) {
       case LOOP: run_loop(o); break;
       case TILES: run_tiles(o); o += o->n[0]; break;
       case GEMM: case GEMV: case AXPY: run_blas(o, values); break;
@@ -300,18 +360,21 @@ static int run_part(const play *p, const list *own, const operation **at, Py_ssi
         break;
       case NORM: run_norm(o, values); break;
       case ROWS: run_rows(o, p, step); break;
+      case DRAW: run_draw(o, p, step); break;
       case RECORD: memcpy(o->at[0], p->inputs[o->n[2]] + step * o->n[1] + o->n[0], o->strides[0][0]); break;
-      case LOSS: { /* the loss of a shard; where it is not finite, the rest of the shard is left out */
+      case LOSS: { /* the loss of a shard, which one thread notes; where it is not finite, the rest of the shard is left out */
         double L = o->is_double ? *(double *)o->at[0] : *(float *)o->at[0];
-        losses[o->n[0]] = L;
+        if (!o->n[2]) losses[o->n[0]] = L;
         if (!isfinite(L)) o += o->n[1];
         break; }
       case FINITE:
         if (!(o->is_double ? finite_doubles((uint64_t *)o->at[0], o->n[0]) : finite_floats((uint32_t *)o->at[0], o->n[0])))
           atomic_store(&p->shared->lost, 1);
         break;
-      case MEET: *at = o + 1; return MET;
-      case STOP: { /* in every list, after a MEET: all read the same numbers, so all stop, or none */
+      case MEET:
+        if (!meet(p->shared, o->n[0], o->n[1])) return FAILED;
+        break;
+      case STOP: { /* in every list, after a MEET of all: all read the same numbers, so all stop, or none */
         double L = 0;
         for (Py_ssize_t s = 0; s < p->shards; s++) L += losses[s];
         if (!isfinite(L) || (o->n[1] && atomic_load(&p->shared->lost))) return STOPPED;
@@ -319,7 +382,7 @@ static int run_part(const play *p, const list *own, const operation **at, Py_ssi
         break; }
       case PYTHON: {
         PyEval_RestoreThread(*state);
-        PyObject *result = PyObject_CallFunction(PyList_GetItem(own->calls, o->n[0]), "n", step);
+        PyObject *result = PyObject_CallFunction(PyList_GetItem(p->calls, o->n[0]), "n", step);
         if (!result) atomic_store(&p->shared->broken, 1);
         Py_XDECREF(result);
         *state = PyEval_SaveThread();
@@ -336,22 +399,7 @@ static int run_part(const play *p, const list *own, const operation **at, Py_ssi
         break;
       default: break; /* HERE, where a LOSS goes on */
     }
-  *at = own->end;
   return ENDED;
-}
-
-static int run_step(const play *p, Py_ssize_t step, PyThreadState **state) {
-  const operation *at[MOST_LISTS];
-  for (int i = 0; i < p->count; i++) at[i] = p->lists[i].ops;
-  for (;;) {
-    int outcome = ENDED;
-    for (int i = 0; i < p->count; i++) {
-      outcome = run_part(p, p->lists + i, at + i, step, state);
-      if (outcome <= STOPPED) return outcome;
-    }
-    if (outcome == ENDED) return ENDED; /* all lists meet equally often */
-    if (p->count < p->threads && !meet(p->shared, p->threads)) return FAILED;
-  }
 }
 
 /* ---- one pass as a function of a row ---------------------------------------------------------------------------------- */
@@ -401,25 +449,27 @@ static PyMethodDef pass_method = {"compiled", call_pass, METH_O, "A network as a
 static void free_pass(PyObject *capsule) { PyMem_Free(PyCapsule_GetPointer(capsule, PASS)); }
 
 static PyObject *make_pass(PyObject *self, PyObject *args) {
-  PyObject *ops, *values, *row, *result, *results, *slow, *alive, *made = NULL;
+  PyObject *ops, *values, *row, *result, *results, *slow, *alive, *type, *made = NULL;
   const char *kind;
   Py_ssize_t rows;
   Py_buffer view[3];
   (void)self;
-  if (!PyArg_ParseTuple(args, "OOOnsOOOO", &ops, &values, &row, &rows, &kind, &result, &results, &slow, &alive)) return NULL;
+  if (!PyArg_ParseTuple(args, "OOOnsOOOOO", &ops, &values, &row, &rows, &kind, &result, &results, &slow, &alive, &type)) return NULL;
   pass *own = PyMem_Calloc(1, sizeof *own);
   PyObject *of[] = {ops, values, row};
   int held = 0;
   while (own && held < 3 && !PyObject_GetBuffer(of[held], view + held, PyBUF_C_CONTIGUOUS)) held++;
   if (held == 3) { /* the arrays themselves are kept, so their memory stays where it is */
-    own->p.lists[0].ops = view[0].buf, own->p.lists[0].end = own->p.lists[0].ops + view[0].len / (Py_ssize_t)sizeof(operation);
-    own->p.count = 1, own->p.values = view[1].buf;
+    own->p.ops = view[0].buf, own->p.end = own->p.ops + view[0].len / (Py_ssize_t)sizeof(operation);
+    own->p.values = view[1].buf;
     own->row = view[2].buf, own->bytes = view[2].len, own->kind[0] = *kind;
     own->rows = rows, own->width = view[2].len / rows / (*kind == 'd' ? 8 : 4);
     PyObject *capsule = PyCapsule_New(own, PASS, free_pass);
     PyObject *keep = capsule ? PyTuple_Pack(4, ops, values, row, alive) : NULL;
     PyObject *of_call = keep ? PyTuple_Pack(5, capsule, keep, result, results, slow) : NULL;
-    made = of_call ? PyCFunction_New(&pass_method, of_call) : NULL;
+    PyObject *named = of_call ? PyObject_CallFunctionObjArgs(type, of_call, NULL) : NULL; /* a kind of tuple */
+    made = named ? PyCFunction_New(&pass_method, named) : NULL;
+    Py_XDECREF(named);
     if (!capsule) PyMem_Free(own);
     Py_XDECREF(capsule), Py_XDECREF(keep), Py_XDECREF(of_call);
   } else PyMem_Free(own);
@@ -429,43 +479,26 @@ static PyObject *make_pass(PyObject *self, PyObject *args) {
 
 /* ---- the module ------------------------------------------------------------------------------------------------------- */
 
-/* Fill in the lists of a call, given as a sequence of (operations, calls); how many were held. */
-static int take_lists(play *p, PyObject *lists, Py_buffer *held) {
-  int n = (int)PyList_Size(lists);
-  for (p->count = 0; p->count < n && n <= MOST_LISTS; p->count++) {
-    PyObject *pair = PyList_GetItem(lists, p->count);
-    list *own = p->lists + p->count;
-    PyObject *ops;
-    if (!PyArg_ParseTuple(pair, "OO!", &ops, &PyList_Type, &own->calls)) break;
-    if (PyObject_GetBuffer(ops, held + p->count, PyBUF_C_CONTIGUOUS)) break;
-    own->ops = held[p->count].buf, own->end = own->ops + held[p->count].len / (Py_ssize_t)sizeof(operation);
-  }
-  return p->count;
-}
-
 static PyObject *play_steps(PyObject *self, PyObject *args) {
-  Py_buffer held[MOST_LISTS], shared, values, losses, inputs;
-  PyObject *lists;
+  Py_buffer ops, shared, values, losses, inputs;
   play p;
   Py_ssize_t steps, done = 0;
   (void)self;
-  if (!PyArg_ParseTuple(args, "O!w*iiy*w*y*nn", &PyList_Type, &lists, &shared, &p.threads, &p.first, &values, &losses, &inputs,
-                        &p.batch, &steps))
+  if (!PyArg_ParseTuple(args, "y*O!w*iy*w*y*nn", &ops, &PyList_Type, &p.calls, &shared, &p.first, &values, &losses, &inputs, &p.batch,
+                        &steps))
     return NULL;
-  p.shared = shared.buf, p.values = values.buf, p.losses = losses.buf, p.inputs = inputs.buf;
+  p.ops = ops.buf, p.end = p.ops + ops.len / (Py_ssize_t)sizeof(operation), p.shared = shared.buf;
+  p.values = values.buf, p.losses = losses.buf, p.inputs = inputs.buf;
   p.numbers = steps ? values.len / 8 / steps : 0, p.shards = steps ? losses.len / 8 / steps : 0;
-  if (take_lists(&p, lists, held) == PyList_Size(lists)) {
-    PyThreadState *state = PyEval_SaveThread();
-    int outcome = ENDED;
-    for (; done < steps && outcome == ENDED; done += outcome == ENDED) {
-      if (p.first) p.shared->committing = 0, p.shared->done = (int)done;
-      outcome = run_step(&p, done, &state);
-    }
-    if (p.first) p.shared->done = (int)done;
-    PyEval_RestoreThread(state);
-  } else if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "too many lists");
-  while (p.count--) PyBuffer_Release(held + p.count);
-  PyBuffer_Release(&shared), PyBuffer_Release(&values), PyBuffer_Release(&losses), PyBuffer_Release(&inputs);
+  PyThreadState *state = PyEval_SaveThread();
+  int outcome = ENDED;
+  for (; done < steps && outcome == ENDED; done += outcome == ENDED) {
+    if (p.first) p.shared->committing = 0, p.shared->done = (int)done;
+    outcome = run_step(&p, done, &state);
+  }
+  if (p.first) p.shared->done = (int)done;
+  PyEval_RestoreThread(state);
+  PyBuffer_Release(&ops), PyBuffer_Release(&shared), PyBuffer_Release(&values), PyBuffer_Release(&losses), PyBuffer_Release(&inputs);
   return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(done);
 }
 
@@ -481,8 +514,8 @@ static PyObject *own_loops(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-  {"play", play_steps, METH_VARARGS, "play([(operations, calls)], team, threads, is_first, values, losses, inputs, batch, steps) -> steps done"},
-  {"compiled", make_pass, METH_VARARGS, "compiled(operations, values, row, rows, kind, result, results, slow, alive) -> a function of a row"},
+  {"play", play_steps, METH_VARARGS, "play(operations, calls, team, is_first, values, losses, inputs, batch, steps) -> steps done"},
+  {"compiled", make_pass, METH_VARARGS, "compiled(operations, values, row, rows, kind, result, results, slow, alive, type) -> a function of a row"},
   {"loops", own_loops, METH_NOARGS, "The loops of this file: name -> address"},
   {NULL, NULL, 0, NULL},
 };
@@ -492,7 +525,8 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "player", "Plays oper
 
 PyMODINIT_FUNC PyInit_player(void) {
   PyObject *made = PyModule_Create(&module);
-  if (made && (PyModule_AddIntConstant(made, "VERSION", VERSION) || PyModule_AddIntConstant(made, "OPERATION", sizeof(operation))))
+  if (made && (PyModule_AddIntConstant(made, "VERSION", VERSION) || PyModule_AddIntConstant(made, "OPERATION", sizeof(operation)) ||
+               PyModule_AddIntConstant(made, "TEAM", sizeof(team))))
     Py_CLEAR(made);
   return made;
 }

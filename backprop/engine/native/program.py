@@ -1,5 +1,7 @@
 """A whole step as operations: rows picked, both passes of each shard, their sum, and the rule; one list for each thread.
 
+Where there are more threads than shards, several play one shard together, a group.
+
 Made of the calls that the NumPy player makes, once it has bound them; the numbers of each step come in a table.
 """
 
@@ -16,19 +18,25 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.blas import address
-from backprop.engine.calls import Call, Copy, Numbers, Ufunc
+from backprop.engine.calls import Call, Copy, Draw, Numbers, Ufunc
 from backprop.engine.native import player
 from backprop.engine.native.fuse import fused
-from backprop.engine.native.loops import FINITE, HERE, LOSS, MEET, NORM, NUMBER, RECORD, ROWS, STOP, own_loops
+from backprop.engine.native.keys import keys
+from backprop.engine.native.loops import FINITE, HERE, LOSS, MEET, NORM, NUMBER, RECORD, ROWS, STOP, Unknown, own_loops
 from backprop.engine.native.lower import Operations
+from backprop.engine.native.spread import Spread
 from backprop.engine.planning import PIECE
 from backprop.engine.play import Bound
-from backprop.engine.step import Batch, run_all
+from backprop.engine.step import Batch
 from backprop.engine.team import Enough
-from backprop.engine.threads import Pool
+from backprop.engine.threads import Pool, run_all
 from backprop.engine.trace import CLIP, Number
 
 TIME = re.compile(r"\bt\b")
+BROKEN, _LOST, COMMITTING, DONE = range(4)  # of what threads share
+
+
+INPUTS = 4  # rows, X, y and shares; behind them the keys of draws
 
 
 class Played:
@@ -42,12 +50,12 @@ class Played:
     @property
     def done(self) -> int:
         """Whole steps."""
-        return int(self._team[5])
+        return int(self._team[DONE])
 
     @property
     def committing(self) -> bool:
         """Whether the step that it ended in had begun to change φ, state or statistics."""
-        return bool(self._team[4])
+        return bool(self._team[COMMITTING])
 
     @property
     def losses(self) -> list[float]:
@@ -89,20 +97,23 @@ def picked_from(X: Any, y: Array) -> str:
 
 
 class Program:
-    """The steps of a batch that NumPy has played at least once, as one call. Raises Unplayable where there is none."""
+    """The steps of a batch that NumPy has played at least once, as one call for this number of threads."""
 
-    def __init__(self, batch: Batch, steps: Steps) -> None:
+    def __init__(self, batch: Batch, steps: Steps, threads: int) -> None:
         self.batch, self.steps, self.made_for = batch, steps, self._now(batch, steps)
-        rule = [] if batch.rule is None or batch.by_hand else batch.update_calls()
-        self.threads = max(batch.threads, len(rule))
+        self.threads = threads
         self.values: list[float | Number] = []
         self.open = ExitStack()  # generators that were started anew for a step
-        self.lists = [Operations(self.values, self._set) for _ in range(self.threads)]
-        for thread, ops in enumerate(self.lists):
-            self._passes(ops, thread)
-            self._sum(ops, thread)
-            self._rule(ops, thread, rule)
-            self._meet(ops)
+        self.drawn: list[tuple[int, ...]] = []  # of each draw, the shard and the place of its layer
+        self._shard_now, self._by_python = 0, set[str]()
+        self.lists = [Operations(self.values, self._set, self._key_of) for _ in range(threads)]
+        rule = [] if batch.rule is None or batch.by_hand else batch.update_calls()
+        self.lists[0].store(batch.numbers)
+        for group in self._groups():
+            self._passes(*group)
+        self._sum()
+        self._rule(rule)
+        self._meet()
         self.packed = [ops.packed() for ops in self.lists]
 
     def is_current(self, steps: Steps) -> bool:
@@ -117,22 +128,24 @@ class Program:
         kind = picked_from(steps.X, steps.y)
         return [kind, steps.shares is None, batch.mean, batch.net.phi, *of_rule, *batch.bound_now()]
 
-    def play(self, steps: Steps, pool: Pool | None, *, together: bool = False) -> Played:
-        """Play the steps: each list in a thread of its own, or `together`, by turns in this one."""
-        together = together or pool is None or pool.n < self.threads
+    def play(self, steps: Steps, pool: Pool | None) -> Played:
+        """Play the steps, each list in a thread of its own."""
         self.steps, count = steps, len(steps.alphas)
-        data: list[Array] = [np.ascontiguousarray(steps.rows, np.int64)]
-        if picked_from(steps.X, steps.y):
-            data += [steps.X, steps.y, *([] if steps.shares is None else [steps.shares])]
+        rows = np.ascontiguousarray(steps.rows, np.int64)
+        X, y = (steps.X, steps.y) if picked_from(steps.X, steps.y) else (rows, rows)
+        of_draws = [keys(*steps.key, count, where) for where in self.drawn]
+        data = [rows, X, y, rows if steps.shares is None else steps.shares, *of_draws]
         inputs = np.array([array.ctypes.data for array in data], np.uint64)
-        team, losses = np.zeros(16, np.int32), np.zeros((count, self.batch.S))
+        team, losses = np.zeros(player.TEAM // 4, np.int32), np.zeros((count, self.batch.S))
         self.losses = losses
         given = self.table(steps.alphas, steps.key[1]), losses, inputs, self.batch.shape.n
-        lists = [(packed, ops.python) for packed, ops in zip(self.packed, self.lists, strict=True)]
-        played, turns = Played(losses, team), [lists] if together else [[each] for each in lists]
-        calls = [partial(player.play, mine, team, self.threads, not i, *given, count) for i, mine in enumerate(turns)]
+        played = Played(losses, team)
+        calls = [
+            partial(player.play, self.packed[i], ops.python, team, not i, *given, count)
+            for i, ops in enumerate(self.lists)
+        ]
         try:
-            run_all(calls, pool, lambda: team.__setitem__(2, 1))  # "broken": nobody waits for the others any longer
+            run_all(calls, pool, lambda: team.__setitem__(BROKEN, 1))  # nobody waits for the others any longer
         except Enough:
             played.enough = True
         except BaseException as error:
@@ -154,51 +167,76 @@ class Program:
                 made[:, i] = [value.value(alpha, t + j) for j, alpha in enumerate(alphas)]
         return made
 
-    def _meet(self, ops: Operations) -> None:
-        if self.threads > 1:
-            ops.op(MEET)
+    def _groups(self) -> list[tuple[list[int], list[int]]]:
+        """The threads that play together, and what they play: the shards of these, as the NumPy player has them."""
+        p, own = self.threads, self.batch.threads
+        if p <= own:
+            return [([t], [*range(own * t // p, own * (t + 1) // p)]) for t in range(p)]
+        return [([*range(p * w // own, p * (w + 1) // own)], [w]) for w in range(own)]
 
-    def _passes(self, ops: Operations, thread: int) -> None:
-        """Both passes of the shards of a thread, and the sum of their gradients as far as it has them.
+    def _meet(self, threads: Sequence[int] | None = None) -> None:
+        """Let these threads meet, or all."""
+        mine = range(self.threads) if threads is None else threads
+        point = 0 if len(mine) == self.threads else 1 + mine[0]
+        for thread in mine if len(mine) > 1 else ():
+            self.lists[thread].op(MEET, n=[point, len(mine), 0])
+
+    def _passes(self, threads: list[int], own: list[int]) -> None:
+        """Both passes of the shards of some threads, and the sum of their gradients as far as they have them.
 
         All lists meet, and may stop, at the same places.
         """
         batch = self.batch
-        for name, before in batch.spared.items() if not thread else ():
-            ops.add(Copy(before, batch.net.buffers[name]))
-        for what, i, depth in batch.tree.own[thread] if thread < batch.threads else ():
-            if what == "shard":
-                self._shard(ops, i, batch.bound(i, thread, depth))
-            else:
-                left = batch.vector(thread, i)
-                ops.add(Ufunc(np.add, "__call__", [left, batch.vector(thread, depth)], left))
-        if batch.whole and thread:
-            self._stop(ops, batch.landed != "g" or batch.moves_buffers)
+        spread = Spread([self.lists[thread] for thread in threads], partial(self._meet, threads))
+        if not threads[0]:
+            spread.extend(Copy(before, batch.net.buffers[name]) for name, before in batch.spared.items())
+        for worker in own:
+            for what, i, depth in batch.tree.own[worker]:
+                if what == "shard":
+                    self._shard(spread, i, batch.bound(i, worker, depth))
+                else:
+                    left = batch.vector(worker, i)
+                    spread.extend([Ufunc(np.add, "__call__", [left, batch.vector(worker, depth)], left)])
+        spread.close()
 
-    def _stop(self, ops: Operations, commits: bool, lost: bool = False) -> None:
+    def _stop(self, commits: bool, lost: bool = False) -> None:
         """The end of a step whose loss is not finite, or its gradient, where `lost`; behind it φ or statistics may change."""
-        self._meet(ops)
-        ops.op(STOP, n=[commits, lost, 0])
+        self._meet()
+        for ops in self.lists:
+            ops.op(STOP, n=[commits, lost, 0])
 
-    def _shard(self, ops: Operations, s: int, bound: Bound) -> None:
+    def _shard(self, spread: Spread, s: int, bound: Bound) -> None:
         batch, mine = self.batch, slice(self.batch.bounds[s], self.batch.bounds[s + 1])
-        self._fill(ops, mine, bound.sources)
+        first = spread.lists[0]
+        spread.meet()  # nobody still reads the last shard
+        self._fill(spread, mine, bound.sources)
         if batch.draws_by_itself:
-            ops.call(lambda step: self.open.enter_context(batch.reseeded((*self._key(step), s))))
-        if bound.generators.places:
-            ops.call(lambda step: setattr(bound.generators, "key", (*self._key(step), s)))
-        ops.store(bound.numbers)
-        ops.extend(bound.calls[: bound.turn])
-        loss = ops.op(LOSS, bound.L, n=[s, 0, 0])  # type: ignore[arg-type]
+            first.call(lambda step: self.open.enter_context(batch.reseeded((*self._key(step), s))))
+        draws = [call for call in bound.calls if isinstance(call, Draw)]
+        self._shard_now, self._by_python = s, {call.name for call in draws if not _is_plain(call)}
+        if self._by_python:
+            first.call(lambda step: setattr(bound.generators, "key", (*self._key(step), s)))
+        first.store(bound.numbers)
+        spread.note(0, [array for _, array in bound.numbers.arrays])
+        spread.extend(bound.calls[: bound.turn])
+        spread.meet()
+        losses = [ops.op(LOSS, bound.L, n=[s, 0, i]) for i, ops in enumerate(spread.lists)]  # type: ignore[arg-type]
         if batch.whole:
-            self._stop(ops, batch.landed != "g" or batch.moves_buffers)
-        ops.extend(bound.calls[bound.turn :])
-        for copy in batch.watching(s, bound):
-            ops.add(copy)
+            self._stop(batch.landed != "g" or batch.moves_buffers)
+        spread.extend([*bound.calls[bound.turn :], *batch.watching(s, bound)])
+        spread.close()
         if batch.draws_by_itself:
-            ops.call(lambda step: self.open.close())
-        if not batch.whole:  # a loss that is not finite has no way back
-            loss["until"] = ops.op(HERE)
+            first.call(lambda step: self.open.close())
+        for loss, ops in zip(losses, spread.lists, strict=True):
+            if not batch.whole:  # one that is not finite has no way back
+                loss["until"] = ops.op(HERE)
+
+    def _key_of(self, draw: Draw) -> int:
+        """Where the keys of a draw are among the inputs. Raises Unknown where Python draws."""
+        if draw.name in self._by_python:
+            raise Unknown
+        self.drawn.append((self._shard_now, *draw.generators.places[draw.name]))
+        return INPUTS + len(self.drawn) - 1
 
     def _key(self, step: int) -> tuple[int, int]:
         """What the draws of a step are started from."""
@@ -209,52 +247,65 @@ class Program:
         """Compute the numbers of a step, for what Python plays."""
         numbers.set(self.steps.alphas[step], self.steps.key[1] + step)
 
-    def _fill(self, ops: Operations, mine: slice, arrays: Any) -> None:
-        n, start, X = mine.stop - mine.start, mine.start, arrays["X"]
-        kind = picked_from(self.steps.X, self.steps.y)
+    def _fill(self, spread: Spread, mine: slice, arrays: Any) -> None:
+        n, start, X, first = mine.stop - mine.start, mine.start, arrays["X"], spread.lists[0]
+        share, kind, threads = arrays["share"], picked_from(self.steps.X, self.steps.y), len(spread.lists)
         if not kind or (kind != X.dtype.char and kind + X.dtype.char not in own_loops()):
-            ops.call(lambda step: self.steps.fill(step, mine, arrays))
+            first.call(lambda step: self.steps.fill(step, mine, arrays))
+            spread.note(0, [X, arrays["y rows"], share])
             return
         picked = X if kind == X.dtype.char else np.empty(X.shape, kind)
-        for number, to in ((1, picked), (2, arrays["y rows"])):
-            ops.op(ROWS, to, n=[n, start, number], strides=[[to.nbytes // n]])
-        if picked is not X:
-            ops.convert(picked, X)
-        share = arrays["share"]
+        for t, ops in enumerate(spread.lists):
+            of_thread = slice(n * t // threads, n * (t + 1) // threads)
+            if of_thread.start < of_thread.stop:
+                self._pick_rows(ops, of_thread, start, [picked, arrays["y rows"]])
+                if picked is not X:
+                    ops.convert(picked[of_thread], X[of_thread])
+                spread.note(t, [each[of_thread] for each in (picked, X, arrays["y rows"])])
         if not share.ndim:
-            ops.op(NUMBER, share, scale=ops.place(self.batch.mean))
+            first.op(NUMBER, share, scale=first.place(self.batch.mean))
         else:
             at = [start * share.itemsize, self.batch.shape.n * share.itemsize, 3]
-            ops.op(RECORD, share, n=at, strides=[[share.nbytes]])
+            first.op(RECORD, share, n=at, strides=[[share.nbytes]])
+        spread.note(0, [share])
 
-    def _sum(self, ops: Operations, thread: int) -> None:
+    @staticmethod
+    def _pick_rows(ops: Operations, rows: slice, start: int, to: list[Array]) -> None:
+        """Copy these rows of a shard that begins at `start` from the data."""
+        for number, array in enumerate(to, start=1):
+            n = [rows.stop - rows.start, start + rows.start, number]
+            ops.op(ROWS, array[rows], n=n, strides=[[array.nbytes // len(array)]])
+
+    def _sum(self) -> None:
         """The sum over the shards, each level in pieces for the threads; and whether it is finite."""
-        batch, piece = self.batch, self._piece(thread)
+        batch = self.batch
         if not batch.whole:
             if batch.shared:
-                self._once(ops, thread, lambda step: batch.tell_losses(self.losses[step]))
-            self._stop(ops, commits=False)
+                self._once(lambda step: batch.tell_losses(self.losses[step]))
+            self._stop(commits=False)
             for level in batch.tree.joins:
-                for left, right in level:
-                    a, b = batch.vector(*left)[piece], batch.vector(*right)[piece]
-                    ops.add(Ufunc(np.add, "__call__", [a, b], a))
-                self._meet(ops)
+                for thread, ops in enumerate(self.lists):
+                    piece = self._piece(thread)
+                    for left, right in level:
+                        a, b = batch.vector(*left)[piece], batch.vector(*right)[piece]
+                        ops.add(Ufunc(np.add, "__call__", [a, b], a))
+                self._meet()
             if batch.shared:
-                self._once(ops, thread, lambda step: batch.tell_gradients())
-                self._meet(ops)
-            if not thread:
-                ops.extend(batch.statistics())
+                self._once(lambda step: batch.tell_gradients())
+                self._meet()
+            self.lists[0].extend(batch.statistics())
         elif batch.landed == "g":
-            self._meet(ops)
+            self._meet()
         if batch.landed == "g":
-            ops.op(FINITE, batch.g[piece], n=[len(batch.g[piece]), 0, 0])
-            self._stop(ops, commits=True, lost=True)
+            for thread, ops in enumerate(self.lists):
+                g = batch.g[self._piece(thread)]
+                ops.op(FINITE, g, n=[len(g), 0, 0])
+            self._stop(commits=True, lost=True)
 
-    def _once(self, ops: Operations, thread: int, call: Callable[[int], object]) -> None:
+    def _once(self, call: Callable[[int], object]) -> None:
         """A call of Python in the first thread, when all have come so far."""
-        self._meet(ops)
-        if not thread:
-            ops.call(call)
+        self._meet()
+        self.lists[0].call(call)
 
     def _piece(self, thread: int) -> slice:
         """The entries of φ that a thread adds up."""
@@ -262,22 +313,23 @@ class Program:
         start, end = (pieces * i // self.threads * PIECE for i in (thread, thread + 1))
         return slice(start, min(end, size))
 
-    def _rule(self, ops: Operations, thread: int, calls: Sequence[Sequence[Call]]) -> None:
-        batch, rule = self.batch, self.batch.rule
+    def _rule(self, calls: Sequence[Sequence[Call]]) -> None:
+        batch, rule, first = self.batch, self.batch.rule, self.lists[0]
         if rule is None:
             return
-        if rule.clips and not batch.by_hand:
-            if not thread:
-                self._clip(ops, batch.g)
-            self._meet(ops)
-        if batch.is_opaque and not thread:
-            ops.call(lambda step: batch.commit())
-        if batch.by_hand and not thread:  # which counts its steps by itself
-            ops.call(lambda step: rule.step(batch.net.phi, batch.g))
-        elif thread < len(calls):
-            ops.store(batch.numbers)
+        if batch.landed != "g" and any(calls):
+            self._meet()
+        elif rule.clips and not batch.by_hand:
+            self._clip(first, batch.g)
+            self._meet()
+        if batch.is_opaque:
+            first.call(lambda step: batch.commit())
+        if batch.by_hand:  # which counts its steps by itself
+            first.call(lambda step: rule.step(batch.net.phi, batch.g))
+        for i, mine in enumerate(calls):
+            ops = self.lists[i * self.threads // len(calls)]
             before = len(ops.rows)
-            ops.extend(calls[thread])
+            ops.extend(mine)
             if not batch.mixes:
                 ops.rows[before:] = fused(ops.rows[before:], [batch.net.phi, *rule.state.values()])
 
@@ -290,6 +342,12 @@ class Program:
             factor = np.zeros((), g.dtype)
             ops.op(NORM, g, factor, function=address(g.dtype.char + "nrm2"), size=[g.size, 0, 0], scale=ops.place(norm))
             ops.add(Ufunc(np.multiply, "__call__", [g, factor], g))
+
+
+def _is_plain(draw: Draw) -> bool:
+    """Whether a draw is one that the player knows: numbers from [0, 1), the first ones of the step."""
+    dense = draw.out.flags.c_contiguous and draw.out.dtype.char in "fd"
+    return dense and draw.first and draw.method == "random" and draw.options.keys() <= {"dtype"}
 
 
 def same(before: Sequence[Any], now: Sequence[Any]) -> bool:
