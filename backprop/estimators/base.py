@@ -26,8 +26,8 @@ from backprop.tables.frame import listing
 AS_NUMBERS = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}  # how scikit-learn is to take X
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator):
-    """Fit, warm start, early stopping and the fitted attributes; `MLPClassifier` and `MLPRegressor` say what y means."""
+class BaseModel(CallbackSupportMixin, BaseEstimator):
+    """From what came in to what the network takes, and from the network to what is saved; `answers` says what y means."""
 
     network_: Sequential
     table_: Table | None = None
@@ -41,60 +41,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     validation_loss_curve_: list[float]
     _loss_function: Loss
     _course: Course
+    _input_scaling: Standardization | None
+    _target_scaling: Standardization | None
 
     def _keep(self, given: dict[str, Any]) -> None:
         """Keep the constructor's arguments as they are, under their names, as scikit-learn's `clone` wants them."""
         self.__dict__.update({name: value for name, value in given.items() if name not in ("self", "__class__")})
-
-    @unchanged_if_refused
-    @with_callbacks
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-        groups: Any = None,
-        validation_data: Any = None,
-    ) -> Self:
-        """Train on rows X (N, D) and targets y from new weights, or with `warm_start` from where the last fit ended.
-
-        X may be an array, a sparse matrix or a frame; in a frame, columns of words or categories are encoded, and `y` may be the
-        name of the target's column. The loss of `X_val` and `y_val`, weighted or not, is kept in `validation_loss_curve_`, and
-        `early_stopping` goes by them; `validation_data` is (X_val, y_val) or (X_val, y_val, sample_weight_val). Without
-        them `early_stopping` holds out rows by chance, with `groups` (N,) whole groups. Raises TypeError or ValueError for data
-        or parameters that do not fit, or when numbers are no longer finite; the model is then as it was.
-        """
-        judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, judges, groups, epochs=self.max_iter)
-
-    def _fit(
-        self, X: Any, y: Any, w: Any, judges: Any, groups: Any = None, *, epochs: int, incremental: bool = False
-    ) -> Self:
-        """Check what came in, make the network or take the one there is, and train it: `solvers` says how."""
-        build.check_parameters(self)
-        if incremental and self.early_stopping and judges is None:
-            advice = "By itself partial_fit does not support early_stopping=True: what each part holds out is another measure."
-            raise ValueError(checks.message(self._who, "X_val and y_val to stop by", "neither", advice))
-        new = not hasattr(self, "network_") or not (self.warm_start or incremental)
-        if not new:
-            require_same(self)
-        train = self._examples(X, y, w, reset=new, whole=not incremental)
-        if getattr(self, "class_weight", None) is not None:
-            train = train._replace(w=self._class_weights(train.y, train.w))
-        if new:
-            self._begin(train.X.shape[1], train.targets, train.X.dtype if self.dtype == "auto" else self.dtype)
-        held_out = None if judges is None else self._examples(*judges)
-        if groups is not None:
-            groups = self._checked_groups(groups, train.X.shape[0], held_out)
-        if self.solver == "lbfgs":
-            solvers.lbfgs(self, train, held_out)
-        else:
-            solvers.Descent(self, train, held_out, groups).run(epochs, incremental)
-        return self
 
     @property
     def _who(self) -> str:
@@ -132,11 +84,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if found.shape != (n,):
             raise ValueError(
                 checks.message(self._who, f"groups with shape ({n},), one for each row", f"shape {found.shape}")
-            )
-        if not self.early_stopping or self.solver == "lbfgs":
-            advice = "It is by early stopping that they choose which rows are held out."
-            raise ValueError(
-                checks.message(self._who, "early_stopping=True beside groups", "early_stopping=False", advice)
             )
         return np.unique(found, return_inverse=True)[1]
 
@@ -176,26 +123,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         except ValueError:
             data.refuse_holes(who, X, self.missing)
             raise
-
-    def _begin(self, features: int, targets: Array, dtype: Any) -> None:
-        """New weights, a new optimizer, empty curves."""
-        random = check_random_state(self.random_state)
-        self._loss_function = self._make_loss()
-        self.n_outputs_ = self._outputs(1 if targets.ndim == 1 else targets.shape[1])
-        units = [features, *build.widths(self.hidden_layer_sizes), self.n_outputs_]
-        self.network_ = build.network(units, self.activation, self.dropout, random, dtype)
-        views.begin_with(self)
-        self.n_layers_ = len(units)
-        split = random.get_state()  # of which a copy is a hundred times dearer
-        self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split, built(self))
-        self.t_ = 0
-        self.loss_curve_ = []
-        self.validation_loss_curve_ = []
-        self.best_loss_: float | None = None if self.early_stopping else np.inf
-        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-        self.best_validation_score_: float | None = -np.inf if self.early_stopping else None
-        self._input_scaling: Standardization | None = None
-        self._target_scaling: Standardization | None = None
 
     def _made_by(self, name: str) -> Any:
         """A parameter as it was when the network was made."""
@@ -297,14 +224,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _network_outputs(self, X: Any) -> Array:
         return self.network_.predict(self._scaled(X))
 
-    coefs_ = views.Parameter()
-    intercepts_ = views.Parameter()
-
-    @property
-    def _optimizer(self) -> Any:
-        """The optimizer as it is now: private in scikit-learn, and looked up all the same."""
-        return self._course.optimizer
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
 
@@ -312,3 +231,88 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class BaseMLP(BaseModel):
+    """Fit, warm start, early stopping and the fitted attributes of `MLPClassifier` and `MLPRegressor`."""
+
+    @unchanged_if_refused
+    @with_callbacks
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        groups: Any = None,
+        validation_data: Any = None,
+    ) -> Self:
+        """Train on rows X (N, D) and targets y from new weights, or with `warm_start` from where the last fit ended.
+
+        X may be an array, a sparse matrix or a frame; in a frame, columns of words or categories are encoded, and `y` may be the
+        name of the target's column. The loss of `X_val` and `y_val`, weighted or not, is kept in `validation_loss_curve_`, and
+        `early_stopping` goes by them; `validation_data` is (X_val, y_val) or (X_val, y_val, sample_weight_val). Without
+        them `early_stopping` holds out rows by chance, with `groups` (N,) whole groups. Raises TypeError or ValueError for data
+        or parameters that do not fit, or when numbers are no longer finite; the model is then as it was.
+        """
+        judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, judges, groups, epochs=self.max_iter)
+
+    def _fit(
+        self, X: Any, y: Any, w: Any, judges: Any, groups: Any = None, *, epochs: int, incremental: bool = False
+    ) -> Self:
+        """Check what came in, make the network or take the one there is, and train it: `solvers` says how."""
+        build.check_parameters(self)
+        if incremental and self.early_stopping and judges is None:
+            advice = "By itself partial_fit does not support early_stopping=True: what each part holds out is another measure."
+            raise ValueError(checks.message(self._who, "X_val and y_val to stop by", "neither", advice))
+        new = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        if not new:
+            require_same(self)
+        train = self._examples(X, y, w, reset=new, whole=not incremental)
+        if getattr(self, "class_weight", None) is not None:
+            train = train._replace(w=self._class_weights(train.y, train.w))
+        if new:
+            self._begin(train.X.shape[1], train.targets, train.X.dtype if self.dtype == "auto" else self.dtype)
+        held_out = None if judges is None else self._examples(*judges)
+        if groups is not None:
+            groups = self._checked_groups(groups, train.X.shape[0], held_out)
+            if not self.early_stopping or self.solver == "lbfgs":
+                advice = "It is by early stopping that they choose which rows are held out."
+                expected = "early_stopping=True beside groups"
+                raise ValueError(checks.message(self._who, expected, "early_stopping=False", advice))
+        if self.solver == "lbfgs":
+            solvers.lbfgs(self, train, held_out)
+        else:
+            solvers.Descent(self, train, held_out, groups).run(epochs, incremental)
+        return self
+
+    def _begin(self, features: int, targets: Array, dtype: Any) -> None:
+        """New weights, a new optimizer, empty curves."""
+        random = check_random_state(self.random_state)
+        self._loss_function = self._make_loss()
+        self.n_outputs_ = self._outputs(1 if targets.ndim == 1 else targets.shape[1])
+        units = [features, *build.widths(self.hidden_layer_sizes), self.n_outputs_]
+        self.network_ = build.network(units, self.activation, self.dropout, random, dtype)
+        views.begin_with(self)
+        self.n_layers_ = len(units)
+        split = random.get_state()  # of which a copy is a hundred times dearer
+        self._course = Course(int(random.randint(np.iinfo(np.int32).max)), split, built(self))
+        self.t_ = 0
+        self.loss_curve_ = []
+        self.validation_loss_curve_ = []
+        self.best_loss_: float | None = None if self.early_stopping else np.inf
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_: float | None = -np.inf if self.early_stopping else None
+        self._input_scaling = self._target_scaling = None
+
+    coefs_ = views.Parameter()
+    intercepts_ = views.Parameter()
+
+    @property
+    def _optimizer(self) -> Any:
+        """The optimizer as it is now: private in scikit-learn, and looked up all the same."""
+        return self._course.optimizer
