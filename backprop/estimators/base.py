@@ -31,6 +31,7 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
 
     network_: Sequential
     table_: Table | None = None
+    most_categories: int | None = None  # of a column
     n_features_in_: int
     n_iter_: int
     n_layers_: int
@@ -99,6 +100,7 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
         values = data.answers(who, X, y)
         if reset and data.needs_table(X, y, self.missing):
             settings = {"missing": self.missing, "unknown": self.unknown, "scale": self.scale_inputs}
+            settings["most_categories"] = self.most_categories
             table = Table(y if isinstance(y, str) else None, dtype="float64", **settings)
             X, _ = table.fit(X)
             self.table_, self.n_features_in_ = table, len(table.columns)

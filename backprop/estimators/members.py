@@ -1,0 +1,302 @@
+"""k networks, each stopped by rows that it has not seen, and the one network that they make together.
+
+columns     cut to ±4 deviations, as normal scores, and in eight pieces: layers that learn from the data, not by descent, so that
+the rows go through them once
+a member    Scale, Linear, ReLU, Linear, ReLU, Linear, on all rows but those of a part of its own, which choose its best epoch
+together    the same layers, with the members side by side, and the mean of their answers
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.engine.threads import blas_threads, cores
+from backprop.layers import (
+    FanOut,
+    Layer,
+    Linear,
+    MembersMean,
+    PiecewiseLinear,
+    Quantiles,
+    ReLU,
+    Select,
+    SeparateLinear,
+    quantile_edges,
+)
+from backprop.losses import Loss
+from backprop.optimizers import AdamW
+from backprop.schedules import CosineDecay
+from backprop.sequential import Sequential
+from backprop.training import Trainer
+from backprop.training.descent import interrupts
+from backprop.training.watch import running
+
+PIECES, KNOTS, REACH = 8, 64, 4.0
+WIDE = 512  # columns of numbers from which on they are cut to ±4 deviations, and no more is made of them
+LEARNED_FROM = 50_000  # rows that edges and scores are learned from
+WIDTHS = (128, 128)
+RATE, DECAY, PACE = 6e-3, 0.3, 4.0
+STEPS, FEWEST, MOST = 1600, 20, 80  # steps of a member; least and most epochs
+PATIENCE = 12  # epochs without progress after which a member ends
+SLOWEST = 8  # epochs that a member has at least, where time is short and there are others
+
+
+class Scale(Layer):
+    """A weight for each input.
+
+        f       = c ω ⊙ h              (D, N)
+        ∂L/∂h   = c ω ⊙ ∂L/∂f
+        ∂L/∂ω   = c Σₙ ∂L/∂f ⊙ h       (D, 1)
+
+    ω starts from 1/c: the steps of Adam, which are of one size for all parameters, count c times here.
+    """
+
+    traced = True
+    keeps_width = True
+
+    def __init__(self, features: int, pace: float = 1.0) -> None:
+        self.features, self.pace = features, pace
+        self.parameters["omega"] = np.full((features, 1), 1 / pace, np.float32)
+
+    def forward(self, h: Array) -> Array:
+        """See above."""
+        self.h = h
+        return (self.pace * self.omega) * h
+
+    def infer(self, h: Array) -> Array:
+        """See above."""
+        return (self.pace * self.omega) * h
+
+    def backward(self, dL_df: Array) -> tuple[Array, Any]:
+        """See above."""
+        dL_domega = self.pace * (dL_df * self.h).sum(axis=1, keepdims=True)
+        return (self.pace * self.omega) * dL_df, {"omega": dL_domega}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What becomes of the columns before the members: layers that do not descend, and what each of their outputs counts.
+
+    `several` and `two` are the columns of more than two values, and of two.
+    """
+
+    net: Sequential
+    weight: Array
+    several: Array
+    two: Array
+
+
+def inputs(X: Array) -> Inputs:
+    """Learn from the rows X (N, D) what to make of each column.
+
+    A column of two values, as of a category, is 0 or 1 times twice its deviation, so that rare categories do not drown the others;
+    one whose rarer value hardly occurs is left out. A column of more values is cut to ±4, and scored, and cut into pieces.
+    """
+    n, D = X.shape
+    some = X if n <= LEARNED_FROM else X[np.linspace(0, n - 1, LEARNED_FROM).astype(int)]
+    low, high = X.min(axis=0), X.max(axis=0)
+    ends = (low == X) | (high == X)
+    two = (low < high) & ends.all(axis=0)
+    share = (high == X).mean(axis=0)
+    rare = n * np.minimum(share, 1 - share) < max(2, min(5, n // 100))
+    several = np.flatnonzero((low < high) & ~two)
+    pairs = np.flatnonzero(two & ~rare)
+    if not len(several) + len(pairs):
+        pairs = np.flatnonzero(two)[:1] if two.any() else np.array([0])
+    branches, weights = [], []
+    if len(several):
+        branches.append(_of_numbers(some[:, several], several, D))
+        weights.append(np.ones(branches[-1].out_features))
+    if len(pairs):
+        ends = np.stack([low, high])[:, pairs]
+        branches.append(Sequential(Select(pairs.tolist(), in_features=D), PiecewiseLinear(quantile_edges(ends, 1))))
+        weights.append(2 * np.sqrt(share[pairs] * (1 - share[pairs])))
+    whole = branches[0] if len(branches) == 1 else FanOut(*branches)
+    return Inputs(Sequential(whole), np.concatenate(weights).astype(np.float32), several, pairs)
+
+
+def _of_numbers(X: Array, columns: Array, D: int) -> Sequential:
+    ends = [[-REACH, REACH]] * len(columns)
+    treatments: list[Layer] = [Quantiles(ends, ends)]
+    if len(columns) <= WIDE:
+        treatments += [Quantiles.learned(X, knots=KNOTS), PiecewiseLinear(quantile_edges(X, PIECES))]
+    one = treatments[0] if len(treatments) == 1 else FanOut(*treatments)
+    return Sequential(Select(columns.tolist(), in_features=D), one)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as the members take them: X (N, E) behind `Inputs`, targets as the loss takes them, weights (N,) or None."""
+
+    X: Array
+    targets: Array
+    w: Array | None
+
+    def at(self, rows: Array) -> Rows:
+        """Those of these rows."""
+        return Rows(self.X[rows], self.targets[rows], None if self.w is None else self.w[rows])
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the members are to be trained."""
+
+    loss: Loss
+    outputs: int
+    seed: int
+    epochs: int
+    batch_size: int
+    until: float = math.inf  # of the clock `time.perf_counter`
+    callbacks: Any = ()
+    native: bool | str = "auto"
+    say: Callable[[str], None] = print
+
+
+@dataclass
+class Member:
+    """A network at its best epoch: by the loss of `judges`, for which it predicts `outside` (n, K)."""
+
+    net: Sequential
+    part: int
+    best: float = math.inf
+    epoch: int = 0
+    phi: Array | None = None
+    losses: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    error: Exception | None = None
+    outside: Array | None = None
+
+
+def batch_of(n: int) -> int:
+    """Examples of a batch, for n in all: as few as pay, so that small tables get many steps and large ones do not take for ever."""
+    return int(2 ** np.clip(np.round(np.log2(max(n, 1) / 64)), 5, 10))
+
+
+def epochs_of(n: int, batch_size: int) -> int:
+    """Most epochs of a member."""
+    return int(np.clip(STEPS // math.ceil(n / batch_size), FEWEST, MOST))
+
+
+def parts(k: int, key: Array, groups: Array | None, random: np.random.Generator) -> Array:
+    """For each row the part, of k, that it belongs to: whole groups, else such that each part has its share of large and small key."""
+    if groups is not None:
+        of_group = np.empty(groups.max() + 1, int)
+        of_group[random.permutation(len(of_group))] = np.arange(len(of_group)) % k
+        return of_group[groups]
+    n = len(key)
+    order = np.lexsort((random.random(n), key))
+    part = np.empty(n, int)
+    part[order] = np.concatenate([random.permutation(k) for _ in range(-(-n // k))])[:n]
+    return part
+
+
+def train(
+    course: Course, rows: Rows, part: Array | None, judges: Rows | None, members: int
+) -> tuple[list[Member], bool]:
+    """Train members, two or more at a time where there are cores: member m on all rows but part m, or on all, judged by `judges`.
+
+    Each is the same whatever the others do. Returns those that have something to show, and whether Ctrl-C was pressed. Raises
+    KeyboardInterrupt where there is none yet, FloatingPointError where numbers are not finite from the start.
+    """
+    stop, made = Event(), [Member(_network(course, rows.X.shape[1], m), m) for m in range(members)]
+
+    def one(m: int) -> None:
+        if stop.is_set() or (m and time.perf_counter() > course.until):
+            return  # the first one is always there
+        inside, outside = (
+            (rows, judges) if judges else (rows.at(np.flatnonzero(part != m)), rows.at(np.flatnonzero(part == m)))
+        )
+        _train(course, made[m], inside, outside, m, stop)
+        course.say(
+            f"Member {m + 1} of {members}: epoch {made[m].epoch} of {len(made[m].losses)}, validation loss {made[m].best:.6f}"
+        )
+
+    workers = 1 if course.callbacks else min(members, cores())
+    with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(one, m) for m in range(members)]
+        while wait(jobs, timeout=0.05).not_done:
+            if pressed:
+                stop.set()
+        for job in jobs:
+            job.result()
+    done = [member for member in made if member.phi is not None]
+    if pressed and not done:
+        raise KeyboardInterrupt
+    if not done:
+        raise next(member.error for member in made if member.error)
+    return done, bool(pressed)
+
+
+def _network(course: Course, inputs: int, m: int) -> Sequential:
+    H, G = WIDTHS
+    layers = [Scale(inputs, PACE), Linear(inputs, H), ReLU(), Linear(H, G), ReLU(), Linear(G, course.outputs)]
+    return Sequential(*layers, seed=course.seed + m)
+
+
+def _train(course: Course, member: Member, inside: Rows, outside: Rows, m: int, stop: Event) -> None:
+    """Descend, and keep the weights of the best epoch."""
+    net, n = member.net, len(inside.X)
+    steps = math.ceil(n / course.batch_size)
+    optimizer = AdamW(CosineDecay(RATE, steps=steps * course.epochs), weight_decay=DECAY)
+    batch = min(course.batch_size, n)
+    trainer = Trainer(
+        net, course.loss, optimizer, batch_size=batch, seed=course.seed + m, threads=1, native=course.native
+    )
+    of_judges = (outside.X, outside.targets) if outside.w is None else (outside.X, outside.targets, outside.w)
+    records = trainer.epochs(inside.X, inside.targets, course.epochs, sample_weight=inside.w, validation_data=of_judges)
+    try:
+        with running(trainer, course.callbacks):
+            for record in records:
+                loss = record.validation["loss"]
+                member.losses.append(record.loss)
+                member.validation.append(loss)
+                if loss < member.best or member.phi is None:
+                    member.best, member.epoch, member.phi = loss, record.epoch, net.phi.copy()
+                asked = [bool(callback.epoch(trainer, record)) for callback in course.callbacks]
+                late = stop.is_set() or time.perf_counter() > course.until
+                if any(asked) or late or record.epoch - member.epoch >= PATIENCE:
+                    break
+    except FloatingPointError as error:
+        member.error = error
+    if member.phi is not None:
+        net.phi = member.phi
+        member.outside = net.predict(outside.X)
+
+
+def together(before: Inputs, members: list[Member], of: str, sharpness: float) -> Sequential:
+    """One network that gives the mean of the members' answers for the rows as they come, times `sharpness`."""
+    k, nets = len(members), [member.net for member in members]
+    K = nets[0].out_features or 1
+    H, G = WIDTHS
+    first, second, last = Linear(len(before.weight), H * k), SeparateLinear(H, G, k), SeparateLinear(G, K, k)
+    after = [] if sharpness == 1 else [Linear(K, K, bias=False)]
+    net = Sequential(
+        *(layer.copy() for layer in before.net),
+        first,
+        ReLU(),
+        second,
+        ReLU(),
+        last,
+        MembersMean(k, of=of),
+        *after,
+        seed=0,
+    )
+    for linear in after:
+        linear.omega = sharpness * np.eye(K)
+    for m, one in enumerate(nets):
+        scale, hidden, deep, answer = one[0], one[1], one[3], one[5]
+        first.omega[m::k] = hidden.omega * (scale.pace * scale.omega[:, 0] * before.weight)
+        first.beta[m::k] = hidden.beta
+        for target, source in ((second, deep), (last, answer)):
+            target.parameters[f"omega_{m}"][...] = source.omega
+            target.beta[m::k] = source.beta
+    return net
