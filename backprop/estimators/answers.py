@@ -79,7 +79,7 @@ class Classes(ClassifierMixin):
         if len(self.classes_) == 1:
             text = f"y holds one class, {self.classes_.tolist()[0]!r}, which is always predicted: there is nothing to learn."
             # Under early stopping such a fit ends by itself; those who make errors of UserWarnings are let go on.
-            advise(self._who, text, RuntimeWarning if self.early_stopping else TrainingAdvice)
+            advise(self._who, text, RuntimeWarning if getattr(self, "early_stopping", False) else TrainingAdvice)
 
     def _class_weights(self, y: Array, w: Array | None) -> Array:
         weight = self.class_weight
@@ -170,6 +170,9 @@ class Classes(ClassifierMixin):
 
 class Quantities(RegressorMixin):
     """Numbers as targets: how they are scaled, predicted and scored."""
+
+    _target_scaling: Standardization | None
+    _targets: int
 
     def _outputs(self, columns: int) -> int:
         return columns * self._loss_function.outputs_per_target

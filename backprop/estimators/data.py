@@ -172,7 +172,8 @@ def needs_table(X: Any, y: Any, missing: str) -> bool:
     if frame is None or isinstance(y, str):
         return isinstance(y, str)
     numbers = all(dtype.is_numeric() or dtype == narwhals().Boolean for dtype in frame.schema.values())
-    return not numbers or missing != "refuse" or any(column.null_count() for column in frame.iter_columns())
+    fills = missing != "refuse" and all(isinstance(name, str) for name in frame.columns)  # as a table's are
+    return not numbers or fills or any(column.null_count() for column in frame.iter_columns())
 
 
 def repeated_things(X: Any) -> tuple[str, int] | None:

@@ -8,9 +8,10 @@ together    the same layers, with the members side by side, and the mean of thei
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event
@@ -20,6 +21,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.threads import blas_threads, cores
+from backprop.estimators.hooks import EpochTasks
 from backprop.layers import (
     FanOut,
     Layer,
@@ -36,8 +38,9 @@ from backprop.losses import Loss
 from backprop.optimizers import AdamW
 from backprop.schedules import CosineDecay
 from backprop.sequential import Sequential
-from backprop.training import Trainer
+from backprop.training import Callback, Trainer
 from backprop.training.descent import interrupts
+from backprop.training.history import Epoch
 from backprop.training.watch import running
 
 PIECES, KNOTS, REACH = 8, 64, 4.0
@@ -94,28 +97,32 @@ class Inputs:
     several: Array
     two: Array
 
+    def of(self, X: Array) -> Array:
+        """Rows (N, E) as the members take them."""
+        encoded = self.net.predict(X)
+        encoded *= self.weight
+        return encoded
+
 
 def inputs(X: Array) -> Inputs:
     """Learn from the rows X (N, D) what to make of each column.
 
-    A column of two values, as of a category, is 0 or 1 times twice its deviation, so that rare categories do not drown the others;
-    one whose rarer value hardly occurs is left out. A column of more values is cut to ±4, and scored, and cut into pieces.
+    A column of two values, as of a category, is 0 or 1 times twice its deviation, so that rare categories do not drown the
+    others; one whose rarer value hardly occurs is left out. A column of more values is cut to ±4, scored, and cut into pieces.
     """
     n, D = X.shape
-    some = X if n <= LEARNED_FROM else X[np.linspace(0, n - 1, LEARNED_FROM).astype(int)]
     low, high = X.min(axis=0), X.max(axis=0)
-    ends = (low == X) | (high == X)
-    two = (low < high) & ends.all(axis=0)
+    two = (low < high) & ((low == X) | (high == X)).all(axis=0)
     share = (high == X).mean(axis=0)
-    rare = n * np.minimum(share, 1 - share) < max(2, min(5, n // 100))
-    several = np.flatnonzero((low < high) & ~two)
-    pairs = np.flatnonzero(two & ~rare)
+    frequent = n * np.minimum(share, 1 - share) >= max(2, min(5, n // 100))
+    several, pairs = np.flatnonzero((low < high) & ~two), np.flatnonzero(two & frequent)
     if not len(several) + len(pairs):
-        pairs = np.flatnonzero(two)[:1] if two.any() else np.array([0])
+        pairs = np.flatnonzero(two) if two.any() else np.array([0])
     branches, weights = [], []
     if len(several):
+        some = X if n <= LEARNED_FROM else X[np.linspace(0, n - 1, LEARNED_FROM).astype(int)]
         branches.append(_of_numbers(some[:, several], several, D))
-        weights.append(np.ones(branches[-1].out_features))
+        weights.append(np.ones(branches[-1].out_features or 0))
     if len(pairs):
         ends = np.stack([low, high])[:, pairs]
         branches.append(Sequential(Select(pairs.tolist(), in_features=D), PiecewiseLinear(quantile_edges(ends, 1))))
@@ -135,7 +142,7 @@ def _of_numbers(X: Array, columns: Array, D: int) -> Sequential:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as the members take them: X (N, E) behind `Inputs`, targets as the loss takes them, weights (N,) or None."""
+    """Rows X (N, E) as members take them, targets as the loss takes them, weights (N,) or None."""
 
     X: Array
     targets: Array
@@ -145,25 +152,31 @@ class Rows:
         """Those of these rows."""
         return Rows(self.X[rows], self.targets[rows], None if self.w is None else self.w[rows])
 
+    @property
+    def judging(self) -> tuple[Array, ...]:
+        """As a trainer takes them for validation."""
+        return (self.X, self.targets) if self.w is None else (self.X, self.targets, self.w)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Course:
-    """How the members are to be trained."""
+    """How the members are to be trained; `until` is a time of `time.perf_counter`."""
 
     loss: Loss
     outputs: int
+    members: int
     seed: int
     epochs: int
     batch_size: int
-    until: float = math.inf  # of the clock `time.perf_counter`
-    callbacks: Any = ()
-    native: bool | str = "auto"
-    say: Callable[[str], None] = print
+    until: float
+    callbacks: Sequence[Callback]
+    native: bool | str
+    say: Callable[[str], None]
 
 
 @dataclass
 class Member:
-    """A network at its best epoch: by the loss of `judges`, for which it predicts `outside` (n, K)."""
+    """A network, in the end at its best epoch: that of the least loss on the rows for which it says `outside` (n, K)."""
 
     net: Sequential
     part: int
@@ -172,12 +185,21 @@ class Member:
     phi: Array | None = None
     losses: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
-    error: Exception | None = None
+    cut: bool = False  # by Ctrl-C or the time
+    error: FloatingPointError | None = None
     outside: Array | None = None
+
+    def note(self, record: Epoch, phi: Array) -> None:
+        """Keep the curves and the best φ."""
+        loss = record.validation["loss"]
+        self.losses.append(record.loss)
+        self.validation.append(loss)
+        if loss < self.best or self.phi is None:
+            self.best, self.epoch, self.phi = loss, record.epoch, phi.copy()
 
 
 def batch_of(n: int) -> int:
-    """Examples of a batch, for n in all: as few as pay, so that small tables get many steps and large ones do not take for ever."""
+    """Examples of a batch, for n in all: small tables get many steps, and large ones do not take for ever."""
     return int(2 ** np.clip(np.round(np.log2(max(n, 1) / 64)), 5, 10))
 
 
@@ -187,47 +209,47 @@ def epochs_of(n: int, batch_size: int) -> int:
 
 
 def parts(k: int, key: Array, groups: Array | None, random: np.random.Generator) -> Array:
-    """For each row the part, of k, that it belongs to: whole groups, else such that each part has its share of large and small key."""
+    """For each row the part of k that it belongs to: whole groups, else with a share of large and small keys in each part."""
     if groups is not None:
         of_group = np.empty(groups.max() + 1, int)
         of_group[random.permutation(len(of_group))] = np.arange(len(of_group)) % k
         return of_group[groups]
     n = len(key)
-    order = np.lexsort((random.random(n), key))
     part = np.empty(n, int)
-    part[order] = np.concatenate([random.permutation(k) for _ in range(-(-n // k))])[:n]
+    in_order = np.lexsort((random.random(n), key))
+    part[in_order] = np.concatenate([random.permutation(k) for _ in range(-(-n // k))])[:n]
     return part
 
 
-def train(
-    course: Course, rows: Rows, part: Array | None, judges: Rows | None, members: int
-) -> tuple[list[Member], bool]:
-    """Train members, two or more at a time where there are cores: member m on all rows but part m, or on all, judged by `judges`.
+def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: EpochTasks) -> tuple[list[Member], bool]:
+    """Train the members, as many at a time as there are cores: member m on all rows but part m, or on all, judged by `judges`.
 
     Each is the same whatever the others do. Returns those that have something to show, and whether Ctrl-C was pressed. Raises
     KeyboardInterrupt where there is none yet, FloatingPointError where numbers are not finite from the start.
     """
-    stop, made = Event(), [Member(_network(course, rows.X.shape[1], m), m) for m in range(members)]
+    made = [Member(_network(course, rows.X.shape[1], m), m) for m in range(course.members)]
+    stop = Event()
 
-    def one(m: int) -> None:
+    def one(member: Member) -> None:
+        m = member.part
         if stop.is_set() or (m and time.perf_counter() > course.until):
             return  # the first one is always there
-        inside, outside = (
-            (rows, judges) if judges else (rows.at(np.flatnonzero(part != m)), rows.at(np.flatnonzero(part == m)))
-        )
-        _train(course, made[m], inside, outside, m, stop)
-        course.say(
-            f"Member {m + 1} of {members}: epoch {made[m].epoch} of {len(made[m].losses)}, validation loss {made[m].best:.6f}"
-        )
+        inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
+        now, rounds = time.perf_counter(), math.ceil((course.members - m) / workers)
+        _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
+        best = f"best epoch {member.epoch} of {len(member.losses)}, validation loss {member.best:.6g}"
+        course.say(f"Member {m + 1} of {course.members}: {best}")
 
-    workers = 1 if course.callbacks else min(members, cores())
+    # Callbacks are told of one member after another, and need not know of threads.
+    workers = 1 if course.callbacks else min(course.members, cores())
     with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(one, m) for m in range(members)]
+        jobs = [pool.submit(one, member) for member in made]
         while wait(jobs, timeout=0.05).not_done:
             if pressed:
                 stop.set()
         for job in jobs:
             job.result()
+            tasks.end(tasks.begin()) if tasks.fit else None
     done = [member for member in made if member.phi is not None]
     if pressed and not done:
         raise KeyboardInterrupt
@@ -242,28 +264,29 @@ def _network(course: Course, inputs: int, m: int) -> Sequential:
     return Sequential(*layers, seed=course.seed + m)
 
 
-def _train(course: Course, member: Member, inside: Rows, outside: Rows, m: int, stop: Event) -> None:
-    """Descend, and keep the weights of the best epoch."""
-    net, n = member.net, len(inside.X)
-    steps = math.ceil(n / course.batch_size)
-    optimizer = AdamW(CosineDecay(RATE, steps=steps * course.epochs), weight_decay=DECAY)
-    batch = min(course.batch_size, n)
-    trainer = Trainer(
-        net, course.loss, optimizer, batch_size=batch, seed=course.seed + m, threads=1, native=course.native
+def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Event, until: float) -> None:
+    """Descend, and keep the weights of the best epoch; with as many epochs, from `SLOWEST` on, as can be done in time."""
+    net, n, began = member.net, len(inside.X), time.perf_counter()
+    batch_size = min(course.batch_size, n)
+    steps = math.ceil(n / batch_size)
+    epochs, rate = course.epochs, CosineDecay(RATE, steps=steps * course.epochs)
+    loss, rule, seed = copy.copy(course.loss), AdamW(rate, weight_decay=DECAY), course.seed + member.part
+    trainer = Trainer(net, loss, rule, batch_size=batch_size, seed=seed, threads=1, native=course.native)
+    records = trainer.epochs(
+        inside.X, inside.targets, course.epochs, sample_weight=inside.w, validation_data=outside.judging
     )
-    of_judges = (outside.X, outside.targets) if outside.w is None else (outside.X, outside.targets, outside.w)
-    records = trainer.epochs(inside.X, inside.targets, course.epochs, sample_weight=inside.w, validation_data=of_judges)
     try:
         with running(trainer, course.callbacks):
             for record in records:
-                loss = record.validation["loss"]
-                member.losses.append(record.loss)
-                member.validation.append(loss)
-                if loss < member.best or member.phi is None:
-                    member.best, member.epoch, member.phi = loss, record.epoch, net.phi.copy()
-                asked = [bool(callback.epoch(trainer, record)) for callback in course.callbacks]
-                late = stop.is_set() or time.perf_counter() > course.until
-                if any(asked) or late or record.epoch - member.epoch >= PATIENCE:
+                member.note(record, net.phi)
+                stops = [bool(callback.epoch(trainer, record)) for callback in course.callbacks]
+                now = time.perf_counter()
+                if record.epoch == 1 and until < math.inf:
+                    epochs = min(epochs, 1 + max(SLOWEST, int(0.9 * (until - now) / (now - began))))
+                    rule.schedule = CosineDecay(RATE, steps=steps * epochs)
+                stops += [stop.is_set() or now > course.until, record.epoch >= epochs]
+                if any(stops) or record.epoch - member.epoch >= PATIENCE:
+                    member.cut = stops[-2] or epochs < course.epochs
                     break
     except FloatingPointError as error:
         member.error = error
@@ -272,26 +295,23 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, m: int, 
         member.outside = net.predict(outside.X)
 
 
-def together(before: Inputs, members: list[Member], of: str, sharpness: float) -> Sequential:
-    """One network that gives the mean of the members' answers for the rows as they come, times `sharpness`."""
-    k, nets = len(members), [member.net for member in members]
+def judged(members: list[Member], judges: Rows, part: Array | None) -> tuple[Array, Array, Array | None]:
+    """What members say (n, K) of rows that they were not trained on, and the targets and weights of these rows."""
+    outside = [member.outside for member in members if member.outside is not None]
+    if part is None:
+        return np.mean(outside, axis=0), judges.targets, judges.w
+    own = judges.at(np.concatenate([np.flatnonzero(part == member.part) for member in members]))
+    return np.concatenate(outside), own.targets, own.w
+
+
+def together(before: Inputs, members: list[Member], of: str, sharpness: float, dtype: Any) -> Sequential:
+    """One network that gives, of rows as they come, the mean of the members' answers times `sharpness`."""
+    k, nets, (H, G) = len(members), [member.net for member in members], WIDTHS
     K = nets[0].out_features or 1
-    H, G = WIDTHS
     first, second, last = Linear(len(before.weight), H * k), SeparateLinear(H, G, k), SeparateLinear(G, K, k)
     after = [] if sharpness == 1 else [Linear(K, K, bias=False)]
-    net = Sequential(
-        *(layer.copy() for layer in before.net),
-        first,
-        ReLU(),
-        second,
-        ReLU(),
-        last,
-        MembersMean(k, of=of),
-        *after,
-        seed=0,
-    )
-    for linear in after:
-        linear.omega = sharpness * np.eye(K)
+    columns = (layer.copy() for layer in before.net)
+    net = Sequential(*columns, first, ReLU(), second, ReLU(), last, MembersMean(k, of=of), *after, seed=0, dtype=dtype)
     for m, one in enumerate(nets):
         scale, hidden, deep, answer = one[0], one[1], one[3], one[5]
         first.omega[m::k] = hidden.omega * (scale.pace * scale.omega[:, 0] * before.weight)
@@ -299,4 +319,6 @@ def together(before: Inputs, members: list[Member], of: str, sharpness: float) -
         for target, source in ((second, deep), (last, answer)):
             target.parameters[f"omega_{m}"][...] = source.omega
             target.beta[m::k] = source.beta
+    for linear in after:
+        linear.omega = sharpness * np.eye(K)
     return net

@@ -24,15 +24,15 @@ from backprop.losses import BinaryCrossEntropy, CrossEntropy, LeastSquares, Loss
 from backprop.training.native import choice
 from backprop.training.watch import check_callbacks
 
+SHARPEST = math.log(1.25)  # rows that are all told right would ask for ever more
 MEANS = {"softmax": "softmax", "logistic": "sigmoid", "identity": "values"}
-CATEGORIES = 255  # of a column; all others count as one
 
 
 class BaseTabular(BaseModel):
     """The fit of `TabularClassifier` and `TabularRegressor`; `answers` says what y means."""
 
-    scale_inputs = scale_targets = True
-    most_categories = CATEGORIES
+    scale_inputs = True
+    most_categories = 255  # of a column; all others count as one
 
     @unchanged_if_refused
     @with_callbacks
@@ -51,22 +51,26 @@ class BaseTabular(BaseModel):
         """Train on rows X (N, D) and targets y, anew with each call.
 
         X may be an array or a frame of any columns; `y` may be the name of the target's column in it. Each member is trained on
-        the rows without a part of its own, which chooses its best epoch: by chance, with `groups` (N,) whole groups. With `X_val`
-        and `y_val`, or `validation_data`, all members are trained on all rows and judged by those. Ctrl-C, and the end of
-        `max_time`, leave the best that there is by then. Raises TypeError or ValueError for data or parameters that do not fit; the
-        model is then as it was.
+        the rows without a part of its own, which chooses its best epoch: by chance, with `groups` (N,) whole groups. With
+        `X_val` and `y_val`, or `validation_data`, all members are trained on all rows and judged by those. Ctrl-C, and the end
+        of `max_time`, leave the best that there is by then. Raises TypeError or ValueError for data or parameters that do not
+        fit; the model is then as it was.
         """
         began = time.perf_counter()
         self._check_parameters()
         judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
         train = self._examples(X, y, sample_weight, reset=True, whole=True)
-        if hasattr(train.X, "tocsr"):
-            raise TypeError(checks.message(self._who, "dense X", "a sparse matrix", "Pass X.toarray(), or an MLP."))
         if getattr(self, "class_weight", None) is not None:
             train = train._replace(w=self._class_weights(train.y, train.w))
         held_out = None if judges is None else self._examples(*judges)
         if groups is not None:
             groups = self._checked_groups(groups, len(train.X), held_out)
+        if train.w is not None and not train.w.all():
+            there = np.flatnonzero(train.w)
+            train, groups = (
+                train.at(there),
+                None if groups is None else np.unique(groups[there], return_inverse=True)[1],
+            )
         self._begin(train)
         self._train(train, held_out, groups, began)
         return self
@@ -79,12 +83,11 @@ class BaseTabular(BaseModel):
         check_callbacks(who, self.callbacks or ())
         choice(who, self.native)
         if self.warm_start is not False:
-            advice = (
-                "More of the same would not be better: each member has ended at its best epoch. Fit anew with all rows."
-            )
+            advice = "Each member has ended at its best epoch, and more of the same would not be better: fit anew."
             raise ValueError(checks.message(who, "warm_start=False", repr(self.warm_start), advice))
 
     def _begin(self, train: Examples) -> None:
+        """New scaling, and a seed for all that is drawn."""
         self._loss_function = self._make_loss()
         self.n_outputs_ = self._outputs(1 if train.targets.ndim == 1 else train.targets.shape[1])
         random = check_random_state(self.random_state)
@@ -92,128 +95,115 @@ class BaseTabular(BaseModel):
         self._input_scaling = self._target_scaling = None
 
     def _train(self, train: Examples, held_out: Examples | None, groups: Array | None, began: float) -> None:
-        raw, targets, w = self._for_network(train, np.float32)
-        before = members.inputs(raw)
-        encoded = [members.Rows(before.net.predict(raw) * before.weight, targets, w)]
-        if held_out is not None:
-            X, y, of_held = self._for_network(held_out, np.float32)
-            encoded.append(members.Rows(before.net.predict(X) * before.weight, y, of_held))
-        part, k = self._parts(train, held_out, groups)
-        course = self._plan(encoded[0], part, k, began)
-        tasks = EpochTasks(self, 1, train)
+        """Train the members, and make one network of them."""
+        X, targets, w = self._for_network(train, np.float32)
+        before = members.inputs(X)
+        rows = judges = members.Rows(before.of(X), targets, w)
+        part = None
+        if held_out is None:
+            part = self._parts(train, groups)
+        else:
+            X, targets, w = self._for_network(held_out, np.float32)
+            judges = members.Rows(before.of(X), targets, w)
+        course = self._plan(len(train.X), part, began)
+        tasks = EpochTasks(self, course.members, train)
         try:
-            found, interrupted = members.train(course, encoded[0], part, encoded[1] if held_out else None, k)
+            found, interrupted = members.train(course, rows, part, judges, tasks)
         except FloatingPointError as error:
             raise ValueError(f"{error} {NOT_FINITE}") from error
         if interrupted:
             warn("Training interrupted by user.", UserWarning)
-        judged = _judged(found, encoded[-1], part)
-        self.network_ = members.together(before, found, MEANS[self.out_activation_], self._calibrate(*judged))
+        sharpness = self._calibrate(*members.judged(found, judges, part))
+        self.network_ = members.together(before, found, MEANS[self.out_activation_], sharpness, train.X.dtype)
         self._conclude(found)
-        self.report_ = self._report(train, before, found, part, groups, interrupted or len(found) < k)
+        short = interrupted or any(member.cut for member in found) or len(found) < course.members
+        self.report_ = self._report(before, found, course, len(train.X), groups, part is None, short)
         self._say(self.report_)
         tasks.end(tasks.fit)
 
-    def _parts(self, train: Examples, held_out: Examples | None, groups: Array | None) -> tuple[Array | None, int]:
-        """The part that each row belongs to, and how many members there are."""
-        n, k = len(train.X), self.members
-        if held_out is not None:
-            return None, k
-        of = n if groups is None else int(groups.max()) + 1
+    def _parts(self, train: Examples, groups: Array | None) -> Array:
+        """The part that each row belongs to; of at least five, so that members are trained on most rows."""
+        of, what = (len(train.X), "sample") if groups is None else (int(groups.max()) + 1, "group")
         if of < 2:
-            what = "rows" if groups is None else "groups"
-            raise ValueError(checks.message(self._who, f"at least 2 {what}, to hold some out", f"{of}"))
-        random = np.random.default_rng(self._course.seed)
+            raise ValueError(checks.message(self._who, f"at least 2 {what}s, to hold some out", f"{of} {what}"))
         key = train.targets if train.targets.ndim == 1 else train.targets[:, 0]
-        parts = min(max(k, 5), of)
-        part = members.parts(parts, key, groups, random)
-        return part, min(k, parts)
+        return members.parts(min(max(self.members, 5), of), key, groups, np.random.default_rng(self._course.seed))
 
-    def _plan(self, rows: members.Rows, part: Array | None, k: int, began: float) -> members.Course:
-        n = len(rows.X)
+    def _plan(self, n: int, part: Array | None, began: float) -> members.Course:
         batch_size = members.batch_of(n)
-        until = math.inf if self.max_time is None else began + self.max_time
         return members.Course(
-            self._loss_function,
-            self.n_outputs_,
-            self._course.seed,
-            members.epochs_of(n, batch_size),
-            batch_size,
-            until,
-            self.callbacks or (),
-            self.native,
-            self._say,
+            loss=self._loss_function,
+            outputs=self.n_outputs_,
+            members=self.members if part is None else min(self.members, int(part.max()) + 1),
+            seed=self._course.seed,
+            epochs=members.epochs_of(n, batch_size),
+            batch_size=batch_size,
+            until=math.inf if self.max_time is None else began + self.max_time,
+            callbacks=self.callbacks or (),
+            native=self.native,
+            say=self._say,
         )
 
     def _conclude(self, found: list[members.Member]) -> None:
-        """What the fit leaves beside the network."""
-        longest = max(len(member.losses) for member in found)
-        self.n_iter_ = longest
-        curves = ([member.losses for member in found], [member.validation for member in found])
-        means = [[float(np.mean([c[e] for c in each if e < len(c)])) for e in range(longest)] for each in curves]
-        self.loss_curve_, self.validation_loss_curve_ = means
+        """What the fit leaves beside the network: means over the members that got so far."""
+        self.n_iter_ = longest = max(len(member.losses) for member in found)
+        curves = [member.losses for member in found], [member.validation for member in found]
+        self.loss_curve_, self.validation_loss_curve_ = (
+            [float(np.mean([curve[epoch] for curve in each if epoch < len(curve)])) for epoch in range(longest)]
+            for each in curves
+        )
         self.loss_ = self.loss_curve_[-1]
         self.best_loss_ = float(np.mean([member.best for member in found]))
-        self.n_members_ = len(found)
 
     def _report(
         self,
-        train: Examples,
         before: members.Inputs,
         found: list[members.Member],
-        part: Array | None,
+        course: members.Course,
+        n: int,
         groups: Array | None,
+        given: bool,
         short: bool,
     ) -> str:
-        n, k = len(train.X), len(found)
-        made = (
-            f"{len(before.several)} columns of numbers as they are, as normal scores and in pieces"
-            if len(before.several)
-            else ""
-        )
-        two = f"{len(before.two)} yes-or-no columns, as of categories" if len(before.two) else ""
-        by = (
-            "validation data of their own"
-            if part is None
-            else "whole groups"
-            if groups is not None
-            else "parts drawn by chance"
-        )
-        epochs = [member.epoch for member in found]
+        kinds = {"numbers, as they are, as normal scores and in pieces": before.several, "two values": before.two}
+        columns = " and ".join(f"{len(own)} columns of {kind}" for kind, own in kinds.items() if len(own))
+        by = "the validation data" if given else f"{'rows' if groups is None else 'groups'} that it was not trained on"
+        epochs, weights = [member.epoch for member in found], self.network_.size // len(found)
         lines = [
-            f"{self._who}: {n:,} rows; {' and '.join(each for each in (made, two) if each)}.",
-            f"{k} members of {self.network_.size // k:,} weights each, in batches of {members.batch_of(n)}; each was stopped at its best "
-            f"epoch, {min(epochs)} to {max(epochs)}, by {by}{'' if part is None else ' that it was not trained on'}.",
-            self._worth(found),
+            f"{self._who}: {n:,} rows; {columns}.",
+            f"{len(found)} members of {weights:,} weights each, in batches of {course.batch_size}; "
+            f"each at its best epoch, {min(epochs)} to {max(epochs)} of {course.epochs}, by {by}.",
+            self._worth(),
         ]
         if short:
-            lines.append(f"Training was cut short: {k} of {self.members} members had begun.")
+            lines.append(f"Training was cut short, with {len(found)} of {course.members} members begun.")
         return "\n".join(lines)
 
-    def _worth(self, found: list[members.Member]) -> str:
+    def _worth(self) -> str:
+        """What the members are worth on the rows that they were stopped by."""
         raise NotImplementedError
 
     def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
+        """Learn from outputs f (n, K) for rows that were held out what the outputs are to be multiplied by."""
         raise NotImplementedError
 
-
-def _judged(found: list[members.Member], rows: members.Rows, part: Array | None) -> tuple[Array, Array, Array | None]:
-    """Predictions (n, K) for rows that their member was not trained on, with the targets and weights of these rows."""
-    if part is None:
-        return np.mean([member.outside for member in found], axis=0), rows.targets, rows.w
-    of = np.concatenate([np.flatnonzero(part == member.part) for member in found])
-    own = rows.at(of)
-    return np.concatenate([member.outside for member in found]), own.targets, own.w
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        return tags
 
 
 class TabularClassifier(Classes, BaseTabular):
     """A strong classifier for tables, without a setting: k networks, each stopped by rows of its own, that answer as one.
 
-    Frames of numbers, booleans, words and dates with holes go in as they are; probabilities come out. What predicts is one
-    `Sequential`, `network_`. `members` are how many networks; `max_time` the seconds that `fit` may take, in which case a faster
-    machine gives other bits; `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member after
-    another. `missing` and `unknown` are those of `Table`. After `fit` there are `report_`, `classes_`, `loss_curve_` and
-    `validation_loss_curve_` (means over members).
+    Frames of numbers, booleans and words with holes go in as they are; probabilities come out. What predicts is one
+    `Sequential`, `network_`. `members` are how many networks; `max_time` the seconds that `fit` may take, with which a faster
+    machine gives other bits; `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member
+    after another; `verbose` prints what each has come to. `missing` and `unknown` are those of `Table`. After `fit` there are
+    `report_`, a text of what was done, `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
+
+    Probabilities are calibrated by one number, for the rows that members were not trained on. These have also chosen the
+    epochs of their members: that is less of a promise than rows which have chosen nothing.
 
     >>> import numpy as np
     >>> from backprop.estimators import TabularClassifier
@@ -221,6 +211,8 @@ class TabularClassifier(Classes, BaseTabular):
     >>> TabularClassifier(members=2, random_state=0).fit(X, X[:, 0] > 0).score(X, X[:, 0] > 0) > 0.9
     True
     """
+
+    scale_targets = False
 
     def __init__(
         self,
@@ -238,27 +230,26 @@ class TabularClassifier(Classes, BaseTabular):
     ) -> None:
         self._keep(locals())
 
-    scale_targets = False
-
     def _make_loss(self) -> Loss:
         return CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropy()
 
     def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
-        """The number that makes the outputs f as sure of themselves as they are right: the one of the least log-loss.
+        """The number with the least log-loss: outputs are then as sure of themselves as they are right.
 
         Source: Guo et al. (2017), "On calibration of modern neural networks", section 4.
         """
-        f, loss = np.asarray(f, np.float64).T, copy.copy(self._loss_function)
-        y = targets if targets.ndim == 1 else targets.T
-        y = y[None] if y.ndim == 1 and not loss.takes_labels else y
-        least = minimize_scalar(
-            lambda s: loss.forward(math.exp(s) * f, y, sample_weight=w), bounds=(-1.5, 1.5), method="bounded"
-        )
-        self.sharpness_ = float(math.exp(least.x))
+        loss, f = copy.copy(self._loss_function), np.asarray(f.T, np.float64)
+        y = targets if loss.takes_labels else targets.reshape(f.T.shape).T
+
+        def log_loss(s: float) -> float:
+            return loss.forward(math.exp(s) * f, y, sample_weight=w)
+
+        self.sharpness_ = math.exp(minimize_scalar(log_loss, bounds=(-1.5, SHARPEST), method="bounded").x)
         return self.sharpness_
 
-    def _worth(self, found: list[members.Member]) -> str:
-        return f"Log-loss of a member on these rows: {self.best_loss_:.4g}. Calibrated by them: log-odds times {self.sharpness_:.3g}."
+    def _worth(self) -> str:
+        calibrated = f"Calibrated by them: log-odds times {self.sharpness_:.3g}"
+        return f"Log-loss of a member on these rows: {self.best_loss_:.4g}. {calibrated}."
 
 
 class TabularRegressor(Quantities, BaseTabular):
@@ -272,6 +263,9 @@ class TabularRegressor(Quantities, BaseTabular):
     >>> TabularRegressor(members=2, random_state=0).fit(X, X[:, 0] ** 2).score(X, X[:, 0] ** 2) > 0.9
     True
     """
+
+    scale_targets = True
+    residuals_: Array
 
     def __init__(
         self,
@@ -293,25 +287,26 @@ class TabularRegressor(Quantities, BaseTabular):
         return LeastSquares()
 
     def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
-        """How far the outputs f (n, K) are from the targets, sorted (n, K), in units of y: what intervals are as wide as."""
+        """How far the outputs are from the targets, sorted (n, K), in units of y: what intervals go by."""
         away = np.abs(np.asarray(f, np.float64) - targets.reshape(f.shape))
-        self.residuals_ = np.sort(away if w is None else away[w > 0], axis=0) * np.atleast_1d(
-            self._target_scaling.scale
-        )
+        away = away if w is None else away[w > 0]
+        scaling: Any = self._target_scaling
+        self.residuals_ = np.sort(away, axis=0) * np.atleast_1d(scaling.scale)
         return 1.0
 
-    def _worth(self, found: list[members.Member]) -> str:
-        half = float(np.median(self.residuals_))
-        return f"On these rows the members explain {1 - self.best_loss_ / self.n_outputs_:.1%} of the variance; half of the answers are off by less than {half:.4g}."
+    def _worth(self) -> str:
+        half, explained = float(np.median(self.residuals_)), 1 - self.best_loss_ / self.n_outputs_
+        off = f"half of its answers are off by less than {half:.4g}"
+        return f"On these rows a member explains {explained:.1%} of the variance; {off}."
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[Array, Array]:
-        """(low, high), each like `predict`, between which y lies with probability `coverage` or more, on average over rows like those of `fit`.
+        """(low, high), each like `predict`, between which y is to lie with probability `coverage`, for rows like those of `fit`.
 
-        prediction ± q, where q is the ⌈(n + 1) coverage⌉-th smallest distance between the targets of `fit` and what members say that
-        were not trained on them. These rows have chosen the member's epoch, which makes q a little too small; that one member
-        is further off than all together makes it too large. Promised is 1 − 2 (1 − coverage), as of cross-conformal intervals.
-        Raises ValueError for a coverage that n rows cannot show. Source: Vovk (2015), "Cross-conformal predictors"; Barber et al. (2021),
-        "Predictive inference with the jackknife+".
+        prediction ± q, where q is the ⌈(n + 1) coverage⌉-th smallest distance between the targets of `fit` and what members say
+        that were not trained on them. These rows have chosen the member's epoch, which makes q a little too small; that one
+        member is further off than all together makes it larger. Cross-conformal intervals of this kind cover about as much as
+        they say, and are proven to for 1 − 2 (1 − coverage) only. Raises ValueError for a coverage that n rows cannot show.
+        Sources: Vovk (2015), "Cross-conformal predictors"; Barber et al. (2021), "Predictive inference with the jackknife+".
 
         >>> import numpy as np
         >>> from backprop.estimators import TabularRegressor
@@ -320,15 +315,12 @@ class TabularRegressor(Quantities, BaseTabular):
         >>> bool(np.all(low < high))
         True
         """
-        who, n = f"{self._who}.predict_interval", None
+        who, n = f"{self._who}.predict_interval", len(getattr(self, "residuals_", ()))
         coverage = checks.number(who, "coverage", coverage, above=0, below=1)
         predicted = np.asarray(self.predict(X), np.float64)
-        n = len(self.residuals_)
         place = math.ceil((n + 1) * coverage)
         if place > n:
-            raise ValueError(
-                checks.message(who, f"coverage up to {n / (n + 1):.4g}, of {n} rows held out", f"{coverage:g}")
-            )
-        reach = self.residuals_[place - 1]
-        reach = reach[0] if predicted.ndim == 1 else reach
+            expected = f"coverage up to {n / (n + 1):.4g}, which {n} rows can show"
+            raise ValueError(checks.message(who, expected, f"{coverage:g}"))
+        reach = self.residuals_[place - 1] if predicted.ndim > 1 else self.residuals_[place - 1, 0]
         return predicted - reach, predicted + reach
