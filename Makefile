@@ -2,15 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-oldest thorough check format mutants bench docs look pictures clean
+.PHONY: slides exercises demo test test-all test-oldest thorough check format mutants bench docs look pictures clean
 demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(SLOWER)) tests backprop
 
-# The benchmarks once, small, the site, the examples, the pages for migrants, Dask, and the checker's planted faults.
-SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks examples migrate mutants partitions site))
+# The benchmarks once, small, the site, a class, the examples, the pages for migrants, Dask, planted faults, ranks and how they
+# die (BACKPROP_TEAM=1 tries all their cases).
+SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths examples migrate mutants partitions ranks site))
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch or Dask.
 test-all: .venv/dev .venv/test-torch .venv/test-dask
@@ -61,6 +62,13 @@ docs: .venv/dev
 look: .venv/dev
 	$(BIN)/python docs/build.py
 	$(BIN)/python docs/look.py
+
+# The notes as slides, in out/slides; the exercises' notebooks, made anew, with solutions in out/solutions.
+slides: .venv/dev
+	$(BIN)/python docs/slides.py
+
+exercises: .venv/dev
+	$(BIN)/python docs/exercises.py --solutions out/solutions
 
 # The pictures of the pages, drawn anew by the pages themselves.
 pictures: .venv/dev

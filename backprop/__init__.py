@@ -44,7 +44,7 @@ _HOMES = {
         *("Layer", "Activation", "Composite", "Linear", "ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus"),
         *("Sigmoid", "Tanh", "Sin", "Cos", "Exp", "Identity", "Dropout", "BatchNorm", "LayerNorm"),
         *("Residual", "FanOut", "Elementwise"),
-        *("Select", "Embedding", "PiecewiseLinear", "Quantiles", "quantile_edges"),
+        *("Select", "InputScale", "Embedding", "PiecewiseLinear", "Quantiles", "quantile_edges"),
         *("MembersLinear", "SeparateLinear", "MembersMean"),
     ],
     "sequential": ["Sequential"],

@@ -13,7 +13,7 @@ import inspect
 import math
 import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from backprop import checks, constraints, initializers, layers, losses, optimizers, schedules
 from backprop.checks import Array
 from backprop.initializers import Initializer
-from backprop.layers import BatchNorm, Layer, LayerNorm, Linear
+from backprop.layers import BatchNorm, Embedding, InputScale, Layer, LayerNorm, Linear, MembersLinear, SeparateLinear
 from backprop.layers.nesting import adopt, inside
 from backprop.layers.normalization import FrozenBatchNorm
 
@@ -273,14 +273,8 @@ class _Builder:
 
     def require_shapes(self, kind: type, arguments: Data, prefix: str) -> None:
         """Compare the widths of the library's layers with the arrays, before they allocate anything of that width."""
-        expected: dict[str, tuple[Any, ...]] = {}
-        if kind is Linear:
-            D_out, D_in = arguments.get("out_features"), arguments.get("in_features")
-            expected = {"omega": (D_out, D_in)} | ({"beta": (D_out,)} if arguments.get("bias", True) else {})
-        elif kind in (BatchNorm, LayerNorm, FrozenBatchNorm):
-            expected = dict.fromkeys(("beta", "gamma"), (arguments.get("features"),))
-        for own, name in torch_names(expected).items():
-            self.find(prefix + name, expected[own])
+        for own, shape in _shapes(kind, arguments):
+            self.find(prefix + TORCH_NAMES.get(own, own), shape)
 
     def find(self, name: str, shape: tuple[Any, ...]) -> Array:
         """The array of this name, if it has that shape."""
@@ -305,6 +299,30 @@ class _Builder:
             if self.find(name, buffer.shape).dtype != buffer.dtype:
                 raise _error(f"{name} of {buffer.dtype}", self.arrays[name].dtype)
             buffer[...] = self.arrays.pop(name)
+
+
+def _shapes(kind: type, arguments: Data) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The shapes that arguments of the library's layers ask for, each to be compared before the next one is looked at."""
+    if kind is Linear:
+        yield "omega", (arguments.get("out_features"), arguments.get("in_features"))
+        if arguments.get("bias", True):
+            yield "beta", (arguments.get("out_features"),)
+    elif kind in (BatchNorm, LayerNorm, FrozenBatchNorm):
+        yield from ((name, (arguments.get("features"),)) for name in ("beta", "gamma"))
+    elif kind is InputScale:
+        yield "gamma", (arguments.get("features"),)
+    elif kind is Embedding:
+        widths, cardinalities = (arguments.get(name) for name in ("widths", "cardinalities"))
+        if isinstance(widths, tuple) and isinstance(cardinalities, tuple):
+            yield from ((f"omega_{j}", shape) for j, shape in enumerate(zip(widths, cardinalities, strict=False)))
+    elif kind in (MembersLinear, SeparateLinear):
+        D_in, D_out, k = (arguments.get(name) for name in ("inputs", "outputs", "members"))
+        if type(D_in) is type(D_out) is type(k) is int:  # else the constructor has an error for it
+            yield "beta", (D_out * k,)
+            if kind is MembersLinear:
+                yield from (("omega", (D_out, D_in)), ("r", (D_in * k,)), ("s", (D_out * k,)))
+            else:
+                yield from ((f"omega_{m}", (D_out, D_in)) for m in range(k))
 
 
 def _call(kind: type, arguments: Data, children: Mapping[str, Layer]) -> Any:

@@ -180,6 +180,7 @@ class Sequential(Composite):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
         vars(self).update(state)
+        vars(self).pop("saves", None)  # a copy is its owner's, no longer the team's
         _seat(self, self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
 
     def predict(self, X: Any, out: Array | None = None) -> Array:

@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "_site.docstrings",
     "_site.sources",
+    "_site.letters",
     "_site.mathjax",
     "_site.steps",
     "_site.moved",
@@ -28,7 +29,7 @@ exclude_patterns = [".trees"]
 highlight_language = "text"  # of blocks that do not name one
 show_warning_types = True
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = False
 myst_url_schemes = ["http", "https", "mailto", "source"]
@@ -45,6 +46,7 @@ html_theme = "furo"
 html_title = "backprop"
 html_static_path = ["_static"]
 html_css_files = ["backprop.css"]
+html_js_files = [("search_text.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import matplotlib
+
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w./-]+)\)")
 
@@ -19,6 +21,8 @@ PICTURE = re.compile(r"!\[[^\]]*\]\(([\w./-]+)\)")
 def draw(page: Path) -> list[str]:
     """The names of the pictures of a page that its blocks made."""
     text, drawn = page.read_text("utf-8"), []
+    matplotlib.rcParams["svg.hashsalt"] = page.stem  # the same picture is the same file
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
     pictures = {Path(name).name: page.parent / name for name in PICTURE.findall(text)}
     if not any(name in block for block in BLOCK.findall(text) for name in pictures):
         return []

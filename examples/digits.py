@@ -45,7 +45,7 @@ def main(out: Path, quick: bool = False) -> float:
         axes.set_title(f"{y_test[i]}, not {predicted[i]}", fontsize="medium")
     for axes in right.axes:
         axes.axis("off")
-    figure.savefig(out / "digits.png", dpi=110)
+    figure.savefig(out / "digits.png", dpi=192)
     net.save(out / "digits.safetensors")
     return accuracy
 

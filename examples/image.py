@@ -64,7 +64,7 @@ def main(out: Path, quick: bool = False) -> float:
         axes.imshow(np.clip(picture, 0, 1).reshape(side, side, 3))
         axes.set_title(title)
         axes.axis("off")
-    figure.savefig(out / "image.png", dpi=90)
+    figure.savefig(out / "image.png", dpi=192)
     return noise
 
 

@@ -54,7 +54,7 @@ def main(out: Path, quick: bool = False) -> float:
         picture.barh(list(bars), [b / 1e6 for b in bars.values()], color=[ACCENT, SOFT, INK]), fmt=" %.0f"
     )
     picture.set(xlabel="MB", xlim=(0, 1.15 * max(bars.values()) / 1e6))
-    picture.figure.savefig(out / "larger_than_memory.png", dpi=110)
+    picture.figure.savefig(out / "larger_than_memory.png", dpi=192)
     return history[-1].loss
 
 

@@ -67,7 +67,7 @@ def main(out: Path, quick: bool = False) -> float:
     picture.invert_yaxis()
     picture.set(xlabel="seconds", ylabel="height", yticks=[-1, 0, 1], yticklabels=["up", "level", "down"])
     picture.legend(frameon=False)
-    picture.figure.savefig(out / "pendulum.png", dpi=110)
+    picture.figure.savefig(out / "pendulum.png", dpi=192)
     return upright
 
 

@@ -48,7 +48,7 @@ def main(out: Path, quick: bool = False) -> float:
     picture.axline((500, 500), slope=1, color="black", linewidth=1)
     picture.set(xlabel="rent paid, euros", ylabel="rent predicted, euros")
     picture.legend(frameon=False)
-    picture.figure.savefig(out / "table.png", dpi=110)
+    picture.figure.savefig(out / "table.png", dpi=192)
     return error
 
 

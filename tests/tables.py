@@ -67,6 +67,7 @@ LAYERS: dict[str, Callable[[int], bp.Layer]] = {
     "FanOut concatenates": lambda D: bp.FanOut(bp.Linear(D, 2), bp.Identity(), bp.Sin()),
     "FanOut sums": lambda D: bp.FanOut(bp.Linear(D, D), bp.Tanh(), bp.LayerNorm(D), join="sum"),
     "Select": lambda D: bp.Select(range(D)[::-2]),
+    "InputScale": lambda D: bp.InputScale(D, pace=3),
     "Embedding": lambda D: bp.Embedding([3, 2, 4, 3, 2, 4][:D], [2, 1, 3, 2, 1, 3][:D]),
     "PiecewiseLinear": lambda D: bp.PiecewiseLinear([[0.1, 0.2, 1.9]] + [[-1.7, -0.3, 0.6, 2.5]] * (D - 1)),
     "Quantiles": lambda D: bp.Quantiles(

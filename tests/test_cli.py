@@ -875,6 +875,7 @@ def examples():
         yield "docs", line
 
 
+SHOWS = ("demo", "completion", "launch", "rank")  # whose output is somebody else's
 QUICKER = {"bench": ["--seconds", "0.1"]}
 
 
@@ -902,6 +903,9 @@ class TestHelp:
 
     def test_every_example_works(self, folder, monkeypatch):
         monkeypatch.setattr("backprop.demo.run", lambda out, epochs, seed: None)  # TestDemo runs it
+        monkeypatch.setattr("backprop.distributed.launch.Launcher.run", lambda launcher: 0)  # tests/test_launch.py does
+        monkeypatch.setattr("os.execve", lambda *arguments: None)
+        (folder / "train.py").touch()
         lines = [line for _, line in examples()]
         assert len(lines) > 25
         for line in lines:
@@ -918,7 +922,7 @@ class TestHelp:
         assert {line for of, line in examples() if of == name} <= set(shown)  # not wrapped
         assert result.stderr == ""
 
-    @pytest.mark.parametrize("name", [name for name in commands.commands if name not in ("demo", "completion")])
+    @pytest.mark.parametrize("name", [name for name in commands.commands if name not in SHOWS])
     def test_every_command_but_the_show_speaks_json(self, name):
         assert "--json" in {option for parameter in commands.commands[name].params for option in parameter.opts}
 
@@ -1132,6 +1136,49 @@ class TestProcesses:
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1
         assert done.stderr.endswith("backprop evaluate: Standard output is closed\n")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+    @pytest.mark.parametrize("command", ["--help", "--version", "fit --help"])
+    def test_words_that_have_no_room(self, command):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*BACKPROP, *command.split()], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+            )
+        assert (done.returncode, done.stderr) == (1, "backprop: No space left on device\n")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+    def test_files_of_one_training_stay_together_where_its_result_has_no_room(self, folder):
+        more = ["--checkpoint", "run.safetensors", "--log", "log.csv", "--patience", "0"]
+        succeeds(*fit_to("flats.csv"), *more, "--seed", "0")
+        command = [*BACKPROP, *fit_to("flats.csv"), *more, "--seed", "1", "--epochs", "2"]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(list(map(str, command)), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 1
+        model, trainer = bp.Sequential.load("m.safetensors"), bp.Trainer.resume("run.safetensors")
+        np.testing.assert_array_equal(model.phi, trainer.net.phi)
+        assert trainer.notes["fit"]["seed"] == 1
+        assert len(read_csv("log.csv")) == 2
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+    def test_a_link_to_where_nothing_can_be_written_is_refused_before_training(self, folder):
+        os.symlink("nowhere/m.safetensors", "m.safetensors")
+        result = run(*fit_to("flats.csv"))
+        assert result.exit_code == 1
+        assert result.stderr.endswith("nowhere: No such folder\n")
+        assert "Read" not in result.stderr
+        os.symlink("nothing.parquet", "mixed.parquet")
+        refused = run("shuffle", "flats.parquet", "mixed.parquet")
+        assert refused.exit_code == 1
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
+    def test_named_pipes_of_rows_are_refused(self, folder):
+        os.mkfifo("pipe.parquet")
+        Path("rows").mkdir()
+        os.mkfifo("rows/pipe.parquet")
+        for command in (["shuffle", "pipe.parquet", "out.parquet"], ["look", "rows"], fit_to("rows")):
+            result = run(*command)
+            assert result.exit_code == 1
+            assert "expected a file, got a named pipe" in result.stderr
 
     def test_a_fit_that_diverges_loses_nothing(self, folder):
         write_csv("large.csv", [row | {"rent": row["rent"] * (1 + (k == 60))} for k, row in enumerate(flats(200, 0))])

@@ -44,6 +44,7 @@ HIDDEN = {a.__name__: (lambda a=a: a()) for a in ACTIVATIONS} | {
     "sum": lambda: bp.FanOut(bp.Linear(5, 5), bp.Identity(), Scale(5), join="sum"),
     "without bias": lambda: bp.Linear(5, 5, bias=False),
     "Select": lambda: bp.Select([3, 0, 4, 1, 2]),
+    "InputScale": lambda: bp.InputScale(5, pace=2),
     "Embedding": lambda: bp.Embedding([3, 4, 2, 3, 2], [1] * 5),
     "PiecewiseLinear": lambda: bp.PiecewiseLinear([[-0.4, 0.2]] * 5),
     "Quantiles": lambda: bp.Quantiles([[-0.4, 0.1, 0.9]] * 5, [[-1, 0, 2]] * 5),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+from decimal import Decimal
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -242,6 +246,34 @@ class TestFiles:
                 assert getattr(again, name) == getattr(model, name), name
         again.partial_fit(X, y, X_val=X, y_val=y) if hasattr(again, "partial_fit") else again.fit(X, y)
         assert np.isfinite(outputs(again)).all()
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            np.array([1, 2**64 - 1], np.uint64),
+            np.array(["2020-01-01", "2021-01-01"], "M8[ns]"),
+            np.array(["2020-01-01", "2021-01-01"], "M8[D]"),
+            np.array([1, 2], "m8[ns]"),
+            [datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)],
+            [Decimal("1.5"), Decimal("2.50")],
+        ],
+        ids=lambda labels: str(getattr(labels, "dtype", type(labels[0]))),
+    )
+    def test_labels_come_back_as_they_were(self, labels, tmp_path):
+        model = MLPClassifier((3,), max_iter=1).fit(X, [labels[k % 2] for k in range(len(X))])
+        model.save(tmp_path / "m.safetensors")
+        again = MLPClassifier.load(tmp_path / "m.safetensors").classes_
+        assert again.dtype == model.classes_.dtype
+        assert list(again) == list(model.classes_)
+
+    def test_labels_that_no_file_holds_are_refused_before_it_is_written(self, tmp_path):
+        periods = pd.period_range("2020-01", periods=2, freq="M").tolist()
+        model = MLPClassifier((3,), max_iter=1).fit(X, pd.Series([periods[k % 2] for k in range(len(X))]))
+        with pytest.raises(
+            TypeError, match=r"MLPClassifier\.save: expected classes_ that a file can hold.*got Periods"
+        ):
+            model.save(tmp_path / "m.safetensors")
+        assert not list(tmp_path.iterdir())
 
     def test_a_table_comes_along(self, tmp_path):
         model = fitted_flats()

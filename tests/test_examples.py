@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from launching import launch, needs_mpi
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
+OF_RANKS = sorted((FOLDER / "ranks").glob("*.py"))
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MOST_LINES = 80
 
@@ -43,7 +46,19 @@ def test_notebook_runs(path, tmp_path, monkeypatch, capsys):
     assert names["report"].passed
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, *NOTEBOOKS], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("name", "said"), [("pipeline", "one process: True"), ("split_layer", r"process \de-0[67] apart")]
+)
+def test_two_ranks_get_what_one_process_gets(name, said, tmp_path):
+    needs_mpi()
+    code, out, err = launch(tmp_path, FOLDER / "ranks" / f"{name}.py", options=["--max-restarts", "0"], timeout=60)
+    assert code == 0, err
+    assert len(re.findall(said, out)) == 2
+    for path in OF_RANKS:
+        assert f"examples/ranks/{path.name})" in (FOLDER.parent / "docs" / "gallery" / "index.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *OF_RANKS, *NOTEBOOKS], ids=lambda path: path.stem)
 def test_is_short_and_uses_what_is_public(path):
     code = source(path)
     assert len(code.splitlines()) < MOST_LINES

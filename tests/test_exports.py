@@ -17,12 +17,14 @@ from test_numbers import ACTIVATIONS, DTYPES, ULPS, assert_numbers, expected, po
 
 import backprop as bp
 from backprop.formats import c_header, numpy_file, onnx_file, verify
+from backprop.formats.lowering import SEVERAL
 from backprop.formats.plan import Plan
 from backprop.layers.nesting import leaves
 from backprop.testing import networks
 
 OWN = {name for name in LAYERS if name.startswith(("Elementwise", "a layer of one's own"))}
 KNOWN = [name for name in LAYERS if name not in OWN]
+TABULAR = [name for name in KNOWN if type(LAYERS[name](4)) in SEVERAL]  # PyTorch has no such layers
 TOLERANCE = 1e-6  # of the largest output
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2"]
@@ -538,8 +540,15 @@ class TestTorch:
         with self.torch.no_grad():
             return module(self.torch.tensor(X, dtype=getattr(self.torch, dtype))).numpy()
 
+    @pytest.mark.parametrize("name", TABULAR)
+    def test_refuses_columns_and_members_by_name(self, name):
+        with pytest.raises(
+            TypeError, match=rf"to_torch: expected .* got {type(LAYERS[name](4)).__name__}.* at 1\. to_onnx"
+        ):
+            bp.to_torch(small(name))
+
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    @pytest.mark.parametrize("name", KNOWN)
+    @pytest.mark.parametrize("name", [name for name in KNOWN if name not in TABULAR])
     def test_there_and_back(self, name, dtype, tmp_path):
         net, X = small(name, dtype), spread((9, 5)).astype("f")
         module = bp.to_torch(net)

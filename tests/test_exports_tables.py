@@ -35,6 +35,7 @@ def frame(missing=False, target="numbers", only=None):
         "code": pa.array(rng.integers(0, 4, N)).dictionary_encode(),
         "same": pa.array(np.full(N, 3.0)),
         "kind": pa.array(rng.choice(["", "a"], N)),
+        "flag": pa.array(np.arange(N) % 3 == 0).dictionary_encode(),
     }
     columns = {name: column for name, column in columns.items() if only is None or name in only}
     if missing:

@@ -106,7 +106,7 @@ LAYERS = [
         lambda: bp.PiecewiseLinear([[-1.0, 0.0, 2.0]] * 24),
         lambda: bp.Quantiles([[-1.0, 0.0, 2.0]] * 24, [[-1, 0, 1]] * 24),
     ),
-    *(lambda: bp.MembersLinear(12, 12, 2), lambda: bp.SeparateLinear(12, 12, 2)),
+    *(lambda: bp.InputScale(24, pace=4), lambda: bp.MembersLinear(12, 12, 2), lambda: bp.SeparateLinear(12, 12, 2)),
     *(
         lambda of=of: bp.Sequential(bp.Linear(24, 48), bp.MembersMean(2, of=of))
         for of in ("values", "softmax", "sigmoid")

@@ -132,6 +132,13 @@ def chances(X):
     return np.exp(f) / np.exp(f).sum(axis=1, keepdims=True)
 
 
+SMALL = network(bp.Linear(2, 3), bp.Tanh(), bp.Linear(3, 2), bp.ReLU(), bp.Linear(2, 1), dtype="float64")
+
+
+def units(ax, weight=("0.omega", 1, 0), net=SMALL):
+    return plots.units(net, bp.LeastSquares(), np.linspace(1, -1, net.in_features), [2.0], weight, ax=ax)
+
+
 # name: (panels, how it is drawn)
 PICTURES = {
     "learning_curves": (1, lambda ax: plots.learning_curves(history(), ax=ax)),
@@ -154,6 +161,7 @@ PICTURES = {
     "loss_line": (1, lambda ax: plots.loss_line(*SURFACE, np.ones(25), ax=ax)),
     "loss_surface": (1, lambda ax: plots.loss_surface(*SURFACE, np.eye(25)[[0, 9]], span=(-3, 3), ax=ax)),
     "gradient_check": (1, lambda ax: plots.gradient_check(checked(0.3), ax=ax)),
+    "units": (2, units),
 }
 LONG = [f"a class with quite a long name {k}" for k in range(20)]
 DEEP = network(bp.Linear(8, 8), *(layer for _ in range(12) for layer in (bp.Tanh(), bp.Linear(8, 8))))
@@ -181,6 +189,8 @@ EXTREMES = {
     "importance of 20": lambda ax: plots.column_importance(lambda X: 1.0, np.eye(20), LONG, ax=ax),
     "dependence on words": lambda ax: plots.column_dependence(answers, X5, [0, 1], np.eye(20)[:, :2], LONG, ax=ax),
     "dependence on one value": lambda ax: plots.column_dependence(answers, X5, 0, [2.0], ax=ax),
+    "units of one layer": lambda ax: units(ax, ("0.omega", 0, 0), network(bp.Linear(1, 1))),
+    "units of 8": lambda ax: units(ax, ("2.omega", 7, 0), network(bp.Linear(8, 8), bp.ReLU(), bp.Linear(8, 8), bp.Linear(8, 1))),
     "a flat loss": lambda ax: plots.loss_surface(FLAT, bp.LeastSquares(), np.zeros((4, 2)), np.ones(4), ax=ax),
 }  # fmt: skip
 every_picture = pytest.mark.parametrize("name", PICTURES)
@@ -303,6 +313,7 @@ OTHERS = {
     "loss_line": lambda ax: plots.loss_line(*SURFACE, -np.ones(25), ax=ax),
     "loss_surface": lambda ax: plots.loss_surface(*SURFACE, np.eye(25)[[9, 0]], span=(-3, 3), ax=ax),
     "gradient_check": lambda ax: plots.gradient_check(checked(), ax=ax),
+    "units": lambda ax: units(ax, net=network(bp.Linear(2, 2), bp.Tanh(), bp.Linear(2, 1))),
 }
 
 
@@ -1166,6 +1177,15 @@ BAD = {
     "confusion: words": (lambda: plots.confusion_matrix(["a"], ["b"], ["a"]), ValueError, r"labels among \['a'\], got 'b'"),
     "confusion: empty": (lambda: plots.confusion_matrix([], []), ValueError, "at least one example"),
     "diagram: no net": (lambda: plots.network_diagram([bp.Tanh()]), TypeError, "net: a Layer"),
+    "units: no net": (lambda: plots.units(bp.Tanh(), bp.LeastSquares(), [1.0], [2.0], ("0.omega", 0, 0)), TypeError, "net"),
+    "units: no place": (lambda: units(None, "0.omega"), TypeError, r"weight: \(name, row, column\)"),
+    "units: another layer": (
+        lambda: units(None, net=network(bp.Linear(2, 3), bp.LayerNorm(3))), TypeError, r"units: .*activations, got LayerNorm"),
+    "units: wide": (lambda: units(None, net=network(bp.Linear(2, 9))), ValueError, r"at most 8 units, got Linear\(2 → 9\)"),
+    "units: name": (lambda: units(None, ("omega", 0, 0)), ValueError, r"one of 0\.omega, 2\.omega, 4\.omega, got 'omega'"),
+    "units: place": (lambda: units(None, ("0.omega", 3, 0)), ValueError, r"a row and a column of 0\.omega \(3, 2\), got 3, 0"),
+    "units: x": (
+        lambda: plots.units(SMALL, bp.LeastSquares(), [1.0], [2.0], ("0.omega", 0, 0)), ValueError, "units: expected X with 2"),
     "line: direction": (lambda: plots.loss_line(*SURFACE, np.ones(3)), ValueError, r"\(25,\), that of φ, got shape \(3,\)"),
     "line: zeros": (lambda: plots.loss_line(*SURFACE, np.zeros(25)), ValueError, "a direction, got zeros"),
     "line: NaN": (lambda: plots.loss_line(*SURFACE, np.full(25, np.inf)), ValueError, "finite values in a direction"),
@@ -1194,3 +1214,38 @@ def test_bad_input(name, tmp_path, monkeypatch):
         call()
     assert re.match(r"[\w() →.,]+: expected .+, got .+\.", str(caught.value), re.DOTALL)
     assert list(tmp_path.iterdir()) == []
+
+
+class TestUnits:
+    """The numbers in the units are derivatives: by the weight in the first picture, of ℓ in the second."""
+
+    @pytest.mark.parametrize("weight", [("0.omega", 1, 0), ("2.omega", 0, 2), ("4.omega", 0, 1)], ids=str)
+    def test_the_numbers_are_the_derivatives(self, weight):
+        x, y, loss, tiny = np.array([1.0, -1.0]), np.array([2.0]), bp.LeastSquares(), 1e-6
+        numbers = bp.explain(SMALL, loss, X=[x], y=y).numbers
+
+        def held(change):
+            net = SMALL.copy()
+            net.parameters[weight[0]][weight[1:]] += change
+            values = bp.explain(net, loss, X=[x], y=y).numbers
+            return np.concatenate([np.ravel(values[name]) for name in ("x", "h_1", "h_2", "f_2", "ℓ")])
+
+        moved = (held(tiny) - held(-tiny)) / (2 * tiny)
+        slopes = [numbers[f"∂L/∂{name}"] for name in ("x", "h_1", "h_2", "f_2")]
+        expected = [moved, np.concatenate([*map(np.ravel, slopes), [1.0]])]
+        for ax, right in zip(units(None, weight), expected, strict=True):
+            words = [text.get_text().replace("−", "-") for text in ax.texts]
+            shown = [float(word) for word in words if re.fullmatch(r"-?[\d.]+(e[+-]\d+)?", word)]
+            assert_allclose(shown, right, rtol=0.06, atol=1e-8)
+
+    def test_the_ways_meet_at_the_weight(self):
+        forward, backward = (" ".join(text.get_text() for text in ax.texts) for ax in units(None))
+        arrived = re.search(r"at ℓ it is (\S+)", forward)[1]
+        assert backward.endswith(f"= {arrived}")
+        step = bp.explain(SMALL, bp.LeastSquares(), X=[[1.0, -1.0]], y=[2.0]).numbers["∂L/∂Ω_0"][1, 0]
+        assert float(arrived.replace("−", "-")) == pytest.approx(step, rel=5e-3)
+
+    def test_nothing_of_the_caller_is_changed(self):
+        net, phi = SMALL.copy(), SMALL.phi.copy()
+        units(None, net=net)
+        assert_array_equal(net.phi, phi)

@@ -392,6 +392,18 @@ FORGED = {
     "a huge width out": (linear(out_features=HUGE), ["0.weight", f"({HUGE}, 2)"]),
     "huge widths": (linear(in_features=HUGE, out_features=HUGE), ["0.weight"]),
     "a huge norm": (norm(features=HUGE), ["1.bias", f"({HUGE},)", "(3,)"]),
+    "huge members": (
+        layer(**{"class": "MembersLinear", "arguments": {"inputs": 2, "outputs": 3, "members": HUGE}}),
+        ["0.bias", f"({3 * HUGE},)"],
+    ),
+    "huge members with weights of their own": (
+        layer(**{"class": "SeparateLinear", "arguments": {"inputs": HUGE, "outputs": 1, "members": 3}}),
+        ["0.omega_0", f"(1, {HUGE})"],
+    ),
+    "a huge embedding": (
+        layer(**{"class": "Embedding", "arguments": {"cardinalities": {"tuple": [HUGE]}, "widths": {"tuple": [HUGE]}}}),
+        ["0.omega_0", f"({HUGE}, {HUGE})"],
+    ),
     "a width of a hundred digits": (linear(in_features=10**99), ["0.weight"]),
     "a width that is text": (linear(in_features="2"), ["0.weight"]),
     "a width that is not whole": (linear(in_features=2.0), ["in_features"]),

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from test_cli import run, succeeds
 
 import backprop as bp
 from backprop.cli import source
+from backprop.cli.data import Reading
 
 ALL = bool(os.environ.get("BACKPROP_TABLES"))  # else a part of the longer tables
 QUICK = ["--hidden", "none", "--epochs", "1", "-o", "m.safetensors"]
@@ -182,6 +184,22 @@ class TestOneOddCell:
         assert told not in succeeds("predict", "m.safetensors", "codes.csv").stderr
         assert "begin with 0" not in fits("codes.csv", "--categories", "code").stderr
         assert "begin with 0" not in fits(write("x.csv", {"x": X % 1, "y": Y})).stderr
+
+    @pytest.mark.parametrize("write_it", ["npz", "polars"])
+    def test_what_is_no_number_is_a_hole_in_categories_too(self, write_it):
+        x = np.tile([1.0, 2.0, np.nan, 2.0], N // 4)
+        if write_it == "npz":
+            np.savez("a.npz", X=np.column_stack([x, X]), y=Y)
+        else:
+            pl.DataFrame({"x0": x, "x1": X, "y": Y}).write_parquet("a.parquet")
+        (name,) = Path().glob("a.*")
+        refused(fit(name, "--categories", "x0"), "no missing values in column 'x0'", "at row 2")
+        fits(name, "--categories", "x0", "--missing", "impute")
+        assert bp.Table.load("m.safetensors").categories == {"x0": ["1", "2"]}
+
+    def test_categories_that_are_lists_are_refused(self):
+        pd.DataFrame({"x": [[1], [2]] * (N // 2), "y": Y}).to_parquet("a.parquet")
+        refused(fit("a.parquet", "--categories", "x"), "a.parquet: column 'x': expected numbers or words, got [1]")
 
     def test_names_that_are_told(self):
         write("a.csv", {"x": ["S", "M", "38", "40"] * 15, "y": Y})
@@ -370,6 +388,10 @@ class TestCompressed:
         Path(f"a.csv.{kind}").write_bytes(packed(b"x,y\n" + bytes(8 << 20), kind))
         refused(fit(f"a.csv.{kind}"), "bytes, got more", "Inflate it")
 
+    def test_arrays_that_fill_the_memory(self):
+        np.savez_compressed("a.npz", X=np.zeros((1 << 17, 100)), y=np.zeros(1 << 17))
+        refused(fit("a.npz"), "a.npz: the file: expected at most 200 times the bytes")
+
     def test_an_archive_of_several(self):
         with zipfile.ZipFile("a.csv.zip", "w") as archive:
             archive.writestr("a.csv", "x,y\n1,2\n")
@@ -404,6 +426,60 @@ class TestDates:
         pd.DataFrame({"day": pd.to_datetime(noon), "y": Y}).to_parquet("b.parquet")
         assert succeeds("evaluate", "m.safetensors", "b.parquet").stdout == expected
         fits("a.csv", "--categories", "day")
+
+    @pytest.mark.parametrize(
+        ("cells", "form", "days"),
+        [
+            (["2020-05-01", "2020-06-02"], "%Y-%d-%m", [18266, 18298]),  # as told, though they look like other dates
+            (["03:25", "12:30"], "%M:%S", [205 / 86400, 750 / 86400]),
+            (["10:20", "12:45"], None, [620 / 1440, 765 / 1440]),
+            (["10:20", "12:45", "9:05"], None, [620 / 1440, 765 / 1440, 545 / 1440]),
+            (["10:20:30", "9:05:00"], None, [37230 / 86400, 545 / 1440]),
+            (["01022020", "02032020", "15042020"], "%d%m%Y", [18293, 18323, 18367]),  # which are no numbers
+            (["010220", "150420"], "%d%m%y", [18293, 18367]),
+            (["0030", "2359"], "%H%M", [30 / 1440, 1439 / 1440]),
+            (["2020-01-01", "9999-12-31"], None, [18262, 2932896]),
+            (["2020-01-01T12:00:00.000Z"], None, [18262.5]),
+            (["2020-01-01T12:00+02:00"], "%Y-%m-%dT%H:%M%z", [18262 + 10 / 24]),
+            (["5 sep 2020", "06 Sep 2020"], None, [18510, 18511]),
+        ],
+        ids=str,
+    )
+    def test_mean_what_they_say(self, cells, form, days):
+        write("a.csv", {"t": cells, "y": range(len(cells))})
+        np.testing.assert_allclose(Reading(dates={"t": form}).frame(Path("a.csv"))["t"].to_pylist(), days, rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("cell", "form"),
+        [
+            ("31.02.2020", None),
+            ("29.02.2021", "%d.%m.%Y"),
+            ("2020-02-30", None),
+            ("04/31/2021", "%m/%d/%Y"),
+            ("20200230", "%Y%m%d"),
+            ("31.02.2020 10:00+0100", "%d.%m.%Y %H:%M%z"),
+            ("2020-W05", "%Y-W%W"),
+        ],
+    )
+    def test_that_do_not_exist_are_refused(self, cell, form):
+        write("a.csv", {"t": [cell], "y": [1]})
+        with pytest.raises(
+            ValueError, match=f"a.csv: column 't', --dates: expected dates.*got '{re.escape(cell)}' at row 0"
+        ):
+            Reading(dates={"t": form}).frame(Path("a.csv"))
+
+    def test_whole_numbers_of_a_parquet_file_get_their_zeros_back(self):
+        pd.DataFrame({"t": [1022020, 15042020], "y": [1, 2]}).to_parquet("a.parquet")
+        assert Reading(dates={"t": "%d%m%Y"}).frame(Path("a.parquet"))["t"].to_pylist() == [18293, 18367]
+
+    def test_times_of_day_are_the_same_in_a_later_file(self):
+        times = [f"{h}:{m:02}" for h in range(6, 20) for m in (5, 20, 45)]
+        write("a.csv", {"t": times, "y": range(len(times))})
+        fits("a.csv", "--dates", "t")
+        for name, cells in (("b.csv", ["10:20", "12:45"]), ("c.csv", ["10:20", "12:45", "9:05"])):
+            write(name, {"t": cells})
+        b, c = (succeeds("predict", "m.safetensors", name).stdout.splitlines() for name in ("b.csv", "c.csv"))
+        assert b == c[:3]
 
     def test_a_day_or_a_month(self):
         write("a.csv", {"day": ["1/5/2020", "2/5/2020", "3/5/2020"] * 20, "y": Y})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backprop.cli.dates import days
+from backprop.cli.dates import days, is_words
 from backprop.cli.group import option, quoted, refusal, short
 
 if TYPE_CHECKING:
@@ -140,13 +140,6 @@ class Column:
 
     def _without(self) -> list[str]:
         return [] if self.learnt or self.target else [f"{option('--drop', self.name)} leaves the column out."]
-
-
-def is_words(column: Any) -> bool:
-    """Whether a column is text."""
-    from pyarrow import types
-
-    return types.is_string(column.type) or types.is_large_string(column.type)
 
 
 def is_numeric(column: Any) -> bool:

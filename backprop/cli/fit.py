@@ -24,6 +24,7 @@ from backprop.cli.training import (
     finish,
     network_of,
     prepare,
+    save,
     train,
     trainer_of,
 )
@@ -112,7 +113,9 @@ def fit(
         history = train(trainer, parts, plan.epochs, plan.patience, callbacks)
         if before and plan.patience:
             before.keep_the_better(trainer, parts)
-        return finish(trainer, table, parts, history, out, as_json, before and before.worth)
+        save(trainer, table, out)
+    # Behind it: who does not get the result has the model, and with it its checkpoint and its log.
+    return finish(trainer, table, parts, history, out, as_json, before and before.worth)
 
 
 def _given(context: click.Context, name: str) -> bool:
@@ -194,7 +197,7 @@ def logging(path: Path | None, append: bool = False) -> Iterator[list[Callback]]
         return
     target = Path(os.path.realpath(path))
     beside = target.exists() and not append
-    place = target.with_name(f".{target.stem}.new{target.suffix}") if beside else target
+    place = target.with_name(f".{target.stem}.{os.getpid()}.new{target.suffix}") if beside else target
     kind = bp.CSVLogger if path.suffix == ".csv" else bp.JSONLLogger
     try:
         yield [kind(place, append=append, overwrite=not append)]

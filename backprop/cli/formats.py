@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from backprop.cli.group import refusal
-from backprop.cli.source import COMPRESSED, opened
+from backprop.cli.source import COMPRESSED, opened, require_bounded
 from backprop.cli.text import Columns, Dialect
 from backprop.cli.text import read as csv
 
@@ -86,6 +87,8 @@ def _npz(file: BinaryIO) -> Columns:
     import numpy as np
 
     try:
+        inflated = sum(each.file_size for each in zipfile.ZipFile(file).infolist())
+        require_bounded(inflated, file.seek(0, io.SEEK_END))
         archive = np.lib.npyio.NpzFile(file, allow_pickle=False)
         if "X" not in archive.files:
             raise refusal("the file", "arrays X (N, D) and y (N,)", f"{archive.files}")

@@ -34,9 +34,7 @@ class Command(click.Command):
                 sys.stdout.flush()
             return result
         except BrokenPipeError:
-            # What is still in the buffer would fail again, loudly, when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return NOBODY_READS
+            return nobody_reads()
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise  # they are RuntimeErrors, too
         except REFUSALS as error:
@@ -60,16 +58,29 @@ class Group(click.Group):
             try:
                 result: Any = super().main(*arguments, **settings | {"standalone_mode": False})
                 code = result if isinstance(result, int) else 0
+                if sys.stdout is not None:
+                    sys.stdout.flush()
             except click.ClickException as error:
                 vars(error)["message"] = printable(error.message)
                 error.show()
                 code = error.exit_code
+            except BrokenPipeError:
+                code = nobody_reads()
+            except OSError as error:  # of --help and --version; a command tells of its own
+                tell(f"{self.name}: {one_line(error)}")
+                code = nobody_reads() and REFUSED
             except click.Abort:
                 tell(f"{self.name}: interrupted; no result was written")
                 code = INTERRUPTED
         if standalone_mode:
             sys.exit(code)
         return code
+
+
+def nobody_reads() -> int:
+    """Let go of what is still in the buffer, which would fail again, loudly, when Python ends; the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return NOBODY_READS
 
 
 def hold_streams() -> None:

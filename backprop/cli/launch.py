@@ -48,7 +48,7 @@ def launch(
     with Trainer.resume where there is a checkpoint goes on from there. Success is when every rank has come to the end of the
     program. After two attempts that saved no new checkpoint nothing is started again.
 
-    \\b
+    \b
     Examples:
       backprop launch -n 4 train.py
       backprop launch -n 4,3 --timeout 60 train.py --epochs 20
@@ -74,10 +74,12 @@ def rank(run: Path, timeout: float, program: str, arguments: tuple[str, ...]) ->
 
     It is guarded as by backprop launch: what ends one rank ends all. Success is the file "done" in the folder of --run.
 
-    \\b
+    \b
     Examples:
-      srun -n 64 backprop rank train.py
-      mpirun -n 4 backprop rank --timeout 60 train.py --epochs 20
+      backprop rank train.py
+      backprop rank --run /shared/run --timeout 60 train.py --epochs 20
+
+    Behind srun or mpirun, as in: srun -n 64 --kill-on-bad-exit=1 backprop rank train.py
     """
     run.mkdir(parents=True, exist_ok=True)
     environ: dict[str, Any] = os.environ | {"BACKPROP_RUN": str(run.absolute()), "BACKPROP_TIMEOUT": str(timeout)}

@@ -192,10 +192,11 @@ def outputs(*paths: Path | None, given: tuple[Path | None, ...]) -> None:
         require_regular(path)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
-        if not path.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "No such folder", str(path.parent))
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, "Cannot write to the folder", str(path.parent))
+        folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "No such folder", str(folder))
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "Cannot write to the folder", str(folder))
 
 
 @contextmanager

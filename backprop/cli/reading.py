@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backprop.cli.columns import Column, is_numeric, is_words
-from backprop.cli.dates import date_format
+from backprop.cli.columns import Column, is_numeric
+from backprop.cli.dates import date_format, is_words
 from backprop.cli.formats import columns_of
 from backprop.cli.group import option, refusal, short
 from backprop.cli.text import Columns
@@ -94,7 +94,7 @@ def read(path: Path, how: Reading, known: Known, new: Reading) -> Read:
         raise ImportError('files of data need pyarrow: pip install "backprop-mlp[tables]"') from error
     with naming(path):
         try:
-            columns = columns_of(path, how.dialect, [*known.texts, *how.categories])
+            columns = columns_of(path, how.dialect, [*known.texts, *how.categories, *how.dates])
         except pa.ArrowException as error:
             raise ValueError(short(str(error), 300)) from error
         return found_in(columns, path, how, known, new)
@@ -194,9 +194,15 @@ def as_categories(
 ) -> Any:
     """Columns of numbers as the categories they stand for; those that are declared say that they are."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     for j, name in enumerate(frame.column_names):
         kind = frame.schema.field(j).type
+        if pa.types.is_nested(kind) and name in {*texts, *declared}:
+            raise refusal(f"column {name!r}", "numbers or words", f"{short(frame[name][0].as_py())} of kind {kind}")
+        if pa.types.is_floating(kind) and name in {*texts, *codes, *declared}:
+            there = pc.invert(pc.is_nan(frame[name]))  # what is not a number is a hole, whoever wrote it
+            frame = frame.set_column(j, name, pc.if_else(there, frame[name], pa.scalar(None, kind)))
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         if name in texts and (number or pa.types.is_temporal(kind)):
             frame = frame.set_column(j, name, frame[name].cast(pa.string()))

@@ -12,7 +12,7 @@ import backprop as bp
 from backprop.cli import options
 from backprop.cli.fit import logging
 from backprop.cli.group import Command, refusal, tell
-from backprop.cli.training import Plan, finish, prepare, train
+from backprop.cli.training import Plan, finish, prepare, save, train
 
 if TYPE_CHECKING:
     from backprop.cli.training import Parts
@@ -58,7 +58,8 @@ def resume(
         plan = replace(plan, patience=patience)
     with logging(log, append=True) as callbacks:
         history = train(trainer, parts, left, plan.patience, [*callbacks, bp.Checkpoints(checkpoint)])
-        return finish(trainer, table, parts, history, out, as_json)
+        save(trainer, table, out)
+    return finish(trainer, table, parts, history, out, as_json)
 
 
 def _same_data(plan: Plan, trainer: Trainer, checkpoint: Path, data: Path) -> tuple[Table, Parts]:

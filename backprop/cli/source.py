@@ -113,6 +113,13 @@ def bounded(file: BinaryIO, most: int, advice: str, *, text: bool = False) -> by
     return b"".join(pieces)
 
 
+def require_bounded(size: int, compressed: int) -> None:
+    """Refuse an archive that says itself that it is made to fill the memory."""
+    if size > ANY + RATIO * compressed:
+        got = f"{compressed:,} that inflate to {size:,}"
+        raise refusal("the file", f"at most {RATIO} times the bytes that it has", got, "Save it without compression.")
+
+
 def is_encoding(name: str) -> bool:
     """Whether this is the name of an encoding of text."""
     try:

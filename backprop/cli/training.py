@@ -242,14 +242,22 @@ def train(trainer: Trainer, parts: Parts, epochs: int, patience: int, callbacks:
     )
 
 
+def seen(trainer: Trainer) -> dict[str, Any]:
+    """What data a model has been trained on, now and before."""
+    return {"data": trainer.state().data, "earlier": trainer.notes.get("earlier", [])}
+
+
+def save(trainer: Trainer, table: Table, out: Path) -> None:
+    """Write the model, with what it is to remember."""
+    trainer.net.save(out, table=table, notes={"fit": trainer.notes["fit"], **seen(trainer)})
+
+
 def finish(
     trainer: Trainer, table: Table, parts: Parts, history: History, out: Path, as_json: bool, before: Any = None
 ) -> int | None:
-    """Save the model and tell what it is worth, and was `before`; the exit code of Ctrl-C where it ended training."""
+    """Tell what the saved model is worth, and was `before`; the exit code of Ctrl-C where it ended training."""
     net, plan = trainer.net, trainer.notes["fit"]
-    seen = {"data": trainer.state().data, "earlier": trainer.notes.get("earlier", [])}
-    net.save(out, table=table, notes={"fit": plan, **seen})
-    if "validation" in parts and seen_before(seen):
+    if "validation" in parts and seen_before(seen(trainer)):
         tell(SEEN)
     interrupted = history.stopped == "Ctrl-C"
     if interrupted:

@@ -173,7 +173,10 @@ class Guard(AbstractContextManager["Guard"]):
         return any(each["waits"] and not each["ended"] and each["exchange"] >= self.exchange for each in places if each)
 
     def _others(self) -> str:
-        return "" if self.folder is None else f": {where(self.folder, self.size)}"
+        if self.folder is None:
+            return ""
+        self._tell()
+        return f": {where(self.folder, self.size)}"
 
 
 def host() -> str:

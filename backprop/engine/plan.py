@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from backprop import html
 from backprop.engine.trace import Number, Op, base, converted
 
 ALIGNMENT = 64  # bytes, a line of the cache
@@ -40,7 +41,7 @@ class Land:
         return f"{self.target} ← {scale}{what}{kept}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Plan:
     """The steps in the order of play, and where each output lies."""
 
@@ -59,22 +60,39 @@ class Plan:
         """Whether it calls a layer or loss of one's own."""
         return any(isinstance(step, Op) and step.kind == "call" for step in self.steps)
 
+    def __repr__(self) -> str:
+        landings = sum(isinstance(step, Land) for step in self.steps)
+        return f"Plan({len(self._rows())} operations, {landings} of them landings, {self.nbytes:,} bytes of memory)"
+
     def __str__(self) -> str:
-        lines = []
-        for i, step in enumerate(self.steps):
-            if i == self.turn and self.L is not None:
-                lines.append("---- L is known: it is finite, or nothing changes ----")
-            if isinstance(step, Land):
-                lines.append(str(step))
-            elif step.kind != "view":  # another look at memory takes no step
-                lines.append(self._line(step))
+        lines = [f"{what:<58} {shape} {where:<12} {line}".rstrip() for what, shape, where, line in self._rows()]
+        if self.L is not None:
+            lines.insert(self._turn, "---- L is known: it is finite, or nothing changes ----")
         return "\n".join([*lines, f"{self.nbytes:,} bytes of memory"])
 
-    def _line(self, op: Op) -> str:
-        place = self.place.get(op)
-        where = f"in {place}" if isinstance(place, str) else "" if place is None else f"@{place}"
-        text = f"%{op.number} = {op.name}({', '.join(map(_written, op.inputs))})"
-        return f"{text:<58} {op.dtype}{list(op.shape)} {where:<12} {op.line}".rstrip()
+    def _repr_html_(self) -> str:
+        rows: list[Sequence[object]] = [*self._rows()]
+        if self.L is not None:
+            rows.insert(self._turn, ("L is known: it is finite, or nothing changes", "", "", ""))
+        return html.table(repr(self), ["operation", "output", "place", "from"], rows, names=4)
+
+    @property
+    def _turn(self) -> int:
+        """How many rows stand before L is known."""
+        return len(self._rows(self.turn))
+
+    def _rows(self, end: int | None = None) -> list[tuple[str, str, str, str]]:
+        """Each operation, its output, where that lies, and the line of the code it is from; of the first steps, or all."""
+        rows = []
+        for step in self.steps[:end]:
+            if isinstance(step, Land):
+                rows.append((str(step), "", "", ""))
+            elif step.kind != "view":  # another look at memory takes no step
+                place = self.place.get(step)
+                where = f"in {place}" if isinstance(place, str) else "" if place is None else f"@{place}"
+                what = f"%{step.number} = {step.name}({', '.join(map(_written, step.inputs))})"
+                rows.append((what, f"{step.dtype}{list(step.shape)}", where, step.line))
+        return rows
 
 
 def _written(x: Any) -> str:

@@ -100,16 +100,24 @@ def fits(settings: Mapping[tuple[str, str], Any], net: Layer, loss: Loss | None,
     return True
 
 
-def plans_for(net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool = False) -> Plans:
-    """The plans of this structure, from those there are or made anew. `land` lets the gradient of SGD land in φ, and
-    statistics move with the pass: for a batch of one shard.
+def plans_for(
+    net: Layer,
+    loss: Loss,
+    rule: Optimizer | None,
+    shape: Shape,
+    land: bool,
+    exact: bool = False,
+    apart: bool = False,
+) -> Plans:
+    """The plans of this structure, from those there are or made anew. `land` lets the gradient of SGD land in φ; running
+    statistics move with the pass, or where that is possible `apart` from it.
     """
 
     def planned() -> tuple[Plans, Any, bool]:
-        plans = make_plans(net, loss, rule, shape, land, exact)
+        plans = make_plans(net, loss, rule, shape, land, exact, apart)
         return plans, plans.settings, plans.passes.is_opaque
 
-    return remembered((shape, land, exact, rule is not None and rule.clips), net, loss, rule, planned)
+    return remembered((shape, land, exact, apart, rule is not None and rule.clips), net, loss, rule, planned)
 
 
 def _structure(net: Layer) -> Any:
@@ -122,7 +130,14 @@ def _structure(net: Layer) -> Any:
 
 
 def make_plans(
-    net: Layer, loss: Loss, rule: Optimizer | None, shape: Shape, land: bool, exact: bool, live: Live | None = None
+    net: Layer,
+    loss: Loss,
+    rule: Optimizer | None,
+    shape: Shape,
+    land: bool,
+    exact: bool,
+    apart: bool,
+    live: Live | None = None,
 ) -> Plans:
     """Both passes traced and planned, with the gradient where the rule wants it."""
     _require_settings(net, loss, rule)
@@ -136,7 +151,7 @@ def make_plans(
     prefix = "" if target == "phi" else f"{target} "
     lands = [Land(f"{prefix}{name}", op.shape, op, scale, keep) for name, op in step.gradients.items()]
     writes = step.trace.writes
-    moving = None if land or exact or effects else statistics(writes, [step.L, *step.gradients.values()])
+    moving = statistics(writes, [step.L, *step.gradients.values()]) if apart else None
     writes, seen = (writes, ()) if moving is None else ({}, moving.seen)
     passes = make(step.L, lands, writes, effects=effects, turn=step.turn, kept=step.kept, exact=exact, results=seen)
     passes.generators, passes.settings = step.trace.places, step.trace.settings

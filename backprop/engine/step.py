@@ -178,11 +178,13 @@ class Batch:
     def _have_seen(self) -> None:
         """Room for what each shard sees for running statistics. Raises ValueError where a rank could not tell the others."""
         apart = [plans.statistics for plans in self.plans.values()]
-        self._together = bool(self.net.buffers) and (self.is_opaque or None in apart)  # statistics move with the passes
+        alone = bool(self.net.buffers) and (self.is_opaque or None in apart)
+        self._together = alone and not self.whole  # statistics move with the passes
         if self._together and self.shared:
-            expected = "layers whose running statistics can be moved after the pass"
-            got = f"one of its own in {self.net.label}, or one that reads them in training"
-            raise ValueError(checks.message("Trainer with a team", expected, got, "Traced layers have them."))
+            expected = "running statistics that can be moved after the passes"
+            got = "a layer or loss of one's own beside them, or passes that read them"
+            advice = "What says `traced = True` of its passes can be beside them; see assert_layer and assert_loss."
+            raise ValueError(checks.message("Trainer with a team", expected, got, advice))
         self.seen = np.zeros((self.S, max((each.width for each in apart if each), default=0)))
         self._moving: list[Callable[[], object]] = []  # of statistics
 
@@ -230,7 +232,7 @@ class Batch:
         return 1 / self.shape.n if self.loss.reduction == "mean" else 1.0
 
     def _plans(self, n: int) -> Plans:
-        return plans_for(self.net, self.loss, self.rule, self.shape.of(n), self.land)
+        return plans_for(self.net, self.loss, self.rule, self.shape.of(n), self.land, apart=not self.whole)
 
     @property
     def passes(self) -> Plan:
@@ -383,7 +385,7 @@ class Batch:
                 self.commit()
             for call in bound.rest:
                 call()
-            for copy_ in self.watching(s, bound):
+            for copy_ in self.watching(s, bound) if bound.results else ():
                 copy_.bind()()
         return L
 
@@ -443,7 +445,7 @@ class Batch:
         generators.key = key
         arrays = inputs | self.net.parameters | {name: buffer.copy() for name, buffer in self.net.buffers.items()}
         live = Live(Sources(arrays, self._kept_array), generators)
-        plans = make_plans(self.net, self.loss, self.rule, self.shape.of(n), False, True, live)
+        plans = make_plans(self.net, self.loss, self.rule, self.shape.of(n), False, True, False, live)
         return plans, live.results
 
     def _arrays(self, plans: Plans, g: Array) -> dict[str, Array]:

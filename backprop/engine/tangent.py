@@ -175,7 +175,7 @@ class Tangents:
             with_dx = [(*inputs[:i], dx, *inputs[i + 1 :]) for i, dx in enumerate(each) if dx is not None]
             return _sum([_single(trace.listed(function, args, dict(op.options))) for args in with_dx])
         if function is of_list and op.options["function"] in JOINING:
-            pieces = [self._moving(x) if x in self.terms else zeros(trace, x) for x in op.inputs]
+            pieces = [self._moving(x) if isinstance(x, Op) and x in self.terms else zeros(trace, x) for x in op.inputs]
             options = {k: v for k, v in op.options.items() if k not in ("function", "rest", "many")}
             return _single(trace.listed(op.options["function"], (pieces, *op.options["rest"]), options))
         raise _unknown(op)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from backprop import arrays, checks
 from backprop.checks import Array
+from backprop.engine.team import ALONE, Team
 from backprop.estimators import build, data, files, solvers, views
 from backprop.estimators.course import Course, built, require_same, unchanged_if_refused
 from backprop.estimators.data import Examples, Standardization, standardization
@@ -174,7 +175,7 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
         """Advise where the score that early stopping went by does not say much."""
 
     def _say(self, line: str) -> None:
-        if self.verbose:
+        if self.verbose and (not hasattr(self, "network_") or self.network_.saves):
             print(line)
 
     def save(self, path: PathLike) -> None:
@@ -251,6 +252,7 @@ class BaseMLP(BaseModel):
         sample_weight_val: Any = None,
         groups: Any = None,
         validation_data: Any = None,
+        team: Team | None = None,
     ) -> Self:
         """Train on rows X (N, D) and targets y from new weights, or with `warm_start` from where the last fit ended.
 
@@ -259,15 +261,30 @@ class BaseMLP(BaseModel):
         `early_stopping` goes by them; `validation_data` is (X_val, y_val) or (X_val, y_val, sample_weight_val). Without
         them `early_stopping` holds out rows by chance, with `groups` (N,) whole groups. Raises TypeError or ValueError for data
         or parameters that do not fit, or when numbers are no longer finite; the model is then as it was.
+
+        The ranks of a `team`, `bp.distributed.team()`, train one model together, each its own of the `shards`, on the same data
+        with the same `random_state`: all have it then, with the bits that one process gives. Not with solver "lbfgs".
         """
         judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, judges, groups, epochs=self.max_iter)
+        return self._fit(X, y, sample_weight, judges, groups, epochs=self.max_iter, team=team or ALONE)
 
     def _fit(
-        self, X: Any, y: Any, w: Any, judges: Any, groups: Any = None, *, epochs: int, incremental: bool = False
+        self,
+        X: Any,
+        y: Any,
+        w: Any,
+        judges: Any,
+        groups: Any = None,
+        *,
+        epochs: int,
+        incremental: bool = False,
+        team: Team = ALONE,
     ) -> Self:
         """Check what came in, make the network or take the one there is, and train it: `solvers` says how."""
         build.check_parameters(self)
+        checks.instance(self._who, "team", team, Team)
+        if team.size > 1 and self.solver == "lbfgs":
+            raise ValueError(checks.message(self._who, 'solver "adam" or "sgd" with a team', '"lbfgs"'))
         if incremental and self.early_stopping and judges is None:
             advice = "By itself partial_fit does not support early_stopping=True: what each part holds out is another measure."
             raise ValueError(checks.message(self._who, "X_val and y_val to stop by", "neither", advice))
@@ -289,7 +306,7 @@ class BaseMLP(BaseModel):
         if self.solver == "lbfgs":
             solvers.lbfgs(self, train, held_out)
         else:
-            solvers.Descent(self, train, held_out, groups).run(epochs, incremental)
+            solvers.Descent(self, train, held_out, groups, team).run(epochs, incremental)
         return self
 
     def _begin(self, features: int, targets: Array, dtype: Any) -> None:

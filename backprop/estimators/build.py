@@ -72,6 +72,7 @@ def check_parameters(model: Any) -> None:
     for name in ("scale_inputs", "scale_targets", "shuffle", "warm_start", "early_stopping"):
         checks.boolean(who, name, getattr(model, name, False))
     checks.integer_or(who, "batch_size", model.batch_size, "auto")
+    checks.integer_or(who, "shards", model.shards, "auto")
     choice(who, model.native)
     if model.n_iter_no_change != np.inf:
         checks.integer(who, "n_iter_no_change", model.n_iter_no_change)

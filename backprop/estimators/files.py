@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -29,6 +31,12 @@ ESTIMATORS = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegr
 RESIDUALS = "residuals_"  # of a regressor for tables
 WIDE = 1 << 21  # bytes; an array of text may be as wide as it was up to here, and is as wide as its longest text beyond
 SCALINGS = {"inputs": "_input_scaling", "targets": "_target_scaling"}
+SPELLINGS: dict[str, tuple[type, Any]] = {  # objects that are labels, as words and back
+    "date": (datetime.date, datetime.date.fromisoformat),
+    "datetime": (datetime.datetime, datetime.datetime.fromisoformat),
+    "time": (datetime.time, datetime.time.fromisoformat),
+    "Decimal": (decimal.Decimal, decimal.Decimal),
+}
 NOT_DATA = ("callbacks", "random_state")  # what is of one run
 
 
@@ -51,7 +59,7 @@ def save(model: Any, path: PathLike) -> None:
     }
     instead = {**fitted, "activation": "relu", **dict.fromkeys(NOT_DATA)}
     labels = {name: getattr(model, name) for name in LABELS if hasattr(model, name)}
-    story |= {name: {"dtype": each.dtype.str, "values": each.tolist()} for name, each in labels.items()}
+    story |= {name: _spelled(who, name, each) for name, each in labels.items()}
     about = {
         "model": architecture.describe(model, **{n: v for n, v in instead.items() if n in model.get_params()}),
         "activation": _described(fitted.get("activation")),
@@ -59,7 +67,8 @@ def save(model: Any, path: PathLike) -> None:
         "table": None if model.table_ is None else model.table_.state(),
         "story": story,
     }
-    container.write(path, "estimator", about, arrays)
+    if model.network_.saves:
+        container.write(path, "estimator", about, arrays)
 
 
 def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
@@ -124,12 +133,38 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _labels(name: str, dtype: str, values: list[Any]) -> Array:
+def _spelled(who: str, name: str, labels: Array) -> dict[str, Any]:
+    """Classes or names of columns as a file holds them. Raises TypeError for those that it would not give back."""
+    moments = labels.dtype.kind in "mM"
+    values = labels.view(np.int64).tolist() if moments else labels.tolist()
+    kind = type(values[0])
+    told: dict[str, Any] = {"dtype": labels.dtype.str, "values": values}
+    if SPELLINGS.get(kind.__name__, (None,))[0] is kind:
+        told |= {"values": [str(value) for value in values], "spells": kind.__name__}
+    try:
+        found = _labels(name, **told)
+        whole = found.dtype == labels.dtype and bool((found == labels).all())
+    except (ValueError, TypeError, ArithmeticError):
+        whole = False
+    if not whole:
+        expected = f"{name} that a file can hold: numbers, text, true and false, dates, decimals"
+        raise TypeError(checks.message(who, expected, f"{kind.__name__}s of dtype {labels.dtype}"))
+    return told
+
+
+def _labels(name: str, dtype: str, values: list[Any], spells: str | None = None) -> Array:
     """Classes or names of columns as the array they were, without room that a file only claims."""
     kind, wanted = {type(each) for each in values}, np.dtype(dtype)
+    if wanted.kind in "mM":
+        return _labels(name, "<i8", values).view(wanted)
+    if spells is not None and kind == {str} and wanted.kind == "O":
+        found = np.empty(len(values), object)
+        found[:] = [SPELLINGS[spells][1](value) for value in values]
+        return found
     if len(kind) != 1 or not kind <= {bool, int, float, str} or len(set(values)) < len(values):
         raise _error(f"{name}: different values of one kind", values)
-    found = np.array(values, object if wanted.kind == "O" else None)
+    whole = kind == {int} and wanted.kind in "ui"  # else NumPy makes 2⁶⁴ − 1 beside 1 inexact
+    found = np.array(values, wanted if whole else object if wanted.kind == "O" else None)
     if wanted.kind == found.dtype.kind == "U" and wanted.itemsize * len(values) > WIDE:
         return found
     fits = wanted.kind in ("O", found.dtype.kind) or wanted.kind + found.dtype.kind in ("ui", "iu")

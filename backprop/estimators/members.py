@@ -1,8 +1,8 @@
 """k networks, each stopped by rows that it has not seen, and the one network that they make together.
 
-columns     cut to ±4 deviations, as normal scores, and in eight pieces: layers that learn from the data, not by descent, so that
-the rows go through them once
-a member    Scale, Linear, ReLU, Linear, ReLU, Linear, on all rows but those of a part of its own, which choose its best epoch
+columns     cut to ±4 deviations, as normal scores, and in eight pieces: by layers that learn from the data without descending,
+            so that the rows go through them once
+a member    InputScale, Linear, ReLU, Linear, ReLU, Linear, on all rows but those of a part of its own, by which it stops
 together    the same layers, with the members side by side, and the mean of their answers
 """
 
@@ -24,6 +24,7 @@ from backprop.engine.threads import blas_threads, cores
 from backprop.estimators.hooks import EpochTasks
 from backprop.layers import (
     FanOut,
+    InputScale,
     Layer,
     Linear,
     MembersMean,
@@ -51,38 +52,6 @@ RATE, DECAY, PACE = 6e-3, 0.3, 4.0
 STEPS, FEWEST, MOST = 1600, 20, 80  # steps of a member; least and most epochs
 PATIENCE = 12  # epochs without progress after which a member ends
 SLOWEST = 8  # epochs that a member has at least, where time is short and there are others
-
-
-class Scale(Layer):
-    """A weight for each input.
-
-        f       = c ω ⊙ h              (D, N)
-        ∂L/∂h   = c ω ⊙ ∂L/∂f
-        ∂L/∂ω   = c Σₙ ∂L/∂f ⊙ h       (D, 1)
-
-    ω starts from 1/c: the steps of Adam, which are of one size for all parameters, count c times here.
-    """
-
-    traced = True
-    keeps_width = True
-
-    def __init__(self, features: int, pace: float = 1.0) -> None:
-        self.features, self.pace = features, pace
-        self.parameters["omega"] = np.full((features, 1), 1 / pace, np.float32)
-
-    def forward(self, h: Array) -> Array:
-        """See above."""
-        self.h = h
-        return (self.pace * self.omega) * h
-
-    def infer(self, h: Array) -> Array:
-        """See above."""
-        return (self.pace * self.omega) * h
-
-    def backward(self, dL_df: Array) -> tuple[Array, Any]:
-        """See above."""
-        dL_domega = self.pace * (dL_df * self.h).sum(axis=1, keepdims=True)
-        return (self.pace * self.omega) * dL_df, {"omega": dL_domega}
 
 
 @dataclass(frozen=True)
@@ -260,7 +229,7 @@ def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: E
 
 def _network(course: Course, inputs: int, m: int) -> Sequential:
     H, G = WIDTHS
-    layers = [Scale(inputs, PACE), Linear(inputs, H), ReLU(), Linear(H, G), ReLU(), Linear(G, course.outputs)]
+    layers = [InputScale(inputs, pace=PACE), Linear(inputs, H), ReLU(), Linear(H, G), ReLU(), Linear(G, course.outputs)]
     return Sequential(*layers, seed=course.seed + m)
 
 
@@ -290,6 +259,8 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
                     break
     except FloatingPointError as error:
         member.error = error
+    except KeyboardInterrupt:  # in the midst of an epoch
+        member.cut = True
     if member.phi is not None:
         net.phi = member.phi
         member.outside = net.predict(outside.X)
@@ -314,7 +285,7 @@ def together(before: Inputs, members: list[Member], of: str, sharpness: float, d
     net = Sequential(*columns, first, ReLU(), second, ReLU(), last, MembersMean(k, of=of), *after, seed=0, dtype=dtype)
     for m, one in enumerate(nets):
         scale, hidden, deep, answer = one[0], one[1], one[3], one[5]
-        first.omega[m::k] = hidden.omega * (scale.pace * scale.omega[:, 0] * before.weight)
+        first.omega[m::k] = hidden.omega * (scale.pace * scale.gamma * before.weight)
         first.beta[m::k] = hidden.beta
         for target, source in ((second, deep), (last, answer)):
             target.parameters[f"omega_{m}"][...] = source.omega

@@ -24,9 +24,9 @@ class MLPClassifier(Classes, BaseMLP):
     One class of several (softmax), yes or no (logistic), or several yes/no answers at once (y (N, K) of 0 and 1). Beyond
     scikit-learn's: `activation` also "leaky_relu", "elu", "silu", "gelu", "softplus", "sin", "cos", a layer, or a list with
     one for each hidden layer; `dropout` a rate or a list of them; `class_weight` a dict or "balanced"; `monitor` what early
-    stopping goes by ("loss", or a scorer of scikit-learn); `callbacks`; `threads` and `native` as in `Trainer`; `scale_inputs`
-    standardizes X and keeps the scaling with the model; `missing` and `unknown` what a `Table` does with the holes and new
-    categories of a frame.
+    stopping goes by ("loss", or a scorer of scikit-learn); `callbacks`; `shards`, `threads` and `native` as in `Trainer`;
+    `scale_inputs` standardizes X and keeps the scaling with the model; `missing` and `unknown` what a `Table` does with the
+    holes and new categories of a frame.
     `learning_rate_init` may be a schedule. With `dtype` "auto" weights and predictions have the dtype of X, and minibatches are
     computed in float32; "float64" and "float32" are for everything.
 
@@ -73,6 +73,7 @@ class MLPClassifier(Classes, BaseMLP):
         missing: str = "refuse",
         unknown: str = "refuse",
         dtype: str = "auto",
+        shards: int | str = "auto",
         threads: int | str = "auto",
         native: bool | str = "auto",
     ) -> None:
@@ -119,8 +120,8 @@ class MLPRegressor(Quantities, BaseMLP):
     """A multilayer perceptron that predicts numbers, with the parameters of `sklearn.neural_network.MLPRegressor`.
 
     Beyond scikit-learn's: `loss` also "absolute_error", "huber" (with `delta`), "quantile" (with `quantiles`), "gaussian", or a
-    `Loss`; the activations, `dropout`, `monitor`, `callbacks`, `threads`, `native`, `scale_inputs`, `missing`, `unknown` and
-    `dtype` of `MLPClassifier`; `scale_targets` standardizes y while training and turns predictions back.
+    `Loss`; the activations, `dropout`, `monitor`, `callbacks`, `shards`, `threads`, `native`, `scale_inputs`, `missing`,
+    `unknown` and `dtype` of `MLPClassifier`; `scale_targets` standardizes y while training and turns predictions back.
 
     >>> import numpy as np
     >>> from backprop.estimators import MLPRegressor
@@ -167,6 +168,7 @@ class MLPRegressor(Quantities, BaseMLP):
         missing: str = "refuse",
         unknown: str = "refuse",
         dtype: str = "auto",
+        shards: int | str = "auto",
         threads: int | str = "auto",
         native: bool | str = "auto",
     ) -> None:

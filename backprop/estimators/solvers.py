@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from backprop import checks, training
 from backprop.checks import Array
+from backprop.engine.team import ALONE, Team
 from backprop.estimators import build, data
 from backprop.estimators.data import Examples
 from backprop.estimators.hooks import EpochTasks, advise, warn
@@ -22,7 +23,7 @@ from backprop.optimizers.penalties import over_phi
 from backprop.sequential import Sequential
 from backprop.training import Epoch, Trainer
 from backprop.training.descent import interrupts
-from backprop.training.watch import running
+from backprop.training.watch import of_rank, running
 
 # Texts begin as scikit-learn's do, by which its users filter them.
 UNFINISHED = (
@@ -84,8 +85,11 @@ def lbfgs(model: Any, train: Examples, held_out: Examples | None) -> None:
 class Descent:
     """Minibatch descent of one `fit` or `partial_fit`, from where the last one of this model stopped."""
 
-    def __init__(self, model: Any, train: Examples, held_out: Any, groups: Array | None = None) -> None:
-        self.model, self.course = model, model._course
+    def __init__(
+        self, model: Any, train: Examples, held_out: Any, groups: Array | None = None, team: Team = ALONE
+    ) -> None:
+        self.model, self.course, self.team = model, model._course, team
+        model.network_.saves = not team.rank
         self._go_back()
         if held_out is None and model.early_stopping:
             train, held_out = split(model, train, groups)
@@ -104,10 +108,13 @@ class Descent:
             batch_size=batch_size,
             seed=self.course.seed,
             shuffle=model.shuffle,
+            shards=model.shards,
             threads=model.threads,
             native=model.native,
+            team=team,
         )
         self.trainer.epochs_done = self.course.epochs
+        self.callbacks = of_rank(team, model.callbacks or ())
 
     def _go_back(self) -> None:
         """Go on from where early stopping left for the best φ, unless somebody has set others since."""
@@ -156,17 +163,20 @@ class Descent:
         records = trainer.epochs(X, targets, epochs, sample_weight=w, validation_data=validation)
         model.n_iter_, stalled, unfinished = 0, False, False
         try:
-            with running(trainer, model.callbacks or ()), interrupts() as interrupted:
+            with running(trainer, self.callbacks), interrupts(self.team) as interrupted:
                 for _ in range(epochs):
                     stop = self._epoch(records, tasks)
-                    if interrupted:
+                    if self.team.meet(interrupted):
                         raise KeyboardInterrupt
+                    stop = self.team.all_texts(str(stop))[0] == "True"  # rank 0 decides
                     stalled = not stop and (model.early_stopping or not incremental) and self._stalled()
                     if stop or stalled:
                         break
                 else:
                     unfinished = not incremental
         except KeyboardInterrupt:
+            if self.team.size > 1:  # the program ends on all ranks
+                raise
             warn("Training interrupted by user.", UserWarning)
         except FloatingPointError as error:
             if not model.early_stopping or self.course.best is None:
@@ -208,10 +218,11 @@ class Descent:
         if record.validation:
             model.validation_loss_curve_.append(record.validation["loss"])
         model._say(f"Iteration {model.n_iter_}, loss = {model.loss_:.8f}")
-        score = self._score(record) if model.early_stopping else None
+        with trainer._descent.measuring(trainer.settings):
+            score = self._score(record) if model.early_stopping else None
         if self._improved(score) and model.early_stopping:
             course.best = model.network_.phi.copy()
-        stops = [bool(callback.epoch(trainer, record)) for callback in model.callbacks or ()]
+        stops = [bool(callback.epoch(trainer, record)) for callback in self.callbacks]
         return any([tasks.end(task), *stops])
 
     def _score(self, record: Epoch) -> float:

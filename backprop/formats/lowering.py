@@ -20,6 +20,12 @@ def _rows(plan: Any, h: int, key: str, rows: Any) -> int:
     return int(plan.add("Select", (h,), len(chosen), key, "Select", rows=chosen))
 
 
+def _input_scale(plan: Any, layer: layers.InputScale, h: int, key: str) -> int:
+    gamma = layer.parameters["gamma"]
+    arrays = {"mean": 0 * gamma, "scale": layer.pace * gamma, "beta": 0 * gamma}
+    return int(plan.add("BatchNorm", (h,), len(gamma), key, layer.label, arrays))
+
+
 def _pieces(plan: Any, layer: layers.PiecewiseLinear | layers.Quantiles, h: int, key: str) -> int:
     rows = np.repeat(np.arange(len(layer.pieces)), layer.pieces)
     cut, low, scale = len(rows), layer.buffers["low"], 1 / (layer.buffers["high"] - layer.buffers["low"])
@@ -77,6 +83,7 @@ def _members_mean(plan: Any, layer: layers.MembersMean, h: int, key: str) -> int
 
 SEVERAL: dict[type[Layer], Callable[[Any, Any, int, str], int]] = {
     layers.Select: _select,
+    layers.InputScale: _input_scale,
     layers.PiecewiseLinear: _pieces,
     layers.Quantiles: _quantiles,
     layers.Embedding: _embedding,

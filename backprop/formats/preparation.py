@@ -160,7 +160,9 @@ def _values(column: Column, generator: np.random.Generator, spread: Array, ignor
         center = column.shift if column.fill is None or column.shift else column.fill
         return center + generator.standard_normal(ROWS) * spread / (column.factor or 1.0)
     known = list(column.categories)
-    if ignores:
+    if ignores and isinstance(known[0], bool):
+        known = [False, True]
+    elif ignores:
         known.append(UNKNOWN if column.is_word else max(map(float, known)) + 1)
     return [known[k] for k in generator.integers(0, len(known), ROWS)]
 

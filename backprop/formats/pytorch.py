@@ -10,6 +10,7 @@ from backprop import checks, layers
 from backprop.architecture import TORCH_NAMES
 from backprop.checks import Array
 from backprop.formats.folding import folded
+from backprop.formats.lowering import SEVERAL
 from backprop.formats.plan import Plan, extra, unknown
 from backprop.formats.preparation import taken
 from backprop.formats.verify import compare
@@ -158,6 +159,9 @@ def _module(layer: Layer, key: str) -> Any:
     pair = next((pair for pair in _pairs() if pair[0] is kind), None)
     if pair is None and type(still := frozen(layer)) is not kind:  # a layer of one's own that says what it computes
         return _module(still, key)
+    if pair is None and kind in SEVERAL:
+        advice = "to_onnx, to_numpy and to_c know it."
+        raise TypeError(checks.message("to_torch", "layers that PyTorch has, too", f"{layer.label} at {key}", advice))
     if pair is None:
         raise unknown("to_torch", layer, key)
     _, make, names = pair

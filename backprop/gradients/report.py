@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backprop import pictures
+from backprop import html, pictures
 from backprop.checks import Array
 from backprop.gradients import numeric
 
@@ -74,7 +74,7 @@ class Tensor:
         return max(worst, self.direction) if math.isfinite(worst) else math.inf
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class GradientReport:
     """Outcome of `check_gradients` and `check_function`; `str(report)` is meant to be read, `report.plot()` to be looked at.
 
@@ -115,28 +115,52 @@ class GradientReport:
     def __bool__(self) -> bool:
         return self.passed
 
+    def __repr__(self) -> str:
+        checked, there = self._sums
+        verdict = "passed" if self.passed else f"FAILED at {self.worst.name}"
+        return f"GradientReport({verdict}, {checked:,} of {there:,} entries, largest error {self.worst.error:.1e})"
+
     def __str__(self) -> str:
-        checked, there = (sum(column) for column in zip(*self.counts, strict=True))
+        rows, rest = self._rows()
+        width = max(16, *(len(name) + 2 for name, *_ in rows))
+        lines = [f"  {'tensor':<{width}}{'checked':>16}{'largest error':>16}"]
+        lines += [f"  {name:<{width}}{counts:>16}{error:>16}{mark}" for name, counts, error, mark in rows]
+        # No-break spaces around the arrow keep a layer's name on one line.
+        verdict = [line.replace(" → ", "\u00a0→\u00a0") for line in self._verdict()]
+        wrapped = [part for line in verdict for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+        more = [f"  {rest}"] if rest else []
+        return "\n".join([self._title, *lines, *more, *wrapped]).replace("\u00a0", " ")
+
+    def _repr_html_(self) -> str:
+        rows, rest = self._rows()
+        head = ["tensor", "checked", "largest error", ""]
+        return html.table(self._title, head, rows, *([rest] if rest else []), *self._verdict())
+
+    @property
+    def _sums(self) -> tuple[int, int]:
+        """How many entries were checked, and how many there are."""
+        checked, there = zip(*self.counts, strict=True)
+        return sum(checked), sum(there)
+
+    @property
+    def _title(self) -> str:
+        checked, there = self._sums
         title = f"Gradient check {'passed' if self.passed else 'FAILED'}: {self.method}, "
         title += f"{checked:,} of {there:,} entries, tolerance {self.tolerance:g}"
-        if self.kinks:
-            title += f", {self.kinks:,} at a kink"
-        return "\n".join([title, *self._table(), *self._verdict()])
+        return title + (f", {self.kinks:,} at a kink" if self.kinks else "")
 
-    def _table(self) -> list[str]:
-        shown = self.tensors
+    def _rows(self) -> tuple[list[tuple[str, str, str, str]], str]:
+        """Name, count, error and mark of each tensor, of many those with the largest errors; and of what is left out."""
+        shown, rest = self.tensors, ""
         if len(shown) > MOST_ROWS:
-            shown = tuple(sorted(shown, key=lambda tensor: tensor.error, reverse=True)[:MOST_ROWS])
-        width = max(16, *(len(tensor.name) + 2 for tensor in shown))
-        lines = [f"  {'tensor':<{width}}{'checked':>16}{'largest error':>16}"]
+            by_error = sorted(shown, key=lambda tensor: tensor.error, reverse=True)
+            shown, others = tuple(by_error[:MOST_ROWS]), by_error[MOST_ROWS:]
+            rest = f"and {len(others)} more, largest error {others[0].error:.1e}"
+        rows = []
         for tensor in shown:
             mark = "" if tensor.error <= self.tolerance else "  ← wrong"
-            counts = f"{len(tensor.at):,}/{tensor.size:,}"
-            lines.append(f"  {tensor.name:<{width}}{counts:>16}{tensor.error:>16.1e}{mark}")
-        if len(shown) < len(self.tensors):
-            rest = max(tensor.error for tensor in self.tensors if tensor not in shown)
-            lines.append(f"  and {len(self.tensors) - len(shown)} more, largest error {rest:.1e}")
-        return lines
+            rows.append((tensor.name, f"{len(tensor.at):,}/{tensor.size:,}", f"{tensor.error:.1e}", mark))
+        return rows, rest
 
     def _verdict(self) -> list[str]:
         if self.passed:
@@ -145,10 +169,7 @@ class GradientReport:
         if any(tensor.error > self.tolerance for tensor in self.tensors):
             place = next(tensor.place for tensor in self.tensors if tensor.name == self.worst.name)
             lines.append(f"Worst entry {self.worst}" + (f"  ({place})" if place else ""))
-        lines += [f"Likely mistake: {mistake}" for mistake in self.mistakes]
-        # No-break spaces around the arrow keep a layer's name on one line.
-        wrapped = [textwrap.wrap(line.replace(" → ", "\u00a0→\u00a0"), WIDTH, subsequent_indent="  ") for line in lines]
-        return [part.replace("\u00a0", " ") for parts in wrapped for part in parts]
+        return lines + [f"Likely mistake: {mistake}" for mistake in self.mistakes]
 
     def plot(self, ax: Axes | None = None) -> Drawn:
         """Draw each checked entry: what `backward` gives against the numeric derivative. Returns the axes.

@@ -158,7 +158,7 @@ class _Traced:
     def hessian(self) -> Gradients:
         """H v."""
         _, gradients = boundary.backward(self.own, self._slope(self.y))
-        ops = {name: self.trace.now(gradient) for name, gradient in gradients.items()}
+        ops = {name: self.trace.now(self.trace.known(gradient)) for name, gradient in gradients.items()}
         tangents = Tangents(self.trace, ops.values(), self.seeds, calls=self._call)
         return {name: self._added_up(tangents, op) for name, op in ops.items()}
 
@@ -216,7 +216,8 @@ class _Traced:
     def _pulled_back(self, u: Value) -> Gradients:
         """Jᵀ u by parameter."""
         _, gradients = boundary.backward(self.own, u)  # type: ignore[arg-type]
-        return {name: [(self.trace.now(gradient), 1.0)] for name, gradient in gradients.items()}
+        known, now = self.trace.known, self.trace.now
+        return {name: [(now(known(gradient)), 1.0)] for name, gradient in gradients.items()}
 
     def _call(self, op: Op, moving: list[Value | None]) -> Value | None:
         """How a pass of a layer or loss of one's own moves."""

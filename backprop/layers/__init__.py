@@ -17,7 +17,7 @@ from backprop.layers.activations import (
     Tanh,
 )
 from backprop.layers.base import Composite, Gradients, Layer
-from backprop.layers.columns import Embedding, PiecewiseLinear, Quantiles, Select, quantile_edges
+from backprop.layers.columns import Embedding, InputScale, PiecewiseLinear, Quantiles, Select, quantile_edges
 from backprop.layers.composition import FanOut, Residual
 from backprop.layers.dropout import Dropout
 from backprop.layers.linear import Linear
@@ -28,4 +28,4 @@ __all__ = ["ELU", "GELU", "Activation", "Cos", "Elementwise", "Exp", "Identity",
 __all__ += ["SiLU", "Sigmoid", "Sin", "Softplus", "Tanh"]
 __all__ += ["BatchNorm", "Composite", "Dropout", "FanOut", "Gradients", "Layer", "LayerNorm", "Linear", "Residual"]
 __all__ += ["MembersLinear", "MembersMean", "SeparateLinear"]
-__all__ += ["Embedding", "PiecewiseLinear", "Quantiles", "Select", "quantile_edges"]
+__all__ += ["Embedding", "InputScale", "PiecewiseLinear", "Quantiles", "Select", "quantile_edges"]

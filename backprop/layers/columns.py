@@ -66,6 +66,45 @@ class Select(Layer):
         return np.concatenate([dL_df, zeros])[came], {}
 
 
+class InputScale(Layer):
+    """A factor for each input, which is learned `pace` times as fast as a weight of that size.
+
+        f      = pace γ ⊙ h             (D, N); γ starts from 1/pace, and f from h
+        ∂L/∂h  = pace γ ⊙ ∂L/∂f
+        ∂L/∂γ  = Σₙ pace h ⊙ ∂L/∂f      (D,)
+
+    By steps of a given length, as Adam's, a factor 1 would hardly move: with a pace of 10 it moves ten times as far. So a
+    network can turn down columns that say nothing. Raises TypeError or ValueError for a width that is not a whole number ≥ 1,
+    and a pace ≤ 0.
+    Source: Holzmüller, Grinsztajn and Steinwart (2024), "Better by default", on the scaling layer.
+
+    >>> import numpy as np, backprop as bp
+    >>> bp.InputScale(2, pace=10).forward(np.array([3.0, 4.0]))
+    array([3., 4.])
+    """
+
+    keeps_width = True
+
+    def __init__(self, features: int, *, pace: float = 1.0) -> None:
+        self.in_features = self.out_features = checks.integer("InputScale", "features", features)
+        self.pace = checks.number("InputScale", "pace", pace, above=0)
+        self.parameters["gamma"] = np.full(self.in_features, 1 / self.pace)
+
+    def initialize(self, generator: np.random.Generator) -> None:
+        """Set γ to 1/pace."""
+        self.gamma[...] = 1 / self.pace
+
+    def forward(self, h: Array) -> Array:
+        self.h = h
+        return self.infer(h)
+
+    def infer(self, h: Array) -> Array:
+        return column(self.pace * self.gamma) * h
+
+    def backward(self, dL_df: Array) -> tuple[Array, Gradients]:
+        return column(self.pace * self.gamma) * dL_df, {"gamma": (self.pace * self.h * dL_df).sum(axis=1)}
+
+
 class Embedding(Layer):
     """For each category of a column a vector of numbers, which is learned; the vectors of all columns one under another.
 
@@ -259,8 +298,10 @@ class Quantiles(_Pieces):
         >>> [round(score, 3) for score in layer.scores[0]]
         [-0.967, 0.0, 0.967]
         """
-        edges = quantile_edges(X, checks.integer("Quantiles.learned", "knots", knots, least=2) - 1)
-        return cls(edges, [_normal_scores(own, each) for own, each in zip(np.asarray(X, float).T, edges, strict=True)])
+        knots = checks.integer("Quantiles.learned", "knots", knots, least=2)
+        each = [own[~np.isnan(own)] for own in _table("Quantiles.learned", X).T]
+        edges = [_edges(own, _spread(len(own), knots)) for own in each]
+        return cls(edges, [_normal_scores(own, at) for own, at in zip(each, edges, strict=True)])
 
     @property
     def scores(self) -> list[list[float]]:
@@ -296,31 +337,45 @@ def quantile_edges(X: Any, pieces: int) -> list[list[float]]:
     >>> bp.quantile_edges(np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [9.0, np.nan]]), pieces=2)
     [[0.0, 1.5, 9.0], [2.5, 7.5]]
     """
-    who = "quantile_edges"
+    shares = np.linspace(0, 1, checks.integer("quantile_edges", "pieces", pieces) + 1)
+    return [_edges(own[~np.isnan(own)], shares).tolist() for own in _table("quantile_edges", X).T]
+
+
+def _table(who: str, X: Any) -> Array:
+    """Rows X (N, D) of numbers, NaN among them."""
     X = np.asarray(checks.rows(who, X, None), float)
     checks.finite(who, "X", np.where(np.isnan(X), 0, X), 0, np.float32)
-    shares = np.linspace(0, 1, checks.integer(who, "pieces", pieces) + 1)
-    return [_edges(own[~np.isnan(own)], shares).tolist() for own in X.T]
+    return X
 
 
 def _edges(values: Array, shares: Array) -> Array:
+    """The values below which there are these shares of all, or all there are, if they are no more; those too near are one."""
     different = np.unique(values.astype(np.float32)).astype(float)
     if len(different) > len(shares):
         different = np.unique(np.quantile(values, shares).astype(np.float32)).astype(float)
-    if len(different) > 1:
-        return different
+    apart = np.diff(different) > 1e-6 * np.ptp(different) if len(different) else np.array([], bool)
+    if apart.any():
+        return different[np.r_[True, apart]]
     c = different[0] if len(different) else 0.0
     return np.array([c - max(1.0, abs(c)) / 2, c + max(1.0, abs(c)) / 2])
 
 
-def _normal_scores(values: Array, edges: Sequence[float]) -> Array:
+def _spread(n: int, knots: int) -> Array:
+    """Shares at which a normal distribution is cut evenly, from the first of n values to the last one."""
+    from scipy.special import ndtr, ndtri
+
+    end = float(ndtri(1 - 0.5 / max(n, 2)))
+    return np.r_[0, ndtr(np.linspace(-end, end, knots)[1:-1]), 1]
+
+
+def _normal_scores(values: Array, edges: Array) -> Array:
     """Φ⁻¹ of the share of values below each edge, half of the equal ones among them."""
     from scipy.special import ndtri
 
-    values = np.sort(values[~np.isnan(values)].astype(np.float32))
+    values = np.sort(values.astype(np.float32))
     if not len(values) or values[0] == values[-1]:
         return np.zeros(len(edges))
-    at = np.asarray(edges, np.float32)
+    at = edges.astype(np.float32)
     below = (np.searchsorted(values, at, "left") + np.searchsorted(values, at, "right")) / 2
     return np.clip(ndtri(below / len(values)), -4, 4)
 

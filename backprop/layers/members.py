@@ -19,6 +19,12 @@ from backprop.functions import column, log_sigmoid, sigmoid
 from backprop.initializers import HeNormal, Initializer
 from backprop.layers.base import Gradients, Layer
 
+MEANS = {
+    "values": "(1/k) Σₘ h_m",
+    "softmax": "log (1/k) Σₘ softmax(h_m)",
+    "sigmoid": "log Σₘ σ(h_m) − log Σₘ σ(−h_m)",
+}
+
 
 class _Members(Layer):
     """A layer of k members with D_in and D_out features each, and with β (D_out k,)."""
@@ -194,14 +200,8 @@ class MembersMean(Layer):
 
     def __init__(self, members: int, *, of: str = "values") -> None:
         self.members = checks.integer("MembersMean", "members", members)
-        self.of = checks.choice("MembersMean", "of", of, ["values", "softmax", "sigmoid"])
-
-    @property
-    def equations(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those of this kind of mean."""
-        sigmoid = "log Σₘ σ(h_m) − log Σₘ σ(−h_m)"
-        f = {"values": "(1/k) Σₘ h_m", "softmax": "log (1/k) Σₘ softmax(h_m)", "sigmoid": sigmoid}[self.of]
-        return f"f = {f}", "∂L/∂h = (∂f/∂h)ᵀ ∂L/∂f"
+        self.of = checks.choice("MembersMean", "of", of, [*MEANS])
+        vars(self)["equations"] = (f"f = {MEANS[self.of]}", type(self).equations[-1])
 
     def chain(self, width: int | None) -> int | None:
         """Rows of f, which are those of each member."""

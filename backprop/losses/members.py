@@ -117,14 +117,14 @@ class PerMember(Loss):
         y = y[:-k] if self.weighted else y
         of_each = self.loss.ell(f.reshape(-1, k * N), np.concatenate([y] * k, axis=-1)).reshape(k, N)
         if self.w is not None:
-            of_each = np.where(self.w > 0, self.w * of_each, 0)  # absent, even where its ℓ is inf
+            of_each = self.w * np.where(self.w > 0, of_each, 0)  # absent, even where its ℓ is inf
         return of_each.sum(axis=0) / k
 
     def dell_df(self) -> Array:
         slope = self.loss.dell_df() / self.members
         slope = slope.reshape(len(slope), self.members, -1)
         if self.w is not None:
-            slope = np.where(self.w > 0, self.w * slope, 0)
+            slope = self.w * np.where(self.w > 0, slope, 0)
         return slope.reshape(-1, slope.shape[2])
 
     def metrics(self, f: Array, y: Array, w: Array | None = None) -> dict[str, float]:

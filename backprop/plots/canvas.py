@@ -98,8 +98,12 @@ def logarithmic(ax: Any, values: Array, always: bool = False) -> None:
         ax.set_ylim(middle / math.sqrt(15), middle * math.sqrt(15))
     if high < 1000 * low:  # 1, 2, 5, 10: one label per decade would leave the axis bare
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 10 else f"{x:.1g}"))
+        ax.yaxis.set_major_formatter(FuncFormatter(_plain))
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _plain(x: float, _: object) -> str:
+    return f"{x:,.0f}" if x >= 10 else f"{x:.1g}"
 
 
 def names(who: str, classes: Any, n: int) -> list[str]:

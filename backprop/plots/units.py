@@ -26,7 +26,7 @@ from backprop.sequential import Sequential
 ACROSS, DOWN, RADIUS, BELOW = 2.3, 1.1, 0.45, 1.0  # between columns, between units, of a unit, for the line of words
 MOST = 8  # units of a layer: more are no picture of units
 INCHES = 0.6  # of a unit of length, in a figure made here
-WHO = "plots.units"
+WHO = "units"
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -77,6 +77,8 @@ def _suited(net: Any, weight: tuple[str, int, int]) -> int:
             raise TypeError(checks.message(WHO, "a network of Linear layers and activations", layer.label))
         if isinstance(layer, Linear) and max(layer.omega.shape) > MOST:
             raise ValueError(checks.message(WHO, f"layers of at most {MOST} units", layer.label))
+    if not (isinstance(weight, tuple) and list(map(type, weight)) == [str, int, int]):
+        raise TypeError(checks.message(WHO, 'weight: (name, row, column), such as ("0.omega", 1, 0)', repr(weight)))
     names = [f"{key}.omega" for key, layer in net.layers.items() if isinstance(layer, Linear)]
     name, i, j = weight
     if name not in names:
@@ -125,15 +127,20 @@ def _draw(axes: Any, columns: list[Column], at: int, weight: tuple[str, int, int
         canvas.text(axes, c * ACROSS, top + 0.25, column.name, 0.45, color=INK)
         for i, number in enumerate(shown[:, 0]):
             _unit(axes, (c * ACROSS, _height(column, i)), number)
-    _, i, j = weight
-    h, slope = columns[at - 1].held[j, 0], columns[at].slope_f[i, 0]
-    arrived = columns[-1].moved[0, 0]
-    words = f"forward, ∂h/∂ω: from h = {h:.3g}, at ℓ it is {arrived:.3g}"
-    back = f"backward, ∂ℓ/∂h: at the weight, h · ∂ℓ/∂f = {h:.3g} · ({slope:.3g}) = {h * slope:.3g}"
-    bottom = -axes.get_ylim()[1] + 0.45
-    canvas.text(
-        axes, ACROSS * (len(columns) - 1) / 2, bottom, (words if forward else back).replace("-", "−"), 0.36, color=INK
-    )
+    words = _words(columns, at, weight, forward)
+    width, height = ACROSS * len(columns), axes.get_ylim()[1]
+    size = min(0.36, width / (0.6 * len(words)))
+    canvas.text(axes, ACROSS * (len(columns) - 1) / 2, 0.45 - height, words, size, color=INK)
+
+
+def _words(columns: list[Column], at: int, weight: tuple[str, int, int], forward: bool) -> str:
+    """What the picture says of the weight."""
+    h, slope = columns[at - 1].held[weight[2], 0], columns[at].slope_f[weight[1], 0]
+    if forward:
+        said = f"forward, ∂h/∂ω: from h = {h:.3g}, at ℓ it is {columns[-1].moved[0, 0]:.3g}"
+    else:
+        said = f"backward, ∂ℓ/∂h: at the weight, h · ∂ℓ/∂f = {h:.3g} · ({slope:.3g}) = {h * slope:.3g}"
+    return said.replace("-", "−")
 
 
 def _arrows(axes: Any, c: int, columns: list[Column], weight: tuple[str, int, int] | None, forward: bool) -> None:

@@ -100,7 +100,7 @@ class Footers:
 def _files(who: str, path: Path) -> list[Path]:
     """The file, or the Parquet files of the folder. Raises ValueError for a folder without them or with others below it."""
     if not path.is_dir():
-        return [path]
+        return [_regular(who, path)]
     inside = [each for each in sorted(path.iterdir()) if each.name[0] not in "._"]
     if folders := [each.name for each in inside if each.is_dir()]:
         advice = "What the names of folders say is no column: write it into the files, side by side in one folder."
@@ -109,7 +109,14 @@ def _files(who: str, path: Path) -> list[Path]:
     if not found:
         got = f"files {listing([each.name for each in inside])}" if inside else "an empty one"
         raise ValueError(checks.message(who, "a folder of Parquet files, which end in .parquet", got))
-    return found
+    return [_regular(f"{who}: {each.name}", each) for each in found]
+
+
+def _regular(who: str, path: Path) -> Path:
+    """The path; ValueError for what may never end. What is not there is found out when it is opened."""
+    if path.exists() and not path.is_file():
+        raise ValueError(checks.message(who, "a file", "a named pipe or a device"))
+    return path
 
 
 def _open(who: str, path: Path, metadata: Any = None) -> Any:

@@ -47,7 +47,7 @@ def shuffle(source: Path, out: Path, *, seed: int = 0, progress: Progress = lamb
     """
     footers = Footers(os.fspath(source), source)
     with naming(os.fspath(out)), ExitStack() as stack:
-        if out.exists():
+        if os.path.lexists(out):
             raise FileExistsError(errno.EEXIST, "File exists: remove it first, or write elsewhere", os.fspath(out))
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", suffix=".part", dir=out.parent))
         stack.callback(shutil.rmtree, beside, ignore_errors=True)

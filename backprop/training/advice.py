@@ -60,7 +60,7 @@ class Advisor:
     def __init__(self, who: str, net: Sequential, loss: Loss, optimizer: Optimizer | None = None) -> None:
         self.who, self.net, self.loss = who, net, loss
         self.optimizer: Any = optimizer  # None in `minimize`, which finds the scale itself
-        self.told: set[str] = set()
+        self.told: dict[str, str] = {}  # its text, by the kind of trouble
         self.start = Look()
         self.quiet = False
 
@@ -83,7 +83,7 @@ class Advisor:
         if not may_look(net, loss):
             return
         self.start = start = look(net, loss, X.T, y.T, w, backward=True)
-        if isinstance(loss, REGRESSION) and self.optimizer and not self.told - {"order"}:
+        if isinstance(loss, REGRESSION) and self.optimizer and not self.told.keys() - {"order"}:
             self._tell("targets", unscaled_targets(targets, start.f))
         if isinstance(loss, CLASSIFICATION):
             self._tell("probabilities", probabilities(loss, start))
@@ -93,7 +93,7 @@ class Advisor:
 
     def after(self, examples: Examples, record: Epoch, before: Array, steps: int) -> None:
         """Look at what an epoch has done: after epochs 1, 2, 4, …, and wherever the loss is far above its start."""
-        if self.quiet or self.told & CAUSES or not self.start.layers or not steps:
+        if self.quiet or self.told.keys() & CAUSES or not self.start.layers or not steps:
             return
         total = 1.0 if self.loss.reduction == "mean" else examples.n if examples.w is None else float(examples.w.sum())
         mean = record.loss / total
@@ -118,7 +118,7 @@ class Advisor:
 
     def _tell(self, kind: str, text: str) -> None:
         if text and kind not in self.told:
-            self.told.add(kind)
+            self.told[kind] = text
             warnings.warn(f"{self.who}: {text}", TrainingAdvice, stacklevel=outside())
 
 

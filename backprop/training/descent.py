@@ -267,6 +267,7 @@ class Descent:
         if p > S or (automatic and p > 1 and examples.by_shards):
             got = f"shards={settings.shards!r}, {S} for a batch of {size}"
             advice = f"Write shards={2 ** (4 * p - 1).bit_length()}: the bits depend on it, not on the ranks."
+            advice = advice if size >= p else "Start fewer ranks, or take larger batches."
             raise ValueError(checks.message("Trainer", f"a shard for each of {p} ranks", got, advice))
 
     @contextmanager

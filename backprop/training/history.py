@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, overload
 
-from backprop import checks
+from backprop import checks, html
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,10 @@ class History(Sequence[Epoch]):
             return "History(no epochs)"
         last = ", ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].flat().items())
         return f"History({len(self)} epochs; last: {last}{'; stopped: ' + self.stopped if self.stopped else ''})"
+
+    def _repr_html_(self) -> str:
+        names = [name for name in self.names() if name != "examples_per_second"]
+        rows = [[f"{epoch.flat().get(name, math.nan):.4g}" for name in names] for epoch in self.epochs]
+        stopped = [f"Stopped: {self.stopped}."] if self.stopped else []
+        title = f"{len(self):,} epoch{'s' * (len(self) != 1)}, {sum(epoch.seconds for epoch in self.epochs):.2f} s"
+        return html.table(title, [name.replace("_", " ") for name in names], html.shortened(rows), *stopped, names=0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backprop import checks, pictures
+from backprop import checks, html, pictures
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.optimizers import SGD, Optimizer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SHARE = 1 / 3  # of the rate where the loss is lowest; docs/train/training.md compares it with other rules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LearningRateReport:
     """Result of `learning_rate_range_test`; `str(report)` is a table, `report.plot()` a picture.
 
@@ -52,17 +52,29 @@ class LearningRateReport:
         """The suggestion: a third of `lowest`."""
         return SHARE * self.lowest
 
+    def __repr__(self) -> str:
+        return f"LearningRateReport(learning_rate={self.learning_rate:.2g}, {len(self.rates)} steps)"
+
     def __str__(self) -> str:
-        end = "never diverged" if math.isinf(self.diverged) else f"diverged at {self.diverged:.2g}"
-        lines = [
-            f"Suggested learning rate: {self.learning_rate:.2g}",
-            f"The loss was lowest at {self.lowest:.2g}, three times that, and {end}.",
-            *self._doubts(),
-            f"{'rate':>12}{'loss':>12}",
-        ]
+        rows = [("rate", "loss"), *self._rows()]
+        return "\n".join([self._title, *self._findings(), *(f"{rate:>12}{loss:>12}" for rate, loss in rows)])
+
+    def _repr_html_(self) -> str:
+        return html.table(self._title, ["rate", "loss"], self._rows(), *self._findings(), names=0)
+
+    @property
+    def _title(self) -> str:
+        return f"Suggested learning rate: {self.learning_rate:.2g}"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Rate and smoothed loss where a decade begins."""
         decades = np.floor(np.log10(self.rates) + 1e-9)
         shown = np.flatnonzero(np.diff(decades, prepend=-np.inf))
-        return "\n".join([*lines, *(f"{self.rates[i]:>12.2g}{self.smoothed[i]:>12.4g}" for i in shown)])
+        return [(f"{self.rates[i]:.2g}", f"{self.smoothed[i]:.4g}") for i in shown]
+
+    def _findings(self) -> list[str]:
+        end = "never diverged" if math.isinf(self.diverged) else f"diverged at {self.diverged:.2g}"
+        return [f"The loss was lowest at {self.lowest:.2g}, three times that, and {end}.", *self._doubts()]
 
     def _doubts(self) -> list[str]:
         """What speaks against the suggestion."""
@@ -88,8 +100,7 @@ class LearningRateReport:
         low, high = float(self.losses.min()), float(self.smoothed.max())  # what diverges would flatten all the rest
         margin = 0.1 * (high - low) or 1.0
         ax.set(xscale="log", ylim=(low - margin, high + margin))
-        title = f"Suggested learning rate: {self.learning_rate:.2g}"
-        ax.set(xlabel="learning rate, growing from step to step", ylabel="loss before the step", title=title)
+        ax.set(xlabel="learning rate, growing from step to step", ylabel="loss before the step", title=self._title)
         ax.legend(frameon=False)
         return ax
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backprop import checks, pictures
+from backprop import checks, html, pictures
 from backprop.checks import Array
 from backprop.losses import Loss
 from backprop.optimizers import SGD, Optimizer
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LARGEST = 4096  # by default; also the most examples the noise is measured on
 STANDSTILL = 1e-12  # a learning rate that leaves the weights where they are: all sizes are timed at the same ones
 
+HEAD = ("batch size", "examples/s", "steps", "time")
 CAVEAT = """Steps and time to the same progress, ×1 the least; times within 20 % are a tie. The noise grows as
 training goes on, and each batch size wants a learning rate of its own."""
 
@@ -45,7 +46,7 @@ class BatchSizeRow:
     relative_time: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BatchSizeReport:
     """Result of `suggest_batch_size`; `str(report)` is a table, `report.plot()` a picture."""
 
@@ -57,17 +58,33 @@ class BatchSizeReport:
         """The one with the least predicted time."""
         return min(self.rows, key=lambda row: row.relative_time).batch_size
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{row.batch_size}" for row in self.rows)
+        return f"BatchSizeReport(batch_size={self.batch_size}, of {sizes}; noise scale {self.noise.scale:.3g})"
+
     def __str__(self) -> str:
-        lines = [
-            f"Suggested batch size: {self.batch_size:,}",
-            f"Gradient noise scale: {self.noise.scale:,.3g} examples, estimated from {self.noise.examples:,}",
-            f"{'batch size':>12}{'examples/s':>14}{'steps':>10}{'time':>10}",
-        ]
+        rows = [(*HEAD, ""), *self._rows()]
+        lines = [f"{size:>12}{speed:>14}{steps:>10}{time:>10}{mark}" for size, speed, steps, time, mark in rows]
+        return "\n".join([self._title, self._noise, *lines, CAVEAT])
+
+    def _repr_html_(self) -> str:
+        return html.table(self._title, [*HEAD, ""], self._rows(), self._noise, CAVEAT, names=0)
+
+    @property
+    def _title(self) -> str:
+        return f"Suggested batch size: {self.batch_size:,}"
+
+    @property
+    def _noise(self) -> str:
+        return f"Gradient noise scale: {self.noise.scale:,.3g} examples, estimated from {self.noise.examples:,}"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
         for row in self.rows:
             mark = "  ← least time" if row.batch_size == self.batch_size else ""
-            line = f"{row.batch_size:>12,}{row.examples_per_second:>14,.0f}"
-            lines.append(f"{line}{_times(row.relative_steps):>10}{_times(row.relative_time):>10}{mark}")
-        return "\n".join([*lines, CAVEAT])
+            times = _times(row.relative_steps), _times(row.relative_time)
+            rows.append((f"{row.batch_size:,}", f"{row.examples_per_second:,.0f}", *times, mark))
+        return rows
 
     def plot(self, ax: Axes | None = None) -> Drawn:
         """Draw steps and time over the batch size into `ax`, or a new figure, and return the axes. Needs matplotlib."""
@@ -83,7 +100,7 @@ class BatchSizeReport:
         ax.set_yscale("log")
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.yaxis.set_major_formatter("×{x:,.0f}")
-        ax.set(xlabel="batch size", ylabel="to the same progress", title=f"Suggested batch size: {self.batch_size:,}")
+        ax.set(xlabel="batch size", ylabel="to the same progress", title=self._title)
         ax.legend(frameon=False)
         return ax
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, html
 from backprop.checks import Array
 from backprop.constraints import Constraint, projections
 from backprop.engine.plan import Plan
@@ -121,18 +121,18 @@ class Trainer:
         deterministic: bool = False,
         native: bool | str = "auto",
         constraints: Mapping[str, Constraint] | None = None,
-        team: Team = ALONE,
+        team: Team | None = None,
     ) -> None:
         checks.instance("Trainer", "net", net, Sequential)
-        self.team = team
+        self.team: Team = ALONE if team is None else team
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.shards, self.threads, self.deterministic, self.native = shards, threads, deterministic, native
         self.constraints: Any = constraints
         self.notes: dict[str, Any] = {}
-        self._descent = Descent(net, loss, optimizer, team)
+        self._descent = Descent(net, loss, optimizer, self.team)
         self._advisor = Advisor("Trainer", net, loss, optimizer)
-        if team.rank:
+        if self.team.rank:
             net.saves, self._advisor.quiet = False, True
         self._data: Examples | dict[str, Any] | None = None  # trained on last; of a file, only their fingerprint
         self._callbacks: Sequence[Callback] = ()  # of the `fit` that is running …
@@ -154,6 +154,25 @@ class Trainer:
             projections("Trainer", value, self.net.parameters)
             value = dict(value or {})
         object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        made = f"{self.net.label}, {self.loss!r}, {self.optimizer!r}, batch_size={self.batch_size!r}"
+        return f"Trainer({made}; {self._progress})"
+
+    def _repr_html_(self) -> str:
+        """The network, the settings, where training stands, and the advice that was given."""
+        shown = ("loss", "optimizer", "batch_size", "shuffle", "seed", "constraints")
+        rows = [(name.replace("_", " "), repr(getattr(self, name))) for name in shown if getattr(self, name) != {}]
+        settings = html.table(f"Trainer, {self._progress}", ["setting", "value"], rows, names=2)
+        advice = html.table("Advice", ["about", "what was seen, and what to do"], self._advisor.told.items(), names=2)
+        return html.fixed(repr(self.net)) + settings + (advice if self._advisor.told else "")
+
+    @property
+    def _progress(self) -> str:
+        epochs, batches = self.position
+        if not epochs and not batches:
+            return "not begun"
+        return f"{epochs:,} epoch{'s' * (epochs != 1)} done" + (f" and {batches:,} batches" if batches else "")
 
     @property
     def after_step(self) -> list[Callable[[], object]]:
@@ -465,7 +484,7 @@ class Trainer:
         loss: Loss | None = None,
         optimizer: Optimizer | None = None,
         other_data: bool = False,
-        team: Team = ALONE,
+        team: Team | None = None,
     ) -> Self:
         """The trainer that `save` has saved, at the same step: it goes on with the bits of a run that never stopped.
 

@@ -15,10 +15,13 @@ import shutil
 from os.path import relpath
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from _site.reference import write_reference
 
 OF_THE_PROJECT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 FENCE = re.compile(r"^(`{3,}).*?^\1", re.MULTILINE | re.DOTALL)
+DENSE = 144  # pixels in an inch
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))|(?<=src=\")([^\"]+)(?=\")")
 HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 ENTRY = re.compile(r"^(?:\| |- |\* |\d+\. )\[([^\]]*)\]\(([^)\s#]+)\.md\)", re.MULTILINE)
@@ -62,15 +65,27 @@ def links(text: str, page: Path, root: Path, target: Path) -> str:
         path = relpath(page.parent / to, root)
         if path in OF_THE_PROJECT or (path.startswith("docs/") and path.endswith(".md")):
             return relpath(place_of(path), here) + anchor
-        if Path(path).suffix in (".png", ".svg", ".gif"):
+        if Path(path).suffix in (".png", ".svg", ".gif", ".ipynb"):
             place = target / place_of(path)
             place.parent.mkdir(parents=True, exist_ok=True)
-            if (root / path).exists():  # else Sphinx says so
-                shutil.copy(root / path, place)
-            return relpath(place_of(path), here)
+            shown = relpath(place_of(path), here)
+            if not (root / path).exists():  # Sphinx says so
+                return shown
+            shutil.copy(root / path, place)
+            width = width_of(root / path) if link[1] else None
+            return f"{shown}){{width={width}px" if width else shown
         return f"source:{path}{anchor}"
 
-    return LINK.sub(rewritten, text)
+    return re.sub(r"(\{width=\d+px)\)", r"\1}", LINK.sub(rewritten, text))
+
+
+def width_of(picture: Path) -> int | None:
+    """The width at which a PNG drawn for dense screens is to be shown, by its own word: 96 pixels are an inch. Else None."""
+    if picture.suffix != ".png":
+        return None
+    with Image.open(picture) as image:
+        density = image.info.get("dpi", (0,))[0]
+        return round(image.width * 96 / density) if density >= DENSE else None
 
 
 def contents(text: str) -> str:

@@ -30,6 +30,7 @@ PAGES = {
     "plots": ("Plots", "Pictures; call them as `bp.plots.weights(…)`.", ["plots"]),
     "testing": ("Testing", "Tests for parts of your own; import them from `backprop.testing`.", ["testing"]),
 }
+INSIDE = "bind, chain, reseed, backward_child"  # what layers do for the engine, and nobody else calls
 OF_ITS_OWN = ("estimators", "plots", "testing")  # modules whose names are not at the top
 
 
@@ -60,7 +61,7 @@ def entry(full_name: str) -> str:
     if kind == "autofunction" and isinstance(thing, type):
         # scikit-learn's users look for fit at the estimator itself; layers would only repeat what Layer says.
         inherited = "   :inherited-members:\n" if ".estimators." in full_name else ""
-        return f".. autoclass:: {full_name}\n   :members:\n{inherited}"
+        return f".. autoclass:: {full_name}\n   :members:\n   :exclude-members: {INSIDE}\n{inherited}"
     return f".. {kind}:: {full_name}\n"
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from html import escape
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from docutils import nodes
@@ -50,6 +50,8 @@ def link_code(doctree: nodes.document, paragraph: nodes.paragraph) -> None:
     said = IMPLEMENTED.fullmatch(paragraph.rawsource.strip())
     function = said[2] if said else None
     path, *codes = paragraph.findall(nodes.literal)
+    if path.astext() != HERE:  # the whole path is where the link leads
+        path.replace_self(nodes.literal("", PurePosixPath(path.astext()).name))
     for code in codes[1:] if function else codes:
         if path.astext() == HERE:
             code.replace_self(reference_to(code, refid=block_with(doctree, code.astext())))

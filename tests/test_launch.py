@@ -1,0 +1,86 @@
+"""The guard and the launcher, with a few jobs of one and two ranks. tests/test_deaths.py has all ways to die."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from launching import DOOMED, fingerprint, launch, needs_mpi, never_stopped
+
+from backprop.distributed import guard
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the launcher needs fcntl")
+
+
+class TestOneRank:
+    """Without MPI."""
+
+    def test_goes_on_after_a_kill_to_the_same_bits(self, tmp_path):
+        code, out, err = launch(tmp_path, DOOMED, "kill", 0, 10, n=1)
+        assert (code, fingerprint(out)) == (0, never_stopped())
+        assert re.search(r"attempt 1 has failed: status -9, and no rank could say why .*rank 0 \(process \d+", err)
+        assert "started again, with 1 rank\n" in err
+        assert len((tmp_path / ".backprop-run" / "saved").read_text().splitlines()) >= 5
+
+    def test_is_not_started_again_for_nothing(self, tmp_path):
+        (tmp_path / "broken.py").write_text("import sys\nprint(sys.argv[1:])\nraise ValueError('bad luck')\n")
+        code, out, err = launch(tmp_path, "broken.py", "--lines", "two words", n=1)
+        assert (code, out) == (1, "['--lines', 'two words']\n" * 2)
+        assert err.count('File "broken.py", line 3') == 2
+        assert "runpy" not in err
+        assert "not started again: two attempts, one after the other, have saved no new checkpoint" in err
+
+
+def test_an_early_end_of_one_rank_ends_all(tmp_path):
+    needs_mpi()
+    code, out, err = launch(tmp_path, DOOMED, "sys.exit(0)", 1, 10, options=["--max-restarts", "0"])
+    assert (code, fingerprint(out)) == (1, None)
+    assert re.search(
+        "rank 1 of 2 has come to the end of its program before the others: .*rank 0 .* waiting in exchange", err
+    )
+    assert not (tmp_path / ".backprop-run" / "done").exists()
+
+
+class TestWorld:
+    """What a process knows of the others."""
+
+    def run(self, program, **environ):
+        clean = {name: value for name, value in os.environ.items() if name not in ("PMI_SIZE", "PMI_RANK", "PMI_FD")}
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env=clean | environ, capture_output=True, text=True, timeout=60)
+
+    def test_alone_nothing_of_mpi_is_imported(self):
+        program = "import sys, backprop as bp; t = bp.distributed.team(); print(t.size, 'mpi4py' in sys.modules)"
+        assert self.run(program).stdout == "1 False\n"
+
+    def test_without_mpi4py_it_says_what_to_install(self):
+        program = "import sys; sys.modules['mpi4py'] = None; import backprop as bp; bp.distributed.team()"
+        run = self.run(program, BACKPROP_RANKS="2")
+        assert 'pip install "backprop-mlp[mpi]"' in run.stderr.splitlines()[-1]
+
+    def test_ranks_that_mpi_does_not_know_are_refused(self):
+        needs_mpi()
+        run = self.run("import backprop as bp; bp.distributed.team()", BACKPROP_RANKS="2")
+        assert "expected the 2 ranks that were started, got 1 of MPI" in run.stderr.splitlines()[-1]
+
+
+class TestWhere:
+    def test_words(self, tmp_path):
+        def told(rank, age=0.0, **place):
+            place = {"exchange": 4, "waits": False, "ended": False, "process": 7, "host": "a"} | place
+            path = tmp_path / f"alive.{rank}"
+            path.write_text(guard.json.dumps(place).ljust(guard.WIDTH))
+            os.utime(path, (1e9 - age, 1e9 - age))
+
+        told(0, waits=True, exchange=5)
+        told(1, waits=True, exchange=5)
+        told(2)
+        told(3, age=60)
+        told(4, ended=True)
+        (tmp_path / "alive.5").write_text("half a li")
+        assert guard.where(tmp_path, 6) == (
+            "rank 2 (process 7 on a) at work after exchange 4; rank 3 (process 7 on a) silent for 60 s, after 4 exchanges; "
+            "rank 4 (process 7 on a) at the end of the program; rank 5 not begun; "
+            "ranks 0 (process 7 on a), 1 (process 7 on a) waiting in exchange 5"
+        )

@@ -1,0 +1,396 @@
+"""A team of ranks trains with the bits of one process. Here ranks are threads; in test_ranks.py they are processes."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import ranks
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import backprop as bp
+from backprop.distributed import start
+from backprop.engine.shards import joined, part, tree
+from backprop.engine.team import ALONE, Ranks, Rehearsal
+from backprop.estimators import MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
+
+
+class Threads(Ranks):
+    """A rank that is a thread; `post` is where they leave what they send."""
+
+    def __init__(self, rank, post):
+        super().__init__()
+        self.rank, self.size, self.post = rank, len(post), post
+
+    def exchange(self, mine):
+        self.post[self.rank] = mine
+        self.post.barrier.wait(30)
+        found = list(self.post)
+        self.post.barrier.wait(30)
+        return found
+
+    def gather(self, mine, counts, out):
+        assert [len(mine.ravel()), out.size] == [counts[self.rank], sum(counts)]
+        out[...] = np.concatenate([each.ravel() for each in self.exchange(mine.copy())]).reshape(out.shape)
+        return out
+
+    def swap(self, send, counts, out, from_each):
+        parts = [each[self.rank] for each in self.exchange(np.split(send.copy(), np.cumsum(counts)[:-1]))]
+        assert list(map(len, parts)) == list(from_each)
+        out[:] = np.concatenate(parts)
+        return out
+
+    def agree(self, who, *what):
+        start.require_same(self, who, start.facts(*what))
+
+
+class Post(list):
+    def __init__(self, size):
+        super().__init__([None] * size)
+        self.barrier = threading.Barrier(size)
+
+
+def together(size, function):
+    """What `function(team)` returns or raises on each rank; where one fails, the others do not wait for it."""
+    post = Post(size)
+
+    def run(rank):
+        try:
+            return function(Threads(rank, post))
+        except threading.BrokenBarrierError:
+            return None
+        except BaseException as error:
+            if not isinstance(error, ValueError | FloatingPointError | KeyboardInterrupt):
+                post.barrier.abort()
+            return error
+
+    if size == 1:
+        return [function(ALONE)]
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(run, range(size)))
+
+
+def same(found):
+    """The one result of all ranks."""
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    assert len(set(found)) == 1, found
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    ranks.write(folder)
+    return folder
+
+
+class TestTree:
+    @pytest.mark.parametrize("S", [1, 2, 3, 7, 8, 11, 32, 33])
+    def test_the_same_additions_for_any_ranks(self, S):
+        def text(joins, places):
+            for level in joins:
+                for left, right in level:
+                    places[left] = f"({places[left]} + {places[right]})"
+            return places
+
+        alone, last = joined({(0, s): s for s in range(S)}, S)
+        whole = text(alone, {s: str(s) for s in range(S)})[next(iter(last.values()))]
+        for p in range(1, S + 1):
+            nodes = {}
+            for rank in range(p):
+                for threads in (1, 3):
+                    found = tree(S, threads, part(range(S), rank, p))
+                    there = {}
+                    for thread, steps in enumerate(found.own):
+                        for what, a, b in steps:
+                            if what == "shard":
+                                there[thread, b] = str(a)
+                            else:
+                                there[thread, a] = f"({there[thread, a]} + {there[thread, b]})"
+                    there = text(found.joins, there)
+                    nodes |= {node: there[place] for node, place in found.nodes.items()}
+            joins, last = joined({node: node for node in nodes}, S)
+            assert text(joins, nodes)[next(iter(last.values()))] == whole
+
+    @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 12), st.data())
+    def test_add_has_the_bits_of_one_process(self, p, more, P, data):
+        S = p + more
+        shards = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal((S, P)).astype(np.float32)
+
+        def added(team):
+            of_rank, nodes = team.shards(S), {}
+            for node in tree(S, 1, of_rank[team.rank]).nodes:
+                some = range(node[1] << node[0], min(S, (node[1] + 1) << node[0]))
+                joins, last = joined({(0, s): s for s in some}, S)
+                sums = shards.copy()
+                for level in joins:
+                    for left, right in level:
+                        sums[left] += sums[right]
+                nodes[node] = sums[last[node]]
+            total = np.empty(P, np.float32)
+            team.add(nodes, of_rank, total)
+            return (next(iter(nodes.values())) if team.size == 1 else total).tobytes()
+
+        assert same(together(p, added)) == added(ALONE)
+
+
+CASES = [
+    ("SGD", "folder", 2, 0, 3),
+    ("Adam with clipping", "arrays", 2, 1, 8),
+    ("BatchNorm", "folder", 1, 1, 4),
+    ("Dropout", "arrays", 1, 0, 11),
+    ("weights", "folder", 1, 0, 3),
+    ("float64", "arrays", 1, 1, 2),
+]
+
+
+@pytest.mark.parametrize(("kind", "where", "threads", "native", "p"), CASES)
+def test_bits_of_one_process(folder, kind, where, threads, native, p):
+    alone = ranks.train(folder, f"{kind},{where},1,0", ALONE)
+    assert same(together(p, lambda team: ranks.train(folder, f"{kind},{where},{threads},{native}", team))) == alone
+
+
+def test_a_rank_computes_and_reads_its_own_shards_only(folder):
+    class Counted(bp.ParquetRows):
+        decoded = 0
+
+        def blocks(self, start, stop):
+            for row, place, block in super().blocks(start, stop):
+                self.decoded += len(block) if place is None else 0
+                yield row, place, block
+
+    class Counting(bp.Layer):
+        """Sees every example that a rank computes with."""
+
+        seen = 0
+
+        def forward(self, h):
+            self.seen += h.shape[1]
+            return h
+
+        def backward(self, dL_df):
+            return dL_df, {}
+
+    def read(team):
+        source, counting = Counted(folder, target="y", piece_bytes=500), Counting()
+        net = bp.Sequential(counting, bp.Linear(ranks.D, 1), seed=0)
+        trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=48, shards=16, team=team)
+        trainer.fit(source, epochs=4, verbose=0)
+        return source.decoded / 4, counting.seen / 4
+
+    for p in (2, 4):
+        found = together(p, read)
+        read_, computed = np.transpose(found)
+        assert computed.sum() == pytest.approx(ranks.N, abs=16 * p)  # and its first example, to know f
+        # A row group of 37 that two ranks need is read by both, as far as each needs it.
+        assert max(read_) <= 1.3 * ranks.N / p + 37, (p, read_)
+        assert max(computed) <= 1.3 * ranks.N / p
+
+
+def test_a_loss_that_is_not_finite_ends_all_after_the_same_step(folder):
+    def diverges(team):
+        trainer = ranks.trainer_of("SGD", team)
+        trainer.optimizer = bp.SGD(1e6)
+        with pytest.raises(FloatingPointError) as caught:
+            trainer.fit(*ranks.rows(folder, "folder", "SGD"), epochs=5, verbose=0)
+        return str(caught.value), trainer.optimizer.t, ranks.sha(trainer)
+
+    assert same(together(3, diverges)) == diverges(ALONE)
+
+
+def test_one_rank_s_signal_ends_all_after_the_same_step_and_any_number_goes_on(tmp_path):
+    path, (X, y, _) = tmp_path / "run.safetensors", ranks.data()
+
+    class Pressed(bp.Callback):
+        def step(self, trainer):
+            if (trainer.optimizer.t, trainer.team.rank) == (8, 1):
+                trainer._descent.presses.append(2)
+
+    def fit(team, *more):
+        trainer = bp.Trainer.resume(path, team=team) if path.exists() else ranks.trainer_of("BatchNorm", team)
+        trainer.fit(X, y, until=5, verbose=0, callbacks=[bp.Checkpoints(path), *more])
+        return ranks.sha(trainer)
+
+    def stopped(team):
+        with pytest.raises(KeyboardInterrupt):
+            fit(team, Pressed())
+        return 0
+
+    same(together(3, stopped))
+    resumed = bp.Trainer.resume(path)
+    assert (resumed.optimizer.t, resumed.position) == (9, (1, 4))  # it came after the exchange of the eighth
+    found = same(together(2, fit))
+    path.unlink()
+    assert found == fit(ALONE)
+
+
+def test_a_signal_ends_steps_that_are_played_in_one_call():
+    X, y, _ = ranks.data()
+
+    class Pressing(bp.ConstantRate):
+        """On one rank, a signal while the rates of many steps are looked up."""
+
+        trainer = None
+
+        def __call__(self, t):
+            if t == 21 and self.trainer.team.rank == 1:
+                self.trainer._descent.presses.append(2)
+            return 0.01
+
+    def stopped(team):
+        trainer = ranks.trainer_of("SGD", team, native=True)
+        trainer.optimizer = bp.SGD(Pressing(0.01))
+        trainer.optimizer.schedule.trainer = trainer
+        with suppress(KeyboardInterrupt):  # where it comes in the last steps, they are done first
+            trainer.fit(X, y, epochs=40, verbose=0)
+        return trainer.optimizer.t, ranks.sha(trainer)
+
+    t, found = same(together(3, stopped))
+    assert t < 200
+    trainer, shas = ranks.trainer_of("SGD", ALONE), {}
+    trainer.optimizer = bp.SGD(0.01)
+    trainer.after_step = [lambda: shas.update({trainer.optimizer.t: ranks.sha(trainer)})]
+    trainer.fit(X, y, epochs=t // 5 + 1, verbose=0)
+    assert shas[t] == found
+
+
+DISAGREEMENTS = {
+    "layers": (lambda of: of.update(net=bp.Sequential(bp.Linear(5, 7), bp.ReLU(), bp.Linear(7, 1), seed=0)), "layer 2"),
+    "loss": (lambda of: of.update(loss=bp.Huber()), "loss LeastSquares()"),
+    "optimizer": (lambda of: of.update(rule=bp.SGD(0.2)), "optimizer SGD"),
+    "batch_size": (lambda of: of.update(batch_size=40), "batch_size 48"),
+    "seed": (lambda of: of.update(seed=2), "seed 1"),
+    "shards": (lambda of: of.update(shards=12), "shards 11"),
+    "data": (lambda of: of["X"].__setitem__((3, 2), 7.0), "SHA-256 of X"),
+    "targets": (lambda of: of["y"].__setitem__(3, 7.0), "SHA-256 of y"),
+    "rows": (lambda of: of.update(X=of["X"][:200], y=of["y"][:200]), "shape of X"),
+    "validation": (lambda of: of.update(validation=(of["X"][:9], of["y"][:9])), "validation shape of X"),
+    "epochs": (lambda of: of.update(epochs=7), "epochs 2"),
+    "weights": (lambda of: of["net"].phi.__setitem__(0, 9.0), "SHA-256 of 0.beta"),
+}
+
+
+@pytest.mark.parametrize("name", DISAGREEMENTS)
+def test_ranks_that_would_do_different_things_are_told_the_first_difference(name):
+    change, told = DISAGREEMENTS[name]
+
+    def begins(team):
+        X, y, _ = ranks.data()
+        of = {"X": X, "y": y, "validation": (X[:50], y[:50]), "epochs": 2, "loss": bp.LeastSquares()}
+        of |= {"net": ranks.network("SGD"), "rule": bp.SGD(0.1), "batch_size": 48, "seed": 1, "shards": 11}
+        if team.rank == 1:
+            change(of)
+        settings = {key: of[key] for key in ("batch_size", "seed", "shards")}
+        trainer = bp.Trainer(of["net"], of["loss"], of["rule"], team=team, **settings)
+        before = trainer.net.phi.copy()
+        with pytest.raises(ValueError, match="on rank 1") as caught:
+            trainer.fit(of["X"], of["y"], epochs=of["epochs"], validation_data=of["validation"], verbose=0)
+        assert_array_equal(trainer.net.phi, before)
+        return str(caught.value)
+
+    assert told in same(together(3, begins))
+
+
+def test_more_ranks_than_shards_are_refused_by_the_name_of_the_setting(folder):
+    X, y, _ = ranks.data()
+
+    def refused(team):
+        with pytest.raises(
+            ValueError, match=r"a shard for each of 3 ranks.*shards=2, 2 for a batch of 48.*Write shards=16"
+        ):
+            ranks.trainer_of("SGD", team, shards=2).fit(X, y, verbose=0)
+        with pytest.raises(ValueError, match="shards='auto'"):
+            ranks.trainer_of("SGD", team, shards="auto", batch_size=20000).step(np.tile(X, (9, 1)), np.tile(y, 9))
+        with pytest.raises(ValueError, match="Start fewer ranks"):
+            ranks.trainer_of("SGD", team, batch_size=2).fit(X, y, verbose=0)
+        with pytest.raises(ValueError, match="a shard for each of 3 ranks"):
+            ranks.trainer_of("BatchNorm", team, shards="auto").fit(X, y, verbose=0)
+        with pytest.raises(ValueError, match="shards"):
+            MLPRegressor(max_iter=2, random_state=0).fit(X, y, team=team)
+        with pytest.raises(ValueError, match="lbfgs"):
+            MLPRegressor(solver="lbfgs").fit(X, y, team=team)
+        return 0
+
+    same(together(3, refused))
+
+
+def test_estimators_train_by_a_team():
+    X, y, _ = ranks.data()
+
+    def fitted(team):
+        model = MLPRegressor(hidden_layer_sizes=(7,), random_state=0, max_iter=5, shards=8, early_stopping=True)
+        with pytest.warns(UserWarning, match="Maximum iterations") if team is ALONE else np.errstate():
+            model.fit(X, y, team=team)
+        return model.network_.phi.tobytes(), tuple(model.validation_scores_)
+
+    with pytest.warns(UserWarning, match="Maximum iterations"):
+        found = same(together(3, fitted))
+    assert found == fitted(ALONE)
+
+
+def test_rank_0_writes_and_the_others_return(tmp_path):
+    X, y, _ = ranks.data()
+
+    def writes(team):
+        own = tmp_path / str(team.rank)
+        own.mkdir()
+        trainer = ranks.trainer_of("SGD", team)
+        log = bp.CSVLogger(own / "log.csv")
+        trainer.fit(X, y, epochs=2, verbose=0, callbacks=[bp.Checkpoints(own / "run.safetensors"), log])
+        trainer.net.save(own / "net.safetensors")
+        names = sorted(path.name for path in own.iterdir())
+        trainer.net.copy().save(own / "copy.safetensors")  # which is its owner's
+        return names, (own / "copy.safetensors").exists()
+
+    first, *others = together(3, writes)
+    assert first == (["log.csv", "net.safetensors", "run.safetensors"], True)
+    assert others == [([], True)] * 2
+
+
+def test_statistics_move_in_the_order_of_shards_on_any_number_of_threads():
+    X, y, _ = ranks.data()
+    found = set()
+    for threads in (1, 3):
+        for native in (False, True):
+            trainer = ranks.trainer_of("BatchNorm", ALONE, threads=threads, native=native)
+            trainer.fit(X, y, epochs=3, verbose=0)
+            found.add(ranks.sha(trainer))
+    assert len(found) == 1
+    net = ranks.network("BatchNorm")
+    trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.0001), shards=3, batch_size=30, shuffle=False)
+    twin = net.copy()
+    trainer.step(X[:30], y[:30])
+    for s in range(3):
+        twin.forward(X[10 * s : 10 * s + 10].T)
+    for name, buffer in net.buffers.items():
+        np.testing.assert_allclose(buffer, twin.buffers[name], rtol=1e-6)
+
+
+def test_a_rehearsal_notices_what_differs_from_what_the_team_was_told():
+    def told(team):
+        rehearsal = Rehearsal(team)
+        losses = np.arange(4.0)
+        rehearsal.losses(losses, team.shards(4))
+        rehearsal.again = True
+        rehearsal.losses(other := np.arange(4.0) + (team.rank == 1), team.shards(4))
+        return rehearsal.differs, other.tolist()
+
+    assert together(2, told) == [(False, [0.0, 1.0, 2.0, 3.0]), (True, [0.0, 1.0, 2.0, 3.0])]
+
+
+def test_the_team_of_a_single_process():
+    team = bp.distributed.team()
+    assert (team.rank, team.size, bp.distributed.team()) == (0, 1, team)
+    with pytest.raises(TypeError, match="team: a Team"):
+        ranks.trainer_of("SGD", 3)
+    with pytest.raises(ValueError, match="another team"):
+        ranks.trainer_of("SGD", team).team = Threads(0, Post(2))
