@@ -48,7 +48,7 @@ PIECES, KNOTS, REACH = 8, 64, 4.0
 WIDE = 512  # columns of numbers from which on they are cut to ±4 deviations, and no more is made of them
 LEARNED_FROM = 50_000  # rows that edges and scores are learned from
 WIDTHS = (128, 128)
-RATE, DECAY, PACE = 6e-3, 0.3, 4.0
+RATE, PACE = 6e-3, 4.0
 STEPS, FEWEST, MOST = 1600, 20, 80  # steps of a member; least and most epochs
 PATIENCE = 12  # epochs without progress after which a member ends
 SLOWEST = 8  # epochs that a member has at least, where time is short and there are others
@@ -177,6 +177,11 @@ def epochs_of(n: int, batch_size: int) -> int:
     return int(np.clip(STEPS // math.ceil(n / batch_size), FEWEST, MOST))
 
 
+def decay_of(n: int) -> float:
+    """Weight decay of a member that is trained on n rows: more of it below 600."""
+    return float(np.clip(0.3 * (600 / n) ** 2, 0.3, 2.0))
+
+
 def parts(k: int, key: Array, groups: Array | None, random: np.random.Generator) -> Array:
     """For each row the part of k that it belongs to: whole groups, else with a share of large and small keys in each part."""
     if groups is not None:
@@ -239,7 +244,7 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
     batch_size = min(course.batch_size, n)
     steps = math.ceil(n / batch_size)
     epochs, rate = course.epochs, CosineDecay(RATE, steps=steps * course.epochs)
-    loss, rule, seed = copy.copy(course.loss), AdamW(rate, weight_decay=DECAY), course.seed + member.part
+    loss, rule, seed = copy.copy(course.loss), AdamW(rate, weight_decay=decay_of(n)), course.seed + member.part
     trainer = Trainer(net, loss, rule, batch_size=batch_size, seed=seed, threads=1, native=course.native)
     records = trainer.epochs(
         inside.X, inside.targets, course.epochs, sample_weight=inside.w, validation_data=outside.judging
