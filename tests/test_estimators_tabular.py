@@ -269,3 +269,26 @@ def test_columns_can_be_weighed_by_scikit_learn():
     model = fitted("one number", FRAME)
     found = permutation_importance(model, FRAME, RENT, n_repeats=2, random_state=0).importances_mean
     assert FRAME.columns[np.argmax(found)] == "size"
+
+
+def test_the_command_line_fits_evaluates_predicts_and_refuses(tmp_path):
+    """The model of `fit --model tabular` serves the other commands; options of the plain network are refused by name."""
+    from click.testing import CliRunner
+
+    from backprop.cli import commands
+
+    def run(*arguments):
+        return CliRunner().invoke(commands, [str(each) for each in arguments])
+
+    data, out = tmp_path / "flats.csv", tmp_path / "rent.safetensors"
+    FRAME.assign(rent=RENT).to_csv(data, index=False)
+    fit = ["fit", data, "--target", "rent", "--model", "tabular", "--out", out]
+    done = run(*fit)
+    assert done.exit_code == 0, done.output
+    assert "8 members" in done.output
+    assert run("evaluate", out, data).exit_code == 0
+    assert run("predict", out, data, "--out", tmp_path / "p.csv").exit_code == 0
+    for option in (["--hidden", "3"], ["--epochs", "3"], ["--from", out]):
+        refused = run(*fit, *option)
+        assert refused.exit_code == 2
+        assert f"{option[0]} is for --model plain" in refused.output
