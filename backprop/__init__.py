@@ -97,7 +97,10 @@ _INSIDE = {
     **dict.fromkeys(("NLLLoss", "CrossEntropyLoss"), "It is CrossEntropy, with the softmax inside."),
     **dict.fromkeys(("MSELoss", "MSE"), "It is LeastSquares."),
     **dict.fromkeys(("BCELoss", "BCEWithLogitsLoss"), "It is BinaryCrossEntropy, with the sigmoid inside."),
-    **{name: f"Write from backprop.estimators import {name}." for name in ("MLPClassifier", "MLPRegressor")},
+    **{
+        name: f"Write from backprop.estimators import {name}."
+        for name in ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor")
+    },
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

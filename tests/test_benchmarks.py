@@ -75,6 +75,14 @@ CASES = [
     ),
     ("curvature", [], 2 * 5 * 2, {"net", "activation", "what"}, {"batch", "seconds"}, {"repetition"}),
     ("per_example", [], 2 * 5 * 2, {"net", "what"}, {"batch", "seconds"}, {"repetition"}),
+    (
+        "tables",
+        ["--tables", "concrete", "--models", "backprop,linear,hgb"],
+        3,
+        {"table", "model"},
+        {"rows", "columns", "split", "seconds"},
+        {"score"},
+    ),
     ("reproducible", [], 3 + 2, {"group", "threads", "sha256"}, {"run", "hashes"}, set()),
 ]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import backprop as bp
-from backprop.cli import options
+from backprop.cli import options, tabular
 from backprop.cli.group import Command, refusal, tell
 from backprop.cli.models import Model, load, measures
 from backprop.cli.training import (
@@ -44,6 +44,7 @@ PATIENCE = "Stop after so many epochs without a better validation loss, and keep
 @click.option("--target", help="The column to predict; needed unless --from names a model.")
 @options.out("Model file to write, ending in .safetensors.", options.MODEL, required=True)
 @options.choice("--task", ["auto", "classification", "regression"], "auto: words are classes, numbers are numbers.")
+@options.choice("--model", ["plain", "tabular"], "tabular: eight networks that need no setting, for the best answers.")
 @options.numbers("--hidden", "64,64", "Widths of the hidden layers, or none.")
 @options.choice("--activation", ACTIVATIONS)
 @click.option("--loss", type=click.Choice(list(LOSSES)), help="[cross-entropy for classes, least-squares for numbers]")
@@ -79,6 +80,7 @@ def fit(
     log: Path | None,
     checkpoint: Path | None,
     as_json: bool,
+    model: str,
     **settings: Any,
 ) -> int | None:
     """Train a network on DATA and save it, with all that later data need, in one file.
@@ -92,21 +94,27 @@ def fit(
       backprop fit irises.csv --target species --missing impute --epochs 20 -o species.safetensors
       cat flats.csv | backprop fit - --target rent -o rent.safetensors --json
       backprop fit visits.csv --target pain --group patient -o pain.safetensors
+      backprop fit flats.csv --target rent --model tabular -o rent.safetensors
       backprop fit later.csv --from rent.safetensors -o rent-later.safetensors
 
     Ctrl-C ends training after the step at hand and saves the model (exit code 130). Files that are there are replaced, each in
     one move. The results are measured on the rows held out too; better still, evaluate on a file that fit has not seen.
     """
     options.outputs(out, log, checkpoint, given=(data, start))
-    model = None if start is None else load(start)
-    plan = _plan(settings, {name for name in settings if _given(context, name)}, model)
-    known = model.table if model else None
+    given = {name for name in settings if _given(context, name)}
+    if model == "tabular":
+        beside = {"start": start, "log": log, "checkpoint": checkpoint}
+        tabular.require_none_given(given | {name for name, value in beside.items() if value is not None})
+        return tabular.fit(_plan(settings, given, None), data, out, as_json)
+    before_it = None if start is None else load(start)
+    plan = _plan(settings, given, before_it)
+    known = before_it.table if before_it else None
     found = plan.found(data, known, first=lambda frame: advise(plan, frame, data))
     table, parts = prepare(plan, found, data, known)
-    trainer = trainer_of(plan, model.net if model else network_of(plan, table), table)
-    before = model and Before(trainer, table, parts)
-    if model:
-        trainer.notes["earlier"] = [*model.notes.get("earlier", []), model.notes.get("data")]
+    trainer = trainer_of(plan, before_it.net if before_it else network_of(plan, table), table)
+    before = before_it and Before(trainer, table, parts)
+    if before_it:
+        trainer.notes["earlier"] = [*before_it.notes.get("earlier", []), before_it.notes.get("data")]
     with logging(log) as callbacks, options.kept(checkpoint):
         if checkpoint is not None:
             callbacks.append(bp.Checkpoints(checkpoint))

@@ -12,5 +12,6 @@ except ImportError as error:
 
 from backprop.estimators.convert import from_sklearn, to_sklearn
 from backprop.estimators.mlp import MLPClassifier, MLPRegressor
+from backprop.estimators.tabular import TabularClassifier, TabularRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn", "to_sklearn"]
+__all__ = ["MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor", "from_sklearn", "to_sklearn"]

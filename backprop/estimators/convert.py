@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from backprop import checks
-from backprop.estimators.base import BaseMLP
+from backprop.estimators.answers import Classes
+from backprop.estimators.base import BaseMLP, BaseModel
 from backprop.estimators.mlp import MLPClassifier, MLPRegressor
 from backprop.layers import Exp, Layer, Linear
 from backprop.losses import Pinball, Poisson
@@ -113,7 +114,7 @@ def _require_numbers(table: Table) -> None:
     raise ValueError(checks.message("to_sklearn", "a model of columns of numbers without holes", got))
 
 
-def _input_columns(model: BaseMLP) -> list[Numbers]:
+def _input_columns(model: BaseModel) -> list[Numbers]:
     """What becomes of each column of an array before the network."""
     n, scaling = model.n_features_in_, model._input_scaling
     names = getattr(model, "feature_names_in_", [f"x{j}" for j in range(n)])
@@ -124,13 +125,13 @@ def _input_columns(model: BaseMLP) -> list[Numbers]:
     ]
 
 
-def as_network(model: BaseMLP) -> tuple[Sequential, Table]:
-    """The network and the table of `BaseMLP.as_network`."""
+def as_network(model: BaseModel) -> tuple[Sequential, Table]:
+    """The network and the table of `BaseModel.as_network`."""
     check_is_fitted(model, "network_")
     own, dtype = model.table_, model.network_.phi.dtype
     target = None if own is None else own.target
     layers: list[Layer] = [layer.copy() for layer in model.network_]
-    if isinstance(model, MLPClassifier):
+    if isinstance(model, Classes):
         answers = _classes(model, target or "y")
         net = Sequential(*layers, dtype=dtype)
     else:
@@ -141,11 +142,13 @@ def as_network(model: BaseMLP) -> tuple[Sequential, Table]:
     return net, Table.of(_input_columns(model), answers, dtype=dtype)
 
 
-def _classes(model: MLPClassifier, name: str) -> Target:
+def _classes(model: Any, name: str) -> Target:
     """The classes that the outputs stand for. Raises ValueError for several questions."""
     if model.out_activation_ == "logistic" and model.n_outputs_ > 1:
         got = f"{model.n_outputs_} questions of yes or no"
-        raise ValueError(checks.message("MLPClassifier.as_network", "one question, with a class as its answer", got))
+        raise ValueError(
+            checks.message(f"{type(model).__name__}.as_network", "one question, with a class as its answer", got)
+        )
     classes = tuple(model.classes_.tolist())
     kinds = {str: TEXT, bool: BOOLEANS}
     return Target(name, kinds.get(type(classes[0]), CATEGORIES[NUMBERS]), classes)

@@ -172,7 +172,8 @@ def needs_table(X: Any, y: Any, missing: str) -> bool:
     if frame is None or isinstance(y, str):
         return isinstance(y, str)
     numbers = all(dtype.is_numeric() or dtype == narwhals().Boolean for dtype in frame.schema.values())
-    return not numbers or missing == "impute" or any(column.null_count() for column in frame.iter_columns())
+    fills = missing != "refuse" and all(isinstance(name, str) for name in frame.columns)  # as a table's are
+    return not numbers or fills or any(column.null_count() for column in frame.iter_columns())
 
 
 def repeated_things(X: Any) -> tuple[str, int] | None:
@@ -189,11 +190,13 @@ def refuse_holes(who: str, X: Any, missing: str) -> None:
     if (frame := frame_of(X)) is not None:
         for column in frame.iter_columns():
             read(who, str(column.name), column).require("Fill it, or train with missing='impute'.")
-    elif missing == "impute" and isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f":
+    elif missing != "refuse" and isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f":
         rows, columns = np.nonzero(np.isnan(X))
         if len(rows):
             got = f"NaN at row {rows[0]}, column {columns[0]}"
-            advice = "missing='impute' fills the holes of frames: pass pd.DataFrame(X), or fill them by SimpleImputer."
+            advice = (
+                f"missing={missing!r} fills the holes of frames: pass pd.DataFrame(X), or fill them by SimpleImputer."
+            )
             raise ValueError(checks.message(who, "X without NaN", got, advice))
 
 

@@ -23,9 +23,12 @@ from backprop.sequential import Sequential
 from backprop.tables import Table
 
 COUNTS = ("n_iter_", "t_", "n_features_in_", "n_layers_", "n_outputs_", "_targets")
-SCORES = ("loss_", "best_loss_", "best_validation_score_")
+SCORES = ("loss_", "best_loss_", "best_validation_score_", "sharpness_")
+TEXTS = ("report_",)
 CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 LABELS = ("classes_", "feature_names_in_")
+ESTIMATORS = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor")
+RESIDUALS = "residuals_"  # of a regressor for tables
 WIDE = 1 << 21  # bytes; an array of text may be as wide as it was up to here, and is as wide as its longest text beyond
 SCALINGS = {"inputs": "_input_scaling", "targets": "_target_scaling"}
 SPELLINGS: dict[str, tuple[type, Any]] = {  # objects that are labels, as words and back
@@ -38,7 +41,7 @@ NOT_DATA = ("callbacks", "random_state")  # what is of one run
 
 
 def save(model: Any, path: PathLike) -> None:
-    """Write a fitted model; see `BaseMLP.save`."""
+    """Write a fitted model; see `BaseModel.save`."""
     check_is_fitted(model, "network_")
     who, arrays = f"{type(model).__name__}.save", dict(architecture.tensors(model.network_))
     fitted = model._course.made_by  # whatever `set_params` says since
@@ -47,16 +50,19 @@ def save(model: Any, path: PathLike) -> None:
         if (scaling := getattr(model, attribute)) is not None:
             scale = np.where(np.isinf(scaling.scale), 0.0, scaling.scale)  # files hold finite numbers
             arrays |= {f"{name}.mean": np.atleast_1d(scaling.mean), f"{name}.scale": np.atleast_1d(scale)}
+    if hasattr(model, RESIDUALS):
+        arrays[RESIDUALS] = model.residuals_
     story: dict[str, Any] = {
         name: architecture.plain(who, name, getattr(model, name))
-        for name in (*COUNTS, *SCORES, *CURVES, "out_activation_")
+        for name in (*COUNTS, *SCORES, *CURVES, "out_activation_", *TEXTS)
         if hasattr(model, name)
     }
+    instead = {**fitted, "activation": "relu", **dict.fromkeys(NOT_DATA)}
     labels = {name: getattr(model, name) for name in LABELS if hasattr(model, name)}
     story |= {name: _spelled(who, name, each) for name, each in labels.items()}
     about = {
-        "model": architecture.describe(model, **{**fitted, "activation": "relu"}, **dict.fromkeys(NOT_DATA)),
-        "activation": _described(fitted["activation"]),
+        "model": architecture.describe(model, **{n: v for n, v in instead.items() if n in model.get_params()}),
+        "activation": _described(fitted.get("activation")),
         "network": architecture.describe(model.network_),
         "table": None if model.table_ is None else model.table_.state(),
         "story": story,
@@ -66,7 +72,7 @@ def save(model: Any, path: PathLike) -> None:
 
 
 def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
-    """Read a fitted model; see `BaseMLP.load`."""
+    """Read a fitted model; see `BaseModel.load`."""
     known = architecture.with_classes(f"{kind.__name__}.load", [Sequential, kind, *classes])
     about, arrays = container.read(path, "estimator")
     try:
@@ -74,13 +80,16 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
         model = architecture.build(about["model"], known)
         if type(model) is not kind:
             raise ValueError(checks.message("model", f"a {kind.__name__}", f"a {type(model).__name__}"))
-        model.activation = _built(about["activation"], known)
+        if hasattr(model, "activation"):
+            model.activation = _built(about["activation"], known)
         for name, attribute in SCALINGS.items():
             setattr(model, attribute, _scaling(arrays, name))
         _restore(model, about["story"])
         model.table_ = None if about["table"] is None else Table.from_state(about["table"])
         model._loss_function = model._make_loss()
         model._course = Course(seed=0, split=check_random_state(0).get_state(), made_by=built(model))
+        if RESIDUALS in arrays:
+            model.residuals_ = arrays.pop(RESIDUALS)
         model.network_ = architecture.build(about["network"], known, arrays)
         if arrays:
             raise ValueError(checks.message("model", "the tensors of its network", f"also {sorted(arrays)[:3]}"))
@@ -91,12 +100,12 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
 
 
 def load_any(path: PathLike, classes: Iterable[type] = ()) -> Any:
-    """Read a fitted model of whichever class the file names. Errors as of `BaseMLP.load`."""
+    """Read a fitted model of whichever class the file names. Errors as of `BaseModel.load`."""
     from backprop import estimators
 
     name = container.read(path, "estimator")[0].get("model", {}).get("class")
-    if name not in ("MLPClassifier", "MLPRegressor"):
-        container.refuse(path, "an MLPClassifier or an MLPRegressor", reprlib.repr(name))
+    if name not in ESTIMATORS:
+        container.refuse(path, f"one of {list(ESTIMATORS)}", reprlib.repr(name))
     return getattr(estimators, name).load(path, classes)
 
 
@@ -113,6 +122,8 @@ def _is(name: str, value: Any) -> bool:
         return type(value) is int and value >= 0
     if name in SCORES:
         return value is None or _is_number(value)
+    if name in TEXTS:
+        return isinstance(value, str)
     if name in CURVES:
         return value is None or (type(value) is list and all(map(_is_number, value)))
     return name in LABELS or (name == "out_activation_" and value in ("identity", "exp", "logistic", "softmax"))
@@ -181,9 +192,17 @@ def _require_fit(model: Any) -> None:
     for name, width in (("_input_scaling", features), ("_target_scaling", columns)):
         if getattr(model, name) is not None:
             pairs[name] = (len(getattr(model, name).mean), width)
+    if hasattr(model, RESIDUALS):
+        _require_residuals(model.residuals_, columns)
     for name, (found, expected) in pairs.items():
         if found != expected:
             raise _error(f"{name}: {expected}", found)
+
+
+def _require_residuals(away: Array, columns: int) -> None:
+    right = away.dtype.kind == "f" and away.ndim == 2 and away.shape[1] == columns and len(away)
+    if not (right and (away[0] >= 0).all() and (np.diff(away, axis=0) >= 0).all()):
+        raise _error(f"{RESIDUALS}: sorted distances (n, {columns})", away)
 
 
 def _error(expected: str, got: object) -> ValueError:

@@ -1,0 +1,300 @@
+"""k networks, each stopped by rows that it has not seen, and the one network that they make together.
+
+columns     cut to ±4 deviations, as normal scores, and in eight pieces: by layers that learn from the data without descending,
+            so that the rows go through them once
+a member    InputScale, Linear, ReLU, Linear, ReLU, Linear, on all rows but those of a part of its own, by which it stops
+together    the same layers, with the members side by side, and the mean of their answers
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from backprop.checks import Array
+from backprop.engine.threads import blas_threads, cores
+from backprop.estimators.hooks import EpochTasks
+from backprop.layers import (
+    FanOut,
+    InputScale,
+    Layer,
+    Linear,
+    MembersMean,
+    PiecewiseLinear,
+    Quantiles,
+    ReLU,
+    Select,
+    SeparateLinear,
+    quantile_edges,
+)
+from backprop.losses import Loss
+from backprop.optimizers import AdamW
+from backprop.schedules import CosineDecay
+from backprop.sequential import Sequential
+from backprop.training import Callback, Trainer
+from backprop.training.descent import interrupts
+from backprop.training.history import Epoch
+from backprop.training.watch import running
+
+PIECES, KNOTS, REACH = 8, 64, 4.0
+WIDE = 512  # columns of numbers from which on they are cut to ±4 deviations, and no more is made of them
+LEARNED_FROM = 50_000  # rows that edges and scores are learned from
+WIDTHS = (128, 128)
+RATE, PACE = 6e-3, 4.0
+STEPS, FEWEST, MOST = 1600, 20, 80  # steps of a member; least and most epochs
+PATIENCE = 12  # epochs without progress after which a member ends
+SLOWEST = 8  # epochs that a member has at least, where time is short and there are others
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What becomes of the columns before the members: layers that do not descend, and what each of their outputs counts.
+
+    `several` and `two` are the columns of more than two values, and of two.
+    """
+
+    net: Sequential
+    weight: Array
+    several: Array
+    two: Array
+
+    def of(self, X: Array) -> Array:
+        """Rows (N, E) as the members take them."""
+        encoded = self.net.predict(X)
+        encoded *= self.weight
+        return encoded
+
+
+def inputs(X: Array) -> Inputs:
+    """Learn from the rows X (N, D) what to make of each column.
+
+    A column of two values, as of a category, is 0 or 1 times twice its deviation, so that rare categories do not drown the
+    others; one whose rarer value hardly occurs is left out. A column of more values is cut to ±4, scored, and cut into pieces.
+    """
+    n, D = X.shape
+    low, high = X.min(axis=0), X.max(axis=0)
+    two = (low < high) & ((low == X) | (high == X)).all(axis=0)
+    share = (high == X).mean(axis=0)
+    frequent = n * np.minimum(share, 1 - share) >= max(2, min(5, n // 100))
+    several, pairs = np.flatnonzero((low < high) & ~two), np.flatnonzero(two & frequent)
+    if not len(several) + len(pairs):
+        pairs = np.flatnonzero(two) if two.any() else np.array([0])
+    branches, weights = [], []
+    if len(several):
+        some = X if n <= LEARNED_FROM else X[np.linspace(0, n - 1, LEARNED_FROM).astype(int)]
+        branches.append(_of_numbers(some[:, several], several, D))
+        weights.append(np.ones(branches[-1].out_features or 0))
+    if len(pairs):
+        ends = np.stack([low, high])[:, pairs]
+        branches.append(Sequential(Select(pairs.tolist(), in_features=D), PiecewiseLinear(quantile_edges(ends, 1))))
+        weights.append(2 * np.sqrt(share[pairs] * (1 - share[pairs])))
+    whole = branches[0] if len(branches) == 1 else FanOut(*branches)
+    return Inputs(Sequential(whole), np.concatenate(weights).astype(np.float32), several, pairs)
+
+
+def _of_numbers(X: Array, columns: Array, D: int) -> Sequential:
+    ends = [[-REACH, REACH]] * len(columns)
+    treatments: list[Layer] = [Quantiles(ends, ends)]
+    if len(columns) <= WIDE:
+        treatments += [Quantiles.learned(X, knots=KNOTS), PiecewiseLinear(quantile_edges(X, PIECES))]
+    one = treatments[0] if len(treatments) == 1 else FanOut(*treatments)
+    return Sequential(Select(columns.tolist(), in_features=D), one)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows X (N, E) as members take them, targets as the loss takes them, weights (N,) or None."""
+
+    X: Array
+    targets: Array
+    w: Array | None
+
+    def at(self, rows: Array) -> Rows:
+        """Those of these rows."""
+        return Rows(self.X[rows], self.targets[rows], None if self.w is None else self.w[rows])
+
+    @property
+    def judging(self) -> tuple[Array, ...]:
+        """As a trainer takes them for validation."""
+        return (self.X, self.targets) if self.w is None else (self.X, self.targets, self.w)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How the members are to be trained; `until` is a time of `time.perf_counter`."""
+
+    loss: Loss
+    outputs: int
+    members: int
+    seed: int
+    epochs: int
+    batch_size: int
+    until: float
+    callbacks: Sequence[Callback]
+    native: bool | str
+    say: Callable[[str], None]
+
+
+@dataclass
+class Member:
+    """A network, in the end at its best epoch: that of the least loss on the rows for which it says `outside` (n, K)."""
+
+    net: Sequential
+    part: int
+    best: float = math.inf
+    epoch: int = 0
+    phi: Array | None = None
+    losses: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    cut: bool = False  # by Ctrl-C or the time
+    error: FloatingPointError | None = None
+    outside: Array | None = None
+
+    def note(self, record: Epoch, phi: Array) -> None:
+        """Keep the curves and the best φ."""
+        loss = record.validation["loss"]
+        self.losses.append(record.loss)
+        self.validation.append(loss)
+        if loss < self.best or self.phi is None:
+            self.best, self.epoch, self.phi = loss, record.epoch, phi.copy()
+
+
+def batch_of(n: int) -> int:
+    """Examples of a batch, for n in all: small tables get many steps, and large ones do not take for ever."""
+    return int(2 ** np.clip(np.round(np.log2(max(n, 1) / 64)), 5, 10))
+
+
+def epochs_of(n: int, batch_size: int) -> int:
+    """Most epochs of a member."""
+    return int(np.clip(STEPS // math.ceil(n / batch_size), FEWEST, MOST))
+
+
+def decay_of(n: int) -> float:
+    """Weight decay of a member that is trained on n rows: more of it below 600."""
+    return float(np.clip(0.3 * (600 / n) ** 2, 0.3, 2.0))
+
+
+def parts(k: int, key: Array, groups: Array | None, random: np.random.Generator) -> Array:
+    """For each row the part of k that it belongs to: whole groups, else with a share of large and small keys in each part."""
+    if groups is not None:
+        of_group = np.empty(groups.max() + 1, int)
+        of_group[random.permutation(len(of_group))] = np.arange(len(of_group)) % k
+        return of_group[groups]
+    n = len(key)
+    part = np.empty(n, int)
+    in_order = np.lexsort((random.random(n), key))
+    part[in_order] = np.concatenate([random.permutation(k) for _ in range(-(-n // k))])[:n]
+    return part
+
+
+def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: EpochTasks) -> tuple[list[Member], bool]:
+    """Train the members, as many at a time as there are cores: member m on all rows but part m, or on all, judged by `judges`.
+
+    Each is the same whatever the others do. Returns those that have something to show, and whether Ctrl-C was pressed. Raises
+    KeyboardInterrupt where there is none yet, FloatingPointError where numbers are not finite from the start.
+    """
+    made = [Member(_network(course, rows.X.shape[1], m), m) for m in range(course.members)]
+    stop = Event()
+
+    def one(member: Member) -> None:
+        m = member.part
+        if stop.is_set() or (m and time.perf_counter() > course.until):
+            return  # the first one is always there
+        inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
+        now, rounds = time.perf_counter(), math.ceil((course.members - m) / workers)
+        _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
+        best = f"best epoch {member.epoch} of {len(member.losses)}, validation loss {member.best:.6g}"
+        course.say(f"Member {m + 1} of {course.members}: {best}")
+
+    # Callbacks are told of one member after another, and need not know of threads.
+    workers = 1 if course.callbacks else min(course.members, cores())
+    with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(one, member) for member in made]
+        while wait(jobs, timeout=0.05).not_done:
+            if pressed:
+                stop.set()
+        for job in jobs:
+            job.result()
+            tasks.end(tasks.begin()) if tasks.fit else None
+    done = [member for member in made if member.phi is not None]
+    if pressed and not done:
+        raise KeyboardInterrupt
+    if not done:
+        raise next(member.error for member in made if member.error)
+    return done, bool(pressed)
+
+
+def _network(course: Course, inputs: int, m: int) -> Sequential:
+    H, G = WIDTHS
+    layers = [InputScale(inputs, pace=PACE), Linear(inputs, H), ReLU(), Linear(H, G), ReLU(), Linear(G, course.outputs)]
+    return Sequential(*layers, seed=course.seed + m)
+
+
+def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Event, until: float) -> None:
+    """Descend, and keep the weights of the best epoch; with as many epochs, from `SLOWEST` on, as can be done in time."""
+    net, n, began = member.net, len(inside.X), time.perf_counter()
+    batch_size = min(course.batch_size, n)
+    steps = math.ceil(n / batch_size)
+    epochs, rate = course.epochs, CosineDecay(RATE, steps=steps * course.epochs)
+    loss, rule, seed = copy.copy(course.loss), AdamW(rate, weight_decay=decay_of(n)), course.seed + member.part
+    trainer = Trainer(net, loss, rule, batch_size=batch_size, seed=seed, threads=1, native=course.native)
+    records = trainer.epochs(
+        inside.X, inside.targets, course.epochs, sample_weight=inside.w, validation_data=outside.judging
+    )
+    try:
+        with running(trainer, course.callbacks):
+            for record in records:
+                member.note(record, net.phi)
+                stops = [bool(callback.epoch(trainer, record)) for callback in course.callbacks]
+                now = time.perf_counter()
+                if record.epoch == 1 and until < math.inf:
+                    epochs = min(epochs, 1 + max(SLOWEST, int(0.9 * (until - now) / (now - began))))
+                    rule.schedule = CosineDecay(RATE, steps=steps * epochs)
+                stops += [stop.is_set() or now > course.until, record.epoch >= epochs]
+                if any(stops) or record.epoch - member.epoch >= PATIENCE:
+                    member.cut = stops[-2] or epochs < course.epochs
+                    break
+    except FloatingPointError as error:
+        member.error = error
+    except KeyboardInterrupt:  # in the midst of an epoch
+        member.cut = True
+    if member.phi is not None:
+        net.phi = member.phi
+        member.outside = net.predict(outside.X)
+
+
+def judged(members: list[Member], judges: Rows, part: Array | None) -> tuple[Array, Array, Array | None]:
+    """What members say (n, K) of rows that they were not trained on, and the targets and weights of these rows."""
+    outside = [member.outside for member in members if member.outside is not None]
+    if part is None:
+        return np.mean(outside, axis=0), judges.targets, judges.w
+    own = judges.at(np.concatenate([np.flatnonzero(part == member.part) for member in members]))
+    return np.concatenate(outside), own.targets, own.w
+
+
+def together(before: Inputs, members: list[Member], of: str, sharpness: float, dtype: Any) -> Sequential:
+    """One network that gives, of rows as they come, the mean of the members' answers times `sharpness`."""
+    k, nets, (H, G) = len(members), [member.net for member in members], WIDTHS
+    K = nets[0].out_features or 1
+    first, second, last = Linear(len(before.weight), H * k), SeparateLinear(H, G, k), SeparateLinear(G, K, k)
+    after = [] if sharpness == 1 else [Linear(K, K, bias=False)]
+    columns = (layer.copy() for layer in before.net)
+    net = Sequential(*columns, first, ReLU(), second, ReLU(), last, MembersMean(k, of=of), *after, seed=0, dtype=dtype)
+    for m, one in enumerate(nets):
+        scale, hidden, deep, answer = one[0], one[1], one[3], one[5]
+        first.omega[m::k] = hidden.omega * (scale.pace * scale.gamma * before.weight)
+        first.beta[m::k] = hidden.beta
+        for target, source in ((second, deep), (last, answer)):
+            target.parameters[f"omega_{m}"][...] = source.omega
+            target.beta[m::k] = source.beta
+    for linear in after:
+        linear.omega = sharpness * np.eye(K)
+    return net

@@ -1,0 +1,326 @@
+"""`TabularClassifier` and `TabularRegressor`: strong answers for tables, without a setting."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.utils import check_random_state
+
+from backprop import checks
+from backprop.checks import Array
+from backprop.estimators import members
+from backprop.estimators.answers import Classes, Quantities
+from backprop.estimators.base import BaseModel
+from backprop.estimators.course import Course, built, unchanged_if_refused
+from backprop.estimators.data import Examples
+from backprop.estimators.hooks import EpochTasks, warn, with_callbacks
+from backprop.estimators.solvers import NOT_FINITE
+from backprop.losses import BinaryCrossEntropy, CrossEntropy, LeastSquares, Loss
+from backprop.training.native import choice
+from backprop.training.watch import check_callbacks
+
+SHARPEST = math.log(1.25)  # rows that are all told right would ask for ever more
+MEANS = {"softmax": "softmax", "logistic": "sigmoid", "identity": "values"}
+
+
+class BaseTabular(BaseModel):
+    """The fit of `TabularClassifier` and `TabularRegressor`; `answers` says what y means."""
+
+    scale_inputs = True
+    most_categories = 255  # of a column; all others count as one
+
+    @unchanged_if_refused
+    @with_callbacks
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        groups: Any = None,
+        validation_data: Any = None,
+    ) -> Any:
+        """Train on rows X (N, D) and targets y, anew with each call.
+
+        X may be an array or a frame of any columns; `y` may be the name of the target's column in it. Each member is trained on
+        the rows without a part of its own, which chooses its best epoch: by chance, with `groups` (N,) whole groups. With
+        `X_val` and `y_val`, or `validation_data`, all members are trained on all rows and judged by those. Ctrl-C, and the end
+        of `max_time`, leave the best that there is by then. Raises TypeError or ValueError for data or parameters that do not
+        fit; the model is then as it was.
+        """
+        began = time.perf_counter()
+        self._check_parameters()
+        judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
+        train = self._examples(X, y, sample_weight, reset=True, whole=True)
+        if getattr(self, "class_weight", None) is not None:
+            train = train._replace(w=self._class_weights(train.y, train.w))
+        held_out = None if judges is None else self._examples(*judges)
+        if groups is not None:
+            groups = self._checked_groups(groups, len(train.X), held_out)
+        if train.w is not None and not train.w.all():
+            there = np.flatnonzero(train.w)
+            train, groups = (
+                train.at(there),
+                None if groups is None else np.unique(groups[there], return_inverse=True)[1],
+            )
+        self._begin(train)
+        self._train(train, held_out, groups, began)
+        return self
+
+    def _check_parameters(self) -> None:
+        who = self._who
+        checks.integer(who, "members", self.members)
+        if self.max_time is not None:
+            checks.number(who, "max_time", self.max_time, above=0)
+        check_callbacks(who, self.callbacks or ())
+        choice(who, self.native)
+        if self.warm_start is not False:
+            advice = "Each member has ended at its best epoch, and more of the same would not be better: fit anew."
+            raise ValueError(checks.message(who, "warm_start=False", repr(self.warm_start), advice))
+
+    def _begin(self, train: Examples) -> None:
+        """New scaling, and a seed for all that is drawn."""
+        self._loss_function = self._make_loss()
+        self.n_outputs_ = self._outputs(1 if train.targets.ndim == 1 else train.targets.shape[1])
+        random = check_random_state(self.random_state)
+        self._course = Course(int(random.randint(1 << 30)), random.get_state(), built(self))
+        self._input_scaling = self._target_scaling = None
+
+    def _train(self, train: Examples, held_out: Examples | None, groups: Array | None, began: float) -> None:
+        """Train the members, and make one network of them."""
+        X, targets, w = self._for_network(train, np.float32)
+        before = members.inputs(X)
+        rows = judges = members.Rows(before.of(X), targets, w)
+        part = None
+        if held_out is None:
+            part = self._parts(train, groups)
+        else:
+            X, targets, w = self._for_network(held_out, np.float32)
+            judges = members.Rows(before.of(X), targets, w)
+        course = self._plan(len(train.X), part, began)
+        tasks = EpochTasks(self, course.members, train)
+        try:
+            found, interrupted = members.train(course, rows, part, judges, tasks)
+        except FloatingPointError as error:
+            raise ValueError(f"{error} {NOT_FINITE}") from error
+        if interrupted:
+            warn("Training interrupted by user.", UserWarning)
+        sharpness = self._calibrate(*members.judged(found, judges, part))
+        self.network_ = members.together(before, found, MEANS[self.out_activation_], sharpness, train.X.dtype)
+        self._conclude(found)
+        short = interrupted or any(member.cut for member in found) or len(found) < course.members
+        self.report_ = self._report(before, found, course, len(train.X), groups, part is None, short)
+        self._say(self.report_)
+        tasks.end(tasks.fit)
+
+    def _parts(self, train: Examples, groups: Array | None) -> Array:
+        """The part that each row belongs to; of at least five, so that members are trained on most rows."""
+        of, what = (len(train.X), "sample") if groups is None else (int(groups.max()) + 1, "group")
+        if of < 2:
+            raise ValueError(checks.message(self._who, f"at least 2 {what}s, to hold some out", f"{of} {what}"))
+        key = train.targets if train.targets.ndim == 1 else train.targets[:, 0]
+        return members.parts(min(max(self.members, 5), of), key, groups, np.random.default_rng(self._course.seed))
+
+    def _plan(self, n: int, part: Array | None, began: float) -> members.Course:
+        batch_size = members.batch_of(n)
+        return members.Course(
+            loss=self._loss_function,
+            outputs=self.n_outputs_,
+            members=self.members if part is None else min(self.members, int(part.max()) + 1),
+            seed=self._course.seed,
+            epochs=members.epochs_of(n, batch_size),
+            batch_size=batch_size,
+            until=math.inf if self.max_time is None else began + self.max_time,
+            callbacks=self.callbacks or (),
+            native=self.native,
+            say=self._say,
+        )
+
+    def _conclude(self, found: list[members.Member]) -> None:
+        """What the fit leaves beside the network: means over the members that got so far."""
+        self.n_iter_ = longest = max(len(member.losses) for member in found)
+        curves = [member.losses for member in found], [member.validation for member in found]
+        self.loss_curve_, self.validation_loss_curve_ = (
+            [float(np.mean([curve[epoch] for curve in each if epoch < len(curve)])) for epoch in range(longest)]
+            for each in curves
+        )
+        self.loss_ = self.loss_curve_[-1]
+        self.best_loss_ = float(np.mean([member.best for member in found]))
+
+    def _report(
+        self,
+        before: members.Inputs,
+        found: list[members.Member],
+        course: members.Course,
+        n: int,
+        groups: Array | None,
+        given: bool,
+        short: bool,
+    ) -> str:
+        kinds = {"numbers, as they are, as normal scores and in pieces": before.several, "two values": before.two}
+        columns = " and ".join(f"{len(own)} columns of {kind}" for kind, own in kinds.items() if len(own))
+        by = "the validation data" if given else f"{'rows' if groups is None else 'groups'} that it was not trained on"
+        epochs, weights = [member.epoch for member in found], self.network_.size // len(found)
+        lines = [
+            f"{self._who}: {n:,} rows; {columns}.",
+            f"{len(found)} members of {weights:,} weights each, in batches of {course.batch_size}; "
+            f"each at its best epoch, {min(epochs)} to {max(epochs)} of {course.epochs}, by {by}.",
+            self._worth(),
+        ]
+        if short:
+            lines.append(f"Training was cut short, with {len(found)} of {course.members} members begun.")
+        return "\n".join(lines)
+
+    def _worth(self) -> str:
+        """What the members are worth on the rows that they were stopped by."""
+        raise NotImplementedError
+
+    def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
+        """Learn from outputs f (n, K) for rows that were held out what the outputs are to be multiplied by."""
+        raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        return tags
+
+
+class TabularClassifier(Classes, BaseTabular):
+    """A strong classifier for tables, without a setting: k networks, each stopped by rows of its own, that answer as one.
+
+    Frames of numbers, booleans and words with holes go in as they are; probabilities come out. What predicts is one
+    `Sequential`, `network_`. `members` are how many networks; `max_time` the seconds that `fit` may take, with which a faster
+    machine gives other bits; `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member
+    after another; `verbose` prints what each has come to. `missing` and `unknown` are those of `Table`. After `fit` there are
+    `report_`, a text of what was done, `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
+
+    Probabilities are calibrated by one number, for the rows that members were not trained on. These have also chosen the
+    epochs of their members: that is less of a promise than rows which have chosen nothing.
+
+    >>> import numpy as np
+    >>> from backprop.estimators import TabularClassifier
+    >>> X = np.linspace(-1, 1, 80).reshape(-1, 1)
+    >>> TabularClassifier(members=2, random_state=0).fit(X, X[:, 0] > 0).score(X, X[:, 0] > 0) > 0.9
+    True
+    """
+
+    scale_targets = False
+
+    def __init__(
+        self,
+        *,
+        members: int = 8,
+        max_time: float | None = None,
+        random_state: Any = 0,
+        verbose: bool = False,
+        class_weight: Any = None,
+        callbacks: Any = None,
+        missing: str = "indicate",
+        unknown: str = "ignore",
+        native: bool | str = "auto",
+        warm_start: bool = False,
+    ) -> None:
+        self._keep(locals())
+
+    def _make_loss(self) -> Loss:
+        return CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropy()
+
+    def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
+        """The number with the least log-loss: outputs are then as sure of themselves as they are right.
+
+        Source: Guo et al. (2017), "On calibration of modern neural networks", section 4.
+        """
+        loss, f = copy.copy(self._loss_function), np.asarray(f.T, np.float64)
+        y = targets if loss.takes_labels else targets.reshape(f.T.shape).T
+
+        def log_loss(s: float) -> float:
+            return loss.forward(math.exp(s) * f, y, sample_weight=w)
+
+        self.sharpness_ = math.exp(minimize_scalar(log_loss, bounds=(-1.5, SHARPEST), method="bounded").x)
+        return self.sharpness_
+
+    def _worth(self) -> str:
+        calibrated = f"Calibrated by them: log-odds times {self.sharpness_:.3g}"
+        return f"Log-loss of a member on these rows: {self.best_loss_:.4g}. {calibrated}."
+
+
+class TabularRegressor(Quantities, BaseTabular):
+    """A strong regressor for tables, without a setting: k networks, each stopped by rows of its own, that answer as one.
+
+    As `TabularClassifier`, for numbers, one or several; `predict_interval` says how far off they may be.
+
+    >>> import numpy as np
+    >>> from backprop.estimators import TabularRegressor
+    >>> X = np.linspace(-1, 1, 80).reshape(-1, 1)
+    >>> TabularRegressor(members=2, random_state=0).fit(X, X[:, 0] ** 2).score(X, X[:, 0] ** 2) > 0.9
+    True
+    """
+
+    scale_targets = True
+    residuals_: Array
+
+    def __init__(
+        self,
+        *,
+        members: int = 8,
+        max_time: float | None = None,
+        random_state: Any = 0,
+        verbose: bool = False,
+        callbacks: Any = None,
+        missing: str = "indicate",
+        unknown: str = "ignore",
+        native: bool | str = "auto",
+        warm_start: bool = False,
+    ) -> None:
+        self._keep(locals())
+
+    def _make_loss(self) -> Loss:
+        self.out_activation_ = "identity"
+        return LeastSquares()
+
+    def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
+        """How far the outputs are from the targets, sorted (n, K), in units of y: what intervals go by."""
+        away = np.abs(np.asarray(f, np.float64) - targets.reshape(f.shape))
+        away = away if w is None else away[w > 0]
+        scaling: Any = self._target_scaling
+        self.residuals_ = np.sort(away, axis=0) * np.atleast_1d(scaling.scale)
+        return 1.0
+
+    def _worth(self) -> str:
+        half, explained = float(np.median(self.residuals_)), 1 - self.best_loss_ / self.n_outputs_
+        off = f"half of its answers are off by less than {half:.4g}"
+        return f"On these rows a member explains {explained:.1%} of the variance; {off}."
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[Array, Array]:
+        """(low, high), each like `predict`, between which y is to lie with probability `coverage`, for rows like those of `fit`.
+
+        prediction ± q, where q is the ⌈(n + 1) coverage⌉-th smallest distance between the targets of `fit` and what members say
+        that were not trained on them. These rows have chosen the member's epoch, which makes q a little too small; that one
+        member is further off than all together makes it larger. Cross-conformal intervals of this kind cover about as much as
+        they say, and are proven to for 1 − 2 (1 − coverage) only. Raises ValueError for a coverage that n rows cannot show.
+        Sources: Vovk (2015), "Cross-conformal predictors"; Barber et al. (2021), "Predictive inference with the jackknife+".
+
+        >>> import numpy as np
+        >>> from backprop.estimators import TabularRegressor
+        >>> X = np.linspace(-1, 1, 80).reshape(-1, 1)
+        >>> low, high = TabularRegressor(members=2, random_state=0).fit(X, X[:, 0] ** 2).predict_interval(X, 0.5)
+        >>> bool(np.all(low < high))
+        True
+        """
+        who, n = f"{self._who}.predict_interval", len(getattr(self, "residuals_", ()))
+        coverage = checks.number(who, "coverage", coverage, above=0, below=1)
+        predicted = np.asarray(self.predict(X), np.float64)
+        place = math.ceil((n + 1) * coverage)
+        if place > n:
+            expected = f"coverage up to {n / (n + 1):.4g}, which {n} rows can show"
+            raise ValueError(checks.message(who, expected, f"{coverage:g}"))
+        reach = self.residuals_[place - 1] if predicted.ndim > 1 else self.residuals_[place - 1, 0]
+        return predicted - reach, predicted + reach

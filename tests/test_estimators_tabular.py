@@ -1,0 +1,294 @@
+"""The estimators for tables: scikit-learn's checks, what goes in, what comes out, and what is promised of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+pytest.importorskip("sklearn", "1.6")
+
+from sklearn.base import clone
+from sklearn.inspection import permutation_importance
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import backprop as bp
+from backprop.estimators import TabularClassifier, TabularRegressor
+from backprop.estimators.files import load_any
+
+pytestmark = pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
+
+
+# As of scikit-learn's own forests and boosting: parts and batches are drawn by rows, so that a row of weight 2 is in one part
+# of them, and two equal rows may be in two.
+NOT_SO = {
+    "check_sample_weight_equivalence_on_dense_data": "weights count in the loss, repeated rows are also drawn apart"
+}
+
+
+@parametrize_with_checks(
+    [TabularClassifier(members=2), TabularRegressor(members=2)], expected_failed_checks=lambda estimator: NOT_SO
+)
+def test_is_an_estimator(estimator, check):
+    check(estimator)
+
+
+N = 120
+generator = np.random.default_rng(0)
+FRAME = pd.DataFrame(
+    {
+        "size": generator.normal(60, 20, N),
+        "rooms": generator.integers(1, 5, N),
+        "town": generator.choice(["Bonn", "Ulm", "Jena"], N),
+        "garden": generator.random(N) > 0.5,
+    }
+)
+RENT = 5 * FRAME["size"] + 100 * (FRAME["town"] == "Ulm") + generator.normal(size=N)
+HOLES = FRAME.astype({"garden": object}).mask(generator.random(FRAME.shape) < 0.1)
+THIRDS = pd.cut(RENT, RENT.quantile([0, 1 / 3, 2 / 3, 1]), labels=["low", "middle", "high"], include_lowest=True)
+KINDS = {
+    "two classes": (TabularClassifier, RENT.median() < RENT),
+    "three classes": (TabularClassifier, THIRDS.astype(str)),
+    "two questions": (TabularClassifier, np.column_stack([RENT.median() < RENT, FRAME["garden"]]).astype(int)),
+    "one number": (TabularRegressor, RENT),
+    "two numbers": (TabularRegressor, np.column_stack([RENT, FRAME["size"]])),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def fitted(kind, X=HOLES, **parameters):
+    make, y = KINDS[kind]
+    return make(**{"members": 2, **parameters}).fit(X, y)
+
+
+def answers(model, X=HOLES):
+    return model.predict_proba(X) if hasattr(model, "predict_proba") else model.predict(X)
+
+
+@every_kind
+def test_one_network_answers_and_the_file_answers_the_same(kind, tmp_path):
+    """Words and holes go in; what predicts is one `Sequential`, and a file keeps all of it, the report too."""
+    model = fitted(kind)
+    assert isinstance(model.network_, bp.Sequential)
+    if kind != "two questions":  # which are refused
+        net, table = model.as_network()
+        f = net.predict(table.transform(HOLES))
+    if kind == "one number":
+        assert_allclose(f[:, 0], model.predict(HOLES), rtol=1e-6)
+        assert model.score(HOLES, RENT) > 0.8
+    elif kind == "three classes":
+        assert_allclose(np.exp(f) / np.exp(f).sum(axis=1, keepdims=True), answers(model), rtol=1e-6)
+    model.save(tmp_path / "m.safetensors")
+    loaded = load_any(tmp_path / "m.safetensors")
+    assert type(loaded) is type(model)
+    assert loaded.report_ == model.report_
+    assert_array_equal(answers(loaded), answers(model))
+    if isinstance(model, TabularRegressor):
+        assert_array_equal(loaded.predict_interval(HOLES)[0], model.predict_interval(HOLES)[0])
+
+
+@every_kind
+def test_same_seed_same_bits_however_many_threads(kind, monkeypatch):
+    before = fitted(kind)
+    monkeypatch.setattr("backprop.estimators.members.cores", lambda: 1)
+    assert_array_equal(fitted(kind).network_.phi, before.network_.phi)
+    assert (
+        clone(before).set_params(random_state=1).fit(HOLES, KINDS[kind][1]).network_.phi != before.network_.phi
+    ).any()
+
+
+def test_the_whole_is_the_mean_of_its_members():
+    """What was trained one by one and what stands side by side say the same."""
+    from backprop.estimators import members
+
+    X, y = generator.normal(size=(80, 3)).astype("f"), generator.normal(size=80).astype("f")
+    before = members.inputs(X)
+    nets = [
+        members.Member(bp.Sequential(bp.InputScale(len(before.weight), pace=4.0), *_layers(len(before.weight)), seed=m), m)
+        for m in range(3)
+    ]
+    whole = members.together(before, nets, "values", 2.0, "float64")
+    each = [one.net.predict(before.of(X)) for one in nets]
+    assert_allclose(whole.predict(X), 2 * np.mean(each, axis=0), rtol=1e-4, atol=1e-5)
+    assert len(y) == len(X)
+
+
+def _layers(D):
+    H, G = 128, 128
+    return bp.Linear(D, H), bp.ReLU(), bp.Linear(H, G), bp.ReLU(), bp.Linear(G, 1)
+
+
+def test_intervals_cover_what_they_promise():
+    """Over 8 tables with noise of unequal size the mean coverage on new rows is within what so few tables can tell."""
+    covered = []
+    for seed in range(8):
+        draw = np.random.default_rng(seed)
+        X = draw.normal(size=(360, 2))
+        y = X[:, 0] ** 2 + (0.3 + 0.3 * np.abs(X[:, 1])) * draw.normal(size=360)
+        low, high = TabularRegressor(members=2).fit(X[:60], y[:60]).predict_interval(X[60:], 0.9)
+        covered.append(np.mean((low <= y[60:]) & (y[60:] <= high)))
+    assert 0.86 < np.mean(covered) < 0.97
+
+
+def test_a_coverage_that_the_rows_cannot_show_is_refused():
+    model = TabularRegressor(members=1).fit(FRAME[:20], RENT[:20])
+    with pytest.raises(
+        ValueError, match=r"TabularRegressor.predict_interval: expected coverage up to 0\.8, which 4 rows"
+    ):
+        model.predict_interval(FRAME, 0.95)
+
+
+def test_groups_are_held_out_whole():
+    """With a column that gives the group away, rows of a group that was seen say nothing of one that was not."""
+    groups = np.repeat(np.arange(12), 10)
+    away = np.random.default_rng(0).normal(size=12)[groups]
+    X = pd.DataFrame({"which": groups.astype(str), "noise": generator.normal(size=N)})
+    by_chance = TabularRegressor(members=2).fit(X, away)
+    by_group = TabularRegressor(members=2).fit(X, away, groups=groups)
+    assert by_group.best_loss_ > 2 * by_chance.best_loss_
+    assert "by groups" in by_group.report_
+    with pytest.raises(ValueError, match="at least 2 groups"):
+        TabularRegressor().fit(X, away, groups=np.zeros(N))
+
+
+def test_validation_data_judge_all_members():
+    model = TabularRegressor(members=2).fit(FRAME[:80], RENT[:80], X_val=FRAME[80:], y_val=RENT[80:])
+    assert "by the validation data" in model.report_
+    assert len(model.residuals_) == 40
+
+
+def test_rows_of_weight_0_are_absent():
+    w = np.repeat([1.0, 0.0], N // 2)
+    whole = TabularRegressor(members=2).fit(FRAME.assign(town="x").drop(columns="town"), RENT, sample_weight=w)
+    part = TabularRegressor(members=2).fit(FRAME[: N // 2].drop(columns="town"), RENT[: N // 2])
+    assert len(whole.residuals_) < N // 2 + 1
+    assert whole.n_features_in_ == part.n_features_in_
+
+
+def test_max_time_is_kept():
+    X, y = generator.normal(size=(4000, 10)), generator.normal(size=4000)
+    began = time.process_time()
+    model = TabularRegressor(max_time=0.5).fit(X, y)
+    assert time.process_time() - began < 5  # of two cores, with what stands around the training
+    assert "cut short" in model.report_
+
+
+@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="no signals")
+def test_ctrl_c_gives_the_best_so_far():
+    X, y = generator.normal(size=(4000, 10)), generator.normal(size=4000)
+    presser = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    presser.start()
+    with pytest.warns(UserWarning, match="interrupted"):
+        model = TabularRegressor(members=50).fit(X, y)
+    assert np.isfinite(model.predict(X)).all()
+    assert "cut short" in model.report_
+
+
+def test_callbacks_are_told_of_each_member():
+    class Stops(bp.Callback):
+        def __init__(self):
+            self.epochs = []
+
+        def epoch(self, trainer, record):
+            self.epochs.append(record.epoch)
+            return record.epoch == 2
+
+    stops = Stops()
+    TabularRegressor(members=3, callbacks=[stops]).fit(FRAME, RENT)
+    assert stops.epochs == [1, 2] * 3
+
+
+def test_verbose_says_what_is_done(capsys):
+    model = fitted("one number", verbose=1)
+    said = capsys.readouterr().out
+    assert said.count("Member ") == 2
+    assert said.endswith(model.report_ + "\n")
+
+
+BAD = {
+    "warm start": ({"warm_start": True}, HOLES, RENT, "expected warm_start=False"),
+    "no members": ({"members": 0}, HOLES, RENT, "members"),
+    "no time": ({"max_time": 0}, HOLES, RENT, "max_time"),
+    "a hole in y": ({}, HOLES, RENT.where(RENT.index > 3), "missing one"),
+    "a hole in an array": ({}, np.full((N, 2), np.nan), RENT, "NaN"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_and_changes_nothing(case):
+    parameters, X, y, text = BAD[case]
+    model = TabularRegressor(members=1).fit(FRAME, RENT)
+    before = model.predict(FRAME)
+    with pytest.raises((TypeError, ValueError), match=text):
+        model.set_params(**parameters).fit(X, y)
+    assert_array_equal(model.predict(FRAME), before)
+
+
+ODD = {
+    "20 rows": (FRAME[:20], RENT[:20]),
+    "all columns constant but one": (FRAME[["size"]].assign(a=1.0, b="x"), RENT),
+    "all columns constant": (FRAME[["size"]] * 0, RENT),
+    "targets of 1e9": (FRAME, RENT * 1e9),
+    "a target of one value": (FRAME, RENT * 0 + 7),
+    "many columns": (pd.DataFrame(generator.normal(size=(60, 800))).rename(columns=str), RENT[:60]),
+    "many categories": (FRAME.assign(many=np.repeat([f"c{i}" for i in range(N // 2)], 2)), RENT),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*hold one value only")
+@pytest.mark.parametrize("case", ODD)
+def test_odd_tables_get_an_answer(case):
+    X, y = ODD[case]
+    model = TabularRegressor(members=1).fit(X, y)
+    predicted = model.predict(X)
+    assert np.isfinite(predicted).all()
+    assert abs(predicted.mean() - y.mean()) <= 0.5 * y.std() + 1e-6 * abs(y.mean())
+
+
+def test_one_class_is_told_of_and_predicted():
+    with pytest.warns(bp.TrainingAdvice, match="y holds one class"):
+        model = TabularClassifier(members=1).fit(FRAME, ["yes"] * N)
+    assert set(model.predict(FRAME)) == {"yes"}
+
+
+def test_categories_are_bounded():
+    """Of 10,000 categories 255 are kept, and one more stands for the others."""
+    X = pd.DataFrame({"code": [f"c{i}" for i in range(10_000)] * 2})
+    model = TabularRegressor(members=1, max_time=1).fit(X, np.tile(np.arange(10_000.0), 2))
+    assert model.network_.in_features == 256
+
+
+def test_columns_can_be_weighed_by_scikit_learn():
+    """Rows of a frame are shuffled by column, words too."""
+    model = fitted("one number", FRAME)
+    found = permutation_importance(model, FRAME, RENT, n_repeats=2, random_state=0).importances_mean
+    assert FRAME.columns[np.argmax(found)] == "size"
+
+
+def test_the_command_line_fits_evaluates_predicts_and_refuses(tmp_path):
+    """The model of `fit --model tabular` serves the other commands; options of the plain network are refused by name."""
+    from click.testing import CliRunner
+
+    from backprop.cli import commands
+
+    def run(*arguments):
+        return CliRunner().invoke(commands, [str(each) for each in arguments])
+
+    data, out = tmp_path / "flats.csv", tmp_path / "rent.safetensors"
+    FRAME.assign(rent=RENT).to_csv(data, index=False)
+    fit = ["fit", data, "--target", "rent", "--model", "tabular", "--out", out]
+    done = run(*fit)
+    assert done.exit_code == 0, done.output
+    assert "8 members" in done.output
+    assert run("evaluate", out, data).exit_code == 0
+    assert run("predict", out, data, "--out", tmp_path / "p.csv").exit_code == 0
+    for option in (["--hidden", "3"], ["--epochs", "3"], ["--from", out]):
+        refused = run(*fit, *option)
+        assert refused.exit_code == 2
+        assert f"{option[0]} is for --model plain" in refused.output
