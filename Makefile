@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: slides exercises demo test test-all test-oldest thorough check format mutants bench docs look pictures clean
+.PHONY: slides exercises demo test test-all test-oldest thorough check format mutants bench docs look pictures dist clean
 demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
@@ -74,6 +74,10 @@ exercises: .venv/dev
 pictures: .venv/dev
 	$(BIN)/python docs/pictures.py
 
+# What is uploaded, made and tried: an archive with tests that run from it, and a wheel in a fresh environment.
+dist: .venv/dev .venv/dist
+	$(BIN)/python tests/dist.py $(if $(ADDRESS),--address $(ADDRESS))
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -83,4 +87,4 @@ pictures: .venv/dev
 	@touch $@
 
 clean:
-	rm -rf .venv .cache out build *.egg-info
+	rm -rf .venv .cache out build dist *.egg-info

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from backprop.tables import *  # noqa: F403
     from backprop.training import *  # noqa: F403
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "layers": [

@@ -9,18 +9,31 @@ from __future__ import annotations
 
 import codecs
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 TABLE = """
     α alpha  β beta  γ gamma  δ delta  ε epsilon  λ lambda  μ mu  π pi  ρ rho  σ sigma  τ tau  φ phi  ω omega
     Δ Delta  Σ Sum  Φ Phi  Ω omega  ∂ d  ℓ l  𝕀 I
-    → ->  ← <-  ↦ ->  √ sqrt  − -  – -  × x  ÷ /  · *  ⊙ *  • *  … ...  ’ '  “ "  ” "  ‖ ||  ⌊ [  ⌋ ]
+    → ->  ← <-  ↦ ->  √ sqrt  − -  – -  × x  ÷ /  · *  ⊙ *  • *  … ...  ’ '  “ "  ” "  ‖ ||  ⌊ [  ⌋ ]  ∘ o  ′ '  ″ ''
     ≈ ~  ∝ ~  ≠ !=  ≤ <=  ≥ >=  ± +-  ∞ inf  ½ 1/2  ¼ 1/4  ¾ 3/4  ⅓ 1/3
-    ¹ ^1  ² ^2  ³ ^3  ⁴ ^4  ⁻ ^-  ᵀ ^T  ʰ ^h  ˢ ^s  ᵗ ^t  ᵃ ^a  ᶠ ^f  ₀ _0  ₁ _1  ₂ _2  ₃ _3  ₄ _4  ₖ _k  ₙ _n  ⱼ _j
 """
 _WORDS = TABLE.split()
 SPELLED = dict(zip(_WORDS[::2], _WORDS[1::2], strict=True)) | {"\u0302": "^", "\u0304": "", "\u00a0": " "}
+
+
+def spelled(sign: str) -> str | None:
+    """A sign of ours in ASCII, a raised or lowered letter after ^ or _; None for any other.
+
+    >>> spelled("∂"), spelled("₅"), spelled("ᵀ"), spelled("本")
+    ('d', '_5', '^T', None)
+    """
+    place, _, code = unicodedata.decomposition(sign).partition(" ")
+    if sign not in SPELLED and place in ("<sub>", "<super>"):
+        base = chr(int(code, 16))
+        return {"<sub>": "_", "<super>": "^"}[place] + ("-" if base == "−" else base)
+    return SPELLED.get(sign)
 
 
 def spelling(
@@ -29,7 +42,7 @@ def spelling(
     """What a codec does with characters it does not know: spell them if they are ours, else what is done otherwise."""
 
     def spell(error: UnicodeError) -> tuple[str | bytes, int]:
-        if isinstance(error, UnicodeEncodeError) and (sign := SPELLED.get(error.object[error.start])) is not None:
+        if isinstance(error, UnicodeEncodeError) and (sign := spelled(error.object[error.start])) is not None:
             return sign, error.start + 1
         return otherwise(error)
 

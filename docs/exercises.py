@@ -86,7 +86,7 @@ def grades(path: Path) -> dict[str, Any]:
             with contextlib.redirect_stdout(io.StringIO()):
                 try:
                     exec(compile(code, name, "exec"), names)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
     return {name: value for name, value in names.items() if isinstance(value, Grade)}
 

@@ -1,7 +1,8 @@
 """Photograph the built site, wide and narrow, light and dark: `python docs/look.py [site] [folder]`. Needs Chromium.
 
-Each page is opened in a frame of its own width on a local server. Besides the pictures, it says which pages are wider than their
-frame (something overflows), which show mathematics as TeX, which pictures are missing, and whether search finds something.
+Each page is opened in a frame of its own width on a local server, with two pixels for one, as on a dense screen. Besides the
+photographs, it says which pages are wider than their frame (something overflows), which show mathematics as TeX, which pictures
+are missing, or have too few pixels for a dense screen, and whether search finds something.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 OUT = Path(__file__).resolve().parents[1] / "out"
 WIDTHS, THEMES = (1300, 400), ("dark", "light")
 LEAST, MOST = 900, 15_000  # heights; a picture shows the whole page, if it is no longer than that
+SHARP = 1.3  # pixels of a picture for one of the page, at least
 SEARCH = "search.html?q=softmax"
 FRAME = """<!doctype html><body style="margin:0"><iframe id="f" width="{width}" height="{height}" style="border:0"
 src="/{page}"></iframe><script>
@@ -37,11 +39,14 @@ function look() {{
   const broken = [...page.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src);
   const found = page.querySelectorAll("#search-results li").length;
   const cut = [...page.querySelectorAll("div.math")].filter(e => e.scrollWidth > e.clientWidth + 1).length;
+  const blurred = [...page.querySelectorAll("article img")]
+    .filter(e => !e.src.endsWith(".svg") && e.naturalWidth < {sharp} * e.clientWidth).map(e => e.src.split("/").pop());
   const error = page.querySelectorAll("mjx-merror").length;
   const height = page.documentElement.scrollHeight;
-  document.body.dataset.report = JSON.stringify({{wide, tex, broken, found, error, cut, height}});
+  document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, found, error, cut, height}});
 }}
 setTimeout(look, 4000);
+setTimeout(look, 18000);  // where the machine is busy, formulas take longer
 </script>"""
 
 
@@ -55,7 +60,8 @@ class Silent(SimpleHTTPRequestHandler):
             super().do_GET()
             return
         width, height, theme, page = query.split(",", 3)
-        body = FRAME.format(width=int(width), height=int(height), theme=theme, page=html.escape(page)).encode()
+        size = {"width": int(width), "height": int(height)}
+        body = FRAME.format(**size, theme=theme, page=html.escape(page), sharp=SHARP).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
@@ -83,7 +89,7 @@ def served(site: Path) -> Iterator[str]:
 
 def browse(browser: str, address: str, width: int, height: int, *options: str) -> str:
     """Open an address without a display, let its scripts run, and return what the browser prints."""
-    common = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000"]
+    common = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000"]
     window = f"--window-size={max(width, 500)},{height}"
     command = [browser, *common, window, *options, address]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -100,12 +106,14 @@ def look(browser: str, address: str, page: str, width: int, theme: str, picture:
         return ["could not be opened"]
     report = json.loads(html.unescape(found[1]))
     height = min(max(report["height"], LEAST), MOST)
-    browse(browser, frame(height), width, height, f"--screenshot={picture}")
+    dense = "--force-device-scale-factor=2" if height <= MOST / 2 else "--force-device-scale-factor=1"
+    browse(browser, frame(height), width, height, dense, f"--screenshot={picture}")
     wrong = [f"is wider than {width}: {report['wide']}"] if report["wide"] is not None else []
     wrong += [f"shows {report['tex']} formulas as TeX"] if report["tex"] else []
     wrong += [f"has {report['error']} formulas with errors"] if report["error"] else []
     wrong += [f"has {report['cut']} formulas wider than {width}"] if report["cut"] else []
     wrong += [f"lacks pictures {report['broken']}"] if report["broken"] else []
+    wrong += [f"has pictures that dense screens blur: {report['blurred']}"] if report["blurred"] else []
     wrong += ["finds nothing"] if page.startswith("search") and not report["found"] else []
     return wrong
 
@@ -119,7 +127,7 @@ def main() -> int:
     arguments = parser.parse_args()
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
-        print("There is no Chromium to look with.")
+        print("There is no Chromium to look with.")  # where there is one, this is a check
         return 0
     arguments.out.mkdir(parents=True, exist_ok=True)
     every = sorted(page.relative_to(arguments.site).as_posix() for page in arguments.site.rglob("*.html"))

@@ -1,6 +1,7 @@
-"""Draw the pictures of the pages anew: `python docs/pictures.py [page …]`.
+"""Draw the pictures of the pages anew: `python docs/pictures.py [page or notebook …]`.
 
-Runs the Python blocks of each page in a folder of its own, and copies what they saved to where the page shows it.
+Runs the Python blocks of each page in a folder of its own, and copies what they saved to where the page shows it. A notebook is
+run as Jupyter does it, and keeps what its cells show; that needs nbclient and ipykernel, in the extra `backprop-mlp[docs]`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,21 @@ def draw(page: Path) -> list[str]:
     return drawn
 
 
+def execute(notebook: Path) -> list[str]:
+    """Run a notebook and keep its outputs, without the times at which they came."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    cells = nbformat.read(notebook, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(cells, resources={"metadata": {"path": folder}}, record_timing=False).execute()
+    nbformat.write(cells, notebook)
+    return [notebook.name]
+
+
 if __name__ == "__main__":
-    pages = [Path(name).resolve() for name in sys.argv[1:]] or sorted(Path(__file__).resolve().parent.rglob("*.md"))
-    for page in pages:
-        for name in draw(page):
+    docs = Path(__file__).resolve().parent
+    everything = [*sorted(docs.rglob("*.md")), *sorted((docs.parent / "examples").glob("*.ipynb"))]
+    for page in [Path(name).resolve() for name in sys.argv[1:]] or everything:
+        for name in execute(page) if page.suffix == ".ipynb" else draw(page):
             print(f"{page.name}: {name}")

@@ -51,7 +51,7 @@ def blocks(text: str) -> Iterator[str]:
 
 def shown(block: str) -> tuple[str, int]:
     """What of a block goes onto a slide, and how many lines it takes; "" for nothing."""
-    if block.startswith("```python") or block.startswith("<"):
+    if block.startswith(("```python", "`this page`", "<")):
         return "", 0
     lines = block.count("\n") + 1
     if block.startswith("```"):

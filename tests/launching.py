@@ -40,9 +40,9 @@ class Job:
         return self.process.returncode, out, err
 
     def wait_for(self, name):
-        """Until a file of the run is there."""
-        until = time.monotonic() + 60
-        while not (self.folder / ".backprop-run" / name).exists():
+        """Until there is something in a file of the run."""
+        until, path = time.monotonic() + 60, self.folder / ".backprop-run" / name
+        while not (path.exists() and path.read_text()):
             assert time.monotonic() < until, f"{name} never came"
             time.sleep(0.01)
 

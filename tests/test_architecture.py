@@ -23,7 +23,7 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
-HEAVY = ["scipy", "sklearn", "matplotlib", "torch", "tqdm", "safetensors", "threadpoolctl", "pandas", "jax"]
+HEAVY = ["scipy", "sklearn", "matplotlib", "torch", "tqdm", "safetensors", "threadpoolctl", "pandas", "jax", "mpi4py"]
 MOST_LINES = 45
 ABOVE = ("predictor",)  # homes that stand on the command line; what `bp.` means below must not be theirs
 

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from launching import DOOMED, TIMEOUT, Job, fingerprint, launch, needs_mpi, never_stopped
+from launching import DOOMED, TIMEOUT, Job, fingerprint, launch, left, needs_mpi, never_stopped
 
 from backprop.distributed import guard
 
@@ -96,7 +96,7 @@ class TestSignals:
         needs_mpi()
         (tmp_path / "deaf.py").write_text(
             "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-            "open('.backprop-run/ready', 'w')\ntime.sleep(60)\n"
+            "open('.backprop-run/ready', 'w').write('yes')\ntime.sleep(60)\n"
         )
         job = Job(tmp_path, "deaf.py", timeout=60)
         job.wait_for("ready")
@@ -117,11 +117,20 @@ class TestSignals:
         needs_mpi()
         job = Job(tmp_path, DOOMED, "slow", 0, 0, 1000)
         job.wait_for("saved")
+        refused = "expected no other job in this folder, got .*{}, of one that is still running"
         code, _, err = launch_beside(tmp_path)
-        job.process.send_signal(signal.SIGINT)
         assert code == 1
-        assert re.search(r"expected no other job in this folder, got .*alive\.\d, of one that is still running", err)
-        assert job.ends()[0] == 130
+        assert re.search(refused.format("launcher"), err)
+        job.process.kill()  # its ranks live on
+        job.process.wait()
+        code, _, err = launch_beside(tmp_path)
+        assert code == 1
+        assert re.search(refused.format(r"alive\.\d"), err)
+        os.kill(guard.place(tmp_path / ".backprop-run", 0)["process"], signal.SIGINT)
+        until = time.monotonic() + 30
+        while list(left(tmp_path)) and time.monotonic() < until:
+            time.sleep(0.1)
+        job.ends()
 
 
 def launch_beside(folder):

@@ -110,7 +110,9 @@ def test_the_whole_is_the_mean_of_its_members():
     X, y = generator.normal(size=(80, 3)).astype("f"), generator.normal(size=80).astype("f")
     before = members.inputs(X)
     nets = [
-        members.Member(bp.Sequential(bp.InputScale(len(before.weight), pace=4.0), *_layers(len(before.weight)), seed=m), m)
+        members.Member(
+            bp.Sequential(bp.InputScale(len(before.weight), pace=4.0), *_layers(len(before.weight)), seed=m), m
+        )
         for m in range(3)
     ]
     whole = members.together(before, nets, "values", 2.0, "float64")

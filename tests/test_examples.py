@@ -41,9 +41,24 @@ def test_notebook_runs(path, tmp_path, monkeypatch, capsys):
     names = {"__name__": "__main__"}
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         if cell["cell_type"] == "code":
-            assert cell["outputs"] == [], "saved without outputs"
             exec(compile("".join(cell["source"]), f"{path.name}[{number}]", "exec"), names)
     assert names["report"].passed
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_was_saved_with_what_it_shows(path):
+    """`make pictures` runs it; whoever looks at it where nothing runs sees pictures, tables and numbers."""
+    assert path.stat().st_size < 400_000
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    shown = [set(output.get("data", ())) for cell in cells for output in cell["outputs"]]
+    assert sum("image/png" in kinds for kinds in shown) == 3
+    assert any("text/html" in kinds for kinds in shown)  # the report
+    for cell in cells:
+        last = "".join(cell["source"]).splitlines()[-1]
+        assert bool(cell["outputs"]) == (
+            "print(" in "".join(cell["source"]) or not re.match(r"assert|import|\w+ = | ", last)
+        )
 
 
 @pytest.mark.parametrize(

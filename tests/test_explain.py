@@ -372,12 +372,12 @@ class TestWalk:
         assert shown == [line + end for line in explanation.lines[:-1]]
         assert capsys.readouterr().out == explanation.lines[-1] + "\n"
 
-    @pytest.mark.parametrize("error", [EOFError, NotImplementedError])
-    def test_goes_on_alone_where_there_is_no_input_after_all(self, error, monkeypatch, capsys):
+    @pytest.mark.parametrize(("where", "error"), [("terminal", EOFError), ("notebook", NotImplementedError)])
+    def test_goes_on_alone_where_there_is_no_input_after_all(self, where, error, monkeypatch, capsys):
         def nobody():
             raise error
 
-        monkeypatch.setattr(MODULE, "_who_waits", lambda: "terminal")
+        monkeypatch.setattr(MODULE, "_who_waits", lambda: where)
         monkeypatch.setattr("builtins.input", nobody)
         explanation = self.explanation()
         explanation.walk()

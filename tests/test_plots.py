@@ -1245,6 +1245,11 @@ class TestUnits:
         step = bp.explain(SMALL, bp.LeastSquares(), X=[[1.0, -1.0]], y=[2.0]).numbers["∂L/∂Ω_0"][1, 0]
         assert float(arrived.replace("−", "-")) == pytest.approx(step, rel=5e-3)
 
+    def test_takes_labels_and_several_targets(self):
+        net = network(bp.Linear(2, 3))
+        for loss, y in ((bp.CrossEntropy(), 2), (bp.LeastSquares(), [1.0, 2.0, 0.5])):
+            assert len(plots.units(net, loss, [1.0, -1.0], y, ("0.omega", 0, 0))) == 2
+
     def test_nothing_of_the_caller_is_changed(self):
         net, phi = SMALL.copy(), SMALL.phi.copy()
         units(None, net=net)

@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("p", [1, 2, 3, 4, 8] if WHOLE else [2, 3, 8])
 def test_one_hash(p, folder):
     cases = cases_for(p)
-    out, err = job(p, "tests/ranks.py", folder, *(",".join(map(str, case)) for case in cases)).communicate(timeout=500)
+    out, err = job(p, ranks.__file__, folder, *(",".join(map(str, case)) for case in cases)).communicate(timeout=500)
     found = [line.rsplit(" ", 1) for line in out.splitlines()]
     assert [case for case, _ in found] == [",".join(map(str, case)) for case in cases], err[-2000:]
     for case, sha in found:
@@ -60,7 +60,7 @@ def test_one_hash(p, folder):
 
 PROGRAM = """
 import os, pathlib, sys, numpy as np, backprop as bp
-sys.path.insert(0, "tests")
+sys.path.insert(0, sys.argv[2])
 import ranks
 team, folder = bp.distributed.team(), pathlib.Path(sys.argv[1])
 X, y, _ = ranks.data()
@@ -78,7 +78,7 @@ finally:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_rank_stops_all_after_the_same_step_with_a_checkpoint(number, tmp_path):
-    running = job(3, "-W", "ignore", "-c", PROGRAM, tmp_path)
+    running = job(3, "-W", "ignore", "-c", PROGRAM, tmp_path, Path(ranks.__file__).parent)
     until = time.monotonic() + 60
     while not all((tmp_path / f"pid.{rank}").exists() for rank in range(3)):
         assert time.monotonic() < until, running.kill()

@@ -172,7 +172,7 @@ def test_settings_of_the_trainer_count(name):
 
 def test_no_setting_of_the_trainer_is_forgotten():
     public = {name for name in vars(trainer_of()) if name[0] != "_"}
-    assert public == {*TRAINER_SETTINGS, "net", "optimizer", "notes"}
+    assert public == {*TRAINER_SETTINGS, "net", "team", "optimizer", "notes"}
 
 
 def test_another_optimizer_counts():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -129,6 +130,14 @@ class TestSite:
             assert any(address.partition("?")[0].endswith("_static/mathjax/tex-chtml.js") for address in page.asked)
         fonts = site.folder / "_static" / "mathjax" / "output" / "chtml" / "fonts" / "woff-v2"
         assert len(list(fonts.glob("*.woff"))) >= 10
+
+    @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium to look with")
+    def test_looks_right_wide_and_narrow_light_and_dark(self, site, tmp_path):
+        pages = ["index.html", "notes/06_relu.html", "train/plots.html"]
+        command = [sys.executable, DOCS / "look.py", site.folder, tmp_path, "--pages", *pages]
+        looked = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert looked.returncode == 0, looked.stdout
+        assert len(list(tmp_path.glob("*.png"))) == 4 * len(pages)
 
     @pytest.mark.parametrize("word", ["softmax", "momentum", "quantil", "checkpoint", "onnx"])
     def test_search_finds(self, site, word):

@@ -31,9 +31,9 @@ class Threads(Ranks):
 
     def exchange(self, mine):
         self.post[self.rank] = mine
-        self.post.barrier.wait(30)
+        self.post.barrier.wait(120)
         found = list(self.post)
-        self.post.barrier.wait(30)
+        self.post.barrier.wait(120)
         return found
 
     def gather(self, mine, counts, out):
@@ -48,7 +48,10 @@ class Threads(Ranks):
         return out
 
     def agree(self, who, *what):
-        start.require_same(self, who, start.facts(*what))
+        self.compare(who, start.facts(*what))
+
+    def compare(self, who, facts):
+        start.require_same(self, who, facts)
 
 
 class Post(list):
@@ -207,8 +210,8 @@ def test_a_loss_that_is_not_finite_ends_all_after_the_same_step(folder):
     assert same(together(3, diverges)) == diverges(ALONE)
 
 
-def test_one_rank_s_signal_ends_all_after_the_same_step_and_any_number_goes_on(tmp_path):
-    path, (X, y, _) = tmp_path / "run.safetensors", ranks.data()
+def test_one_rank_s_signal_ends_all_after_the_same_step_and_any_number_goes_on(folder, tmp_path):
+    path = tmp_path / "run.safetensors"
 
     class Pressed(bp.Callback):
         def step(self, trainer):
@@ -217,7 +220,8 @@ def test_one_rank_s_signal_ends_all_after_the_same_step_and_any_number_goes_on(t
 
     def fit(team, *more):
         trainer = bp.Trainer.resume(path, team=team) if path.exists() else ranks.trainer_of("BatchNorm", team)
-        trainer.fit(X, y, until=5, verbose=0, callbacks=[bp.Checkpoints(path), *more])
+        saving, rows = bp.Checkpoints(path), ranks.rows(folder, "folder", "BatchNorm")
+        trainer.fit(*rows, until=5, verbose=0, callbacks=[saving, *more])
         return ranks.sha(trainer)
 
     def stopped(team):
@@ -300,6 +304,53 @@ def test_ranks_that_would_do_different_things_are_told_the_first_difference(name
     assert told in same(together(3, begins))
 
 
+def test_objects_without_words_of_their_own_are_the_same_on_all_ranks():
+    class Within(bp.Constraint):
+        def project(self, parameter):
+            np.clip(parameter, -1, 1, out=parameter)
+
+    def steps(team):
+        X, y, _ = ranks.data()
+        trainer = ranks.trainer_of("SGD", team, constraints={"*": Within()})
+        trainer.fit(X, y, epochs=1, verbose=0)
+        return ranks.sha(trainer)
+
+    assert same(together(2, steps)) == steps(ALONE)
+
+
+def test_each_rank_its_own_rows_in_a_step_is_refused():
+    def steps(team):
+        X, y, _ = ranks.data()
+        trainer = ranks.trainer_of("SGD", team)
+        trainer.step(X[:40], y[:40])
+        with pytest.raises(ValueError, match=r"Trainer.step: expected SHA-256 of X .* on rank 1"):
+            trainer.step(X[team.rank : 40 + team.rank], y[:40])
+        return ranks.sha(trainer)
+
+    X, y, _ = ranks.data()
+    alone = ranks.trainer_of("SGD", ALONE)
+    alone.step(X[:40], y[:40])
+    assert same(together(2, steps)) == ranks.sha(alone)
+
+
+@pytest.mark.parametrize("t", range(1, 8))
+def test_a_signal_while_some_ranks_compare_the_players(t):
+    X, y, _ = ranks.data()
+
+    class Pressed(bp.Callback):
+        def step(self, trainer):
+            if (trainer.optimizer.t, trainer.team.rank) == (t, 1):
+                trainer._descent.presses.append(2)
+
+    def stopped(team):
+        trainer = ranks.trainer_of("SGD", team, native=team.rank != 1)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(X, y, epochs=3, verbose=0, callbacks=[Pressed()])
+        return trainer.optimizer.t, ranks.sha(trainer)
+
+    assert same(together(3, stopped))[0] == (t if t % 5 == 0 else t + 1)
+
+
 def test_more_ranks_than_shards_are_refused_by_the_name_of_the_setting(folder):
     X, y, _ = ranks.data()
 
@@ -380,7 +431,7 @@ def test_a_rehearsal_notices_what_differs_from_what_the_team_was_told():
         rehearsal = Rehearsal(team)
         losses = np.arange(4.0)
         rehearsal.losses(losses, team.shards(4))
-        rehearsal.again = True
+        rehearsal.repeat()
         rehearsal.losses(other := np.arange(4.0) + (team.rank == 1), team.shards(4))
         return rehearsal.differs, other.tolist()
 

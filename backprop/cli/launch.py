@@ -77,7 +77,7 @@ def rank(run: Path, timeout: float, program: str, arguments: tuple[str, ...]) ->
     \b
     Examples:
       backprop rank train.py
-      backprop rank --run /shared/run --timeout 60 train.py --epochs 20
+      backprop rank --run run --timeout 60 train.py --epochs 20
 
     Behind srun or mpirun, as in: srun -n 64 --kill-on-bad-exit=1 backprop rank train.py
     """

@@ -1,6 +1,7 @@
 """What MPI leaves out: nobody waits for the dead. An error, an early exit or a silence on one rank ends the job on all.
 
-Each rank leaves in the folder of the run what others have to know when it cannot speak any more:
+Each rank leaves in the folder of the run (.backprop-run if nobody has said another) what others have to know when it cannot
+speak any more:
 
     alive.R   where rank R is; written each second, and locked by its process for as long as that lives
     crash.R   what Python had to say when rank R crashed
@@ -22,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from backprop.files.atomic import write_atomically
 from backprop.training import checkpoint
 
 FAILED, STOPPED = 1, 128 + signal.SIGINT
-TIMEOUT = 600.0  # seconds that a rank may wait for the others
+HOST = socket.gethostname()[:80]
 WIDTH = 250  # of what is in alive.R, so that it is replaced in one write
 
 _guards: list[Guard] = []
@@ -41,9 +42,8 @@ _guards: list[Guard] = []
 def start(comm: Any = None) -> Guard:
     """Guard this rank until Python ends; once for a process. Folder and timeout are those that the launcher has set."""
     if not _guards:
-        folder = os.environ.get("BACKPROP_RUN")
-        timeout = float(os.environ.get("BACKPROP_TIMEOUT", TIMEOUT))
-        _guards.append(Guard(comm, Path(folder) if folder else None, timeout))
+        folder, timeout = os.environ.get("BACKPROP_RUN", ".backprop-run"), os.environ.get("BACKPROP_TIMEOUT", "600")
+        _guards.append(Guard(comm, Path(folder).absolute(), float(timeout)))
         _guards[0].begin()
     return _guards[0]
 
@@ -59,16 +59,12 @@ def waiting() -> AbstractContextManager[object]:
 class Guard(AbstractContextManager["Guard"]):
     """Ends the job on all ranks when this one fails, leaves early, or has waited too long for the others."""
 
-    def __init__(self, comm: Any, folder: Path | None, timeout: float) -> None:
+    def __init__(self, comm: Any, folder: Path, timeout: float) -> None:
         self.rank: int = 0 if comm is None else comm.rank
         self.size: int = 1 if comm is None else comm.size
         self.comm, self.folder, self.timeout = comm, folder, timeout
-        self.exchange, self.since, self.ended = (
-            0,
-            math.inf,
-            False,
-        )  # the last one, since when this rank has waited in it
-        self.code = 0
+        self.exchange, self.since = 0, math.inf  # the last one, and since when this rank has waited in it
+        self.ended, self.code, self.process = False, 0, os.getpid()
         self._over = threading.Event()
 
     def begin(self) -> None:
@@ -76,9 +72,12 @@ class Guard(AbstractContextManager["Guard"]):
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         sys.excepthook = lambda kind, error, trace: self.failed(error)
-        if self.folder is not None:
-            self._open(self.folder)
-            checkpoint.after_save.append(self._saved)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.rank == 0:
+            for stale in ("done", "failed"):
+                (self.folder / stale).unlink(missing_ok=True)
+        self._open()
+        checkpoint.after_save.append(self._saved)
         threading.Thread(target=self._watch, name="backprop-guard", daemon=True).start()
         if self.comm is not None:
             with self:
@@ -86,19 +85,17 @@ class Guard(AbstractContextManager["Guard"]):
                 self.comm.Barrier()
         atexit.register(self.finish)  # before the program's own, to be called after them
 
-    def _open(self, folder: Path) -> None:
-        import fcntl  # not on Windows, where there is no launcher
+    def _open(self) -> None:
+        self._alive = os.open(self.folder / f"alive.{self.rank}", os.O_RDWR | os.O_CREAT, 0o644)
+        with suppress(ImportError):  # on Windows, where there is no launcher
+            import fcntl
 
-        if self.rank == 0:
-            for stale in ("done", "failed"):
-                (folder / stale).unlink(missing_ok=True)
-        self._alive = os.open(folder / f"alive.{self.rank}", os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.lockf(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._crash = open(folder / f"crash.{self.rank}", "w")  # noqa: SIM115 - both to the end
+            fcntl.lockf(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._crash = open(self.folder / f"crash.{self.rank}", "w")  # noqa: SIM115 - both to the end
         faulthandler.enable(self._crash)
 
     def _saved(self, path: str, t: int) -> None:
-        with open(self.folder / "saved", "a", encoding="utf-8") as file:  # type: ignore[operator]
+        with open(self.folder / "saved", "a", encoding="utf-8") as file:
             file.write(f"{t} {os.path.abspath(path)!a}\n")
 
     def __enter__(self) -> Guard:
@@ -113,12 +110,14 @@ class Guard(AbstractContextManager["Guard"]):
         """The program of this rank has ended with an error. By Ctrl-C all are stopped, and end together."""
         if isinstance(error, KeyboardInterrupt):
             self.code = STOPPED
-            return
-        what = traceback.format_exception_only(error)[-1].strip()
-        self.end(f"failed: {what}", "".join(traceback.format_exception(error)))
+        else:
+            what = traceback.format_exception_only(error)[-1].strip()
+            self.end(f"failed: {what}", "".join(traceback.format_exception(error)))
 
     def finish(self) -> None:
         """The program of this rank has come to its end: wait for the others; rank 0 writes the marker last of all."""
+        if os.getpid() != self.process:  # a child that this one has forked
+            return
         self.ended = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is not at the end yet hears it, too
         if self.comm is not None:
@@ -131,57 +130,42 @@ class Guard(AbstractContextManager["Guard"]):
                     time.sleep(0.01)
             self.code = int(worst[0])
         self._over.set()
-        if self.rank == 0 and self.folder is not None and self.code == 0:
+        if self.rank == 0 and self.code == 0:
             write_atomically(self.folder / "done", b"")
 
     def end(self, what: str, told: str = "") -> None:
         """End the job on all ranks for what has happened to this one; who comes first tells it in full."""
-        line, first = f"rank {self.rank} of {self.size} {what}", True
-        if self.folder is not None:
-            try:
-                with open(self.folder / "failed", "x", encoding="utf-8") as file:
-                    file.write(line)
-            except OSError:
-                first = False
-        sys.stdout.flush()
-        sys.stderr.write(f"{line}\n{told * first}")
-        sys.stderr.flush()
-        self.code = FAILED
-        if self.comm is not None:
+        line, self.code, mine = f"rank {self.rank} of {self.size} {what}", FAILED, os.getpid() == self.process
+        told *= not (mine and (self.folder / "failed").exists())
+        with suppress(OSError, ValueError):  # whatever becomes of the words, the job has to end
+            sys.stdout.flush()
+            sys.stderr.write(f"{line}\n{told}")
+        if mine:
+            with suppress(OSError), open(self.folder / "failed", "x", encoding="utf-8") as file:
+                file.write(line)
+        if mine and self.comm is not None:
             faulthandler.dump_traceback_later(2, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - if MPI hangs
             self.comm.Abort(FAILED)
 
     def _watch(self) -> None:
-        while True:
-            if self.folder is not None:
-                self._tell()
-            if self._over.wait(min(1.0, self.timeout / 8)):
-                return
+        self._tell()
+        while not self._over.wait(min(1.0, self.timeout / 8)):
+            self._tell()
             if time.monotonic() - self.since > self.timeout:
-                self.end(f"has waited {self.timeout:g} s for the others{self._others()}")
+                self.end(f"has waited {self.timeout:g} s for the others: {where(self.folder, self.size)}")
             elif self.ended and self._awaited():
-                self.end(f"has come to the end of its program before the others{self._others()}")
+                self.end(f"has come to the end of its program before the others: {where(self.folder, self.size)}")
 
     def _tell(self) -> None:
         now = {"exchange": self.exchange, "waits": self.since < math.inf, "ended": self.ended}
-        line = json.dumps(now | {"process": os.getpid(), "host": host()})
-        os.pwrite(self._alive, line.ljust(WIDTH).encode(), 0)
+        line = json.dumps(now | {"process": self.process, "host": HOST})
+        with suppress(OSError):
+            os.pwrite(self._alive, line.ljust(WIDTH).encode(), 0)
 
     def _awaited(self) -> bool:
         """Whether another rank waits in an exchange that this one never came to."""
-        places = [] if self.folder is None else [place(self.folder, rank) for rank in range(self.size)]
+        places = [place(self.folder, rank) for rank in range(self.size)]
         return any(each["waits"] and not each["ended"] and each["exchange"] >= self.exchange for each in places if each)
-
-    def _others(self) -> str:
-        if self.folder is None:
-            return ""
-        self._tell()
-        return f": {where(self.folder, self.size)}"
-
-
-def host() -> str:
-    """The name of this machine."""
-    return socket.gethostname()[:80]
 
 
 def place(folder: Path, rank: int) -> dict[str, Any]:
@@ -195,16 +179,14 @@ def place(folder: Path, rank: int) -> dict[str, Any]:
 
 def where(folder: Path, size: int) -> str:
     """Where the ranks are, those first that are few."""
-    places = {rank: place(folder, rank) for rank in range(size)}
-    now = max((each["when"] for each in places.values() if each), default=0)
-    found: dict[str, list[int]] = {}
-    for rank, each in places.items():
-        found.setdefault(_words(each, now), []).append(rank)
-    told = []
-    for words, ranks in sorted(found.items(), key=lambda item: len(item[1])):
-        who = [f"{r} (process {places[r]['process']} on {places[r]['host']})" if places[r] else str(r) for r in ranks]
-        told.append(f"rank{'s' * (len(ranks) > 1)} {', '.join(who)} {words}")
-    return "; ".join(told)
+    places = [place(folder, rank) for rank in range(size)]
+    now = max(each.get("when", 0.0) for each in places)
+    found: dict[str, list[str]] = {}
+    for rank, each in enumerate(places):
+        who = f"{rank} (process {each['process']} on {each['host']})" if each else f"{rank}"
+        found.setdefault(_words(each, now), []).append(who)
+    groups = sorted(found.items(), key=lambda item: len(item[1]))
+    return "; ".join(f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks)} {words}" for words, ranks in groups)
 
 
 def _words(place: dict[str, Any], now: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import signal
@@ -15,11 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backprop import checks
-from backprop.distributed.guard import FAILED, host, place, where
+from backprop.distributed.guard import FAILED, HOST, place, where
 
-FRUITLESS = 2  # attempts in a row without a new checkpoint, after which nothing is started again
 GRACE = 2.0  # seconds in which what has failed may end by itself
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -43,22 +42,24 @@ class Launcher:
         Raises OSError for a folder that cannot be made, RuntimeError without an MPI or while another job uses the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "saved").unlink(missing_ok=True)
-        for path in self.folder.glob("alive.*"):
-            if is_locked(path):
+        for path in (self.folder / "launcher", *self.folder.glob("alive.*")):
+            if path.exists() and is_locked(path):
                 got, advice = f"{path}, of one that is still running", "Stop it, or give --run another folder."
                 raise RuntimeError(checks.message(self.folder, "no other job in this folder", got, advice))
-        before = {
-            number: signal.signal(number, lambda number, frame: self.signals.append(number)) for number in SIGNALS
-        }
-        try:
+        own = open(self.folder / "launcher", "w")  # noqa: SIM115 - and its lock, until this process ends
+        fcntl.lockf(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (self.folder / "saved").write_text("")
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+        ):  # for good: nothing comes after it in this process
+            signal.signal(number, lambda number, frame: self.signals.append(number))
+        with own:
             return self._attempts()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _attempts(self) -> int:
-        saved, fruitless = self._saved(), 0
+        saved, fruitless = set[str](), 0  # checkpoints, each by its step and path; attempts without a new one
         for attempt in range(self.max_restarts + 1):
             n = self.ranks[min(attempt, len(self.ranks) - 1)]
             if attempt:
@@ -70,33 +71,26 @@ class Launcher:
             if not reason:
                 return 0
             self.tell(f"attempt {attempt + 1} has failed: {reason}")
-            fruitless = fruitless + 1 if self._saved() <= saved else 0
-            saved |= self._saved()
-            if fruitless == FRUITLESS and attempt < self.max_restarts:
+            new = {*(self.folder / "saved").read_text(encoding="utf-8").splitlines()} - saved
+            saved, fruitless = saved | new, 0 if new else fruitless + 1
+            if fruitless == 2 and attempt < self.max_restarts:
                 self.tell("not started again: two attempts, one after the other, have saved no new checkpoint")
                 break
         return FAILED
 
-    def _saved(self) -> set[str]:
-        """The checkpoints that were saved, each by its step and path."""
-        path = self.folder / "saved"
-        return set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
-
     def _attempt(self, n: int) -> str:
         """Run n ranks to their end; why that was a failure, or nothing."""
-        for path in self.folder.iterdir():
-            if path.name in ("done", "failed") or path.name.startswith(("alive.", "crash.")):
+        for stale in ("done", "failed", "alive.*", "crash.*"):
+            for path in self.folder.glob(stale):
                 path.unlink()
         own = {"BACKPROP_RUN": self.folder.absolute(), "BACKPROP_TIMEOUT": self.timeout, "BACKPROP_RANKS": n}
         environ = os.environ | {name: str(value) for name, value in own.items()}
         job = subprocess.Popen(self._command(n), env=environ, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             silence = self._wait(job, n)
-            if (self.folder / "done").exists():
-                return ""
-            return silence or self._reason(job, n)
+            return "" if (self.folder / "done").exists() else silence or self._reason(job, n)
         finally:
-            self._kill(job, n)
+            self._kill(job)
 
     def _command(self, n: int) -> list[str]:
         rank = [sys.executable, "-m", "backprop.distributed.rank", *self.program]
@@ -111,57 +105,48 @@ class Launcher:
 
     def _wait(self, job: subprocess.Popen[bytes], n: int) -> str:
         """Until the job has ended, or has to be ended; then perhaps for which silence."""
-        last = dict.fromkeys(range(n), (0.0, time.monotonic()))  # the rank's last sign of life, and when it was seen
-        until, passed_on = float("inf"), 0
+        last = dict.fromkeys(range(n), (0.0, time.monotonic()))  # a rank's last sign of life, and when it was seen
+        until, passed_on = math.inf, 0
         while job.poll() is None and time.monotonic() < until and len(self.signals) < 2:
             time.sleep(0.05)
             now = time.monotonic()
             if len(self.signals) > passed_on:
                 job.send_signal(signal.SIGINT)
                 passed_on, until = 1, now + self.timeout
-            elif (self.folder / "failed").exists():
-                until = min(until, now + GRACE)
-            elif (self.folder / "done").exists():
-                until = min(until, now + self.timeout)
-            for rank in range(n):
-                told = place(self.folder, rank).get("when", 0.0)
-                if told != last[rank][0]:
-                    last[rank] = told, now
-            if now - min(when for _, when in last.values()) > self.timeout + GRACE:
+            for sign, grace in (("failed", GRACE), ("done", self.timeout)):
+                until = min(until, now + grace) if (self.folder / sign).exists() else until
+            signs = {rank: place(self.folder, rank).get("when", 0.0) for rank in range(n)}
+            last |= {rank: (sign, now) for rank, sign in signs.items() if sign != last[rank][0]}
+            if now - min(seen for _, seen in last.values()) > self.timeout + GRACE:
                 return f"a silence of {self.timeout:g} s: {where(self.folder, n)}"
         return ""
 
     def _reason(self, job: subprocess.Popen[bytes], n: int) -> str:
         with suppress(OSError):
             return (self.folder / "failed").read_text(encoding="utf-8")
-        crashed = [(rank, self.folder / f"crash.{rank}") for rank in range(n)]
-        told = [
-            f"rank {rank} of {n}: {path.read_text()}" for rank, path in crashed if path.exists() and path.stat().st_size
-        ]
-        if told:
-            return "\n".join(told)
-        return f"status {job.returncode}, and no rank could say why (killed? out of memory?): {where(self.folder, n)}"
+        crashes = {path.suffix[1:]: path.read_text() for path in sorted(self.folder.glob("crash.*"))}
+        if any(crashes.values()):
+            return "\n".join(f"rank {rank} of {n}: {told}" for rank, told in crashes.items() if told)
+        why = "no rank could say why (killed? out of memory? or see what it has printed)"
+        return f"status {job.returncode}, and {why}: {where(self.folder, n)}"
 
-    def _kill(self, job: subprocess.Popen[bytes], n: int) -> None:
+    def _kill(self, job: subprocess.Popen[bytes]) -> None:
         """End whatever is left of the job."""
-        with suppress(ProcessLookupError):
+        with suppress(OSError):
             os.killpg(job.pid, signal.SIGKILL)
         job.wait()
-        for rank in range(n):
-            path, until = self.folder / f"alive.{rank}", time.monotonic() + GRACE
-            while path.exists() and is_locked(path) and time.monotonic() < until:
-                told = place(self.folder, rank)
-                if told.get("host") == host():
-                    with suppress(ProcessLookupError):
+        for path in self.folder.glob("alive.*"):
+            told, until = place(self.folder, int(path.suffix[1:])), time.monotonic() + GRACE
+            while is_locked(path) and time.monotonic() < until:
+                with suppress(ProcessLookupError):
+                    if told.get("host") == HOST:
                         os.kill(told["process"], signal.SIGKILL)
                 time.sleep(0.01)
 
 
 def is_locked(path: Path) -> bool:
     """Whether the process that wrote this file lives."""
-    with open(path, "r+b") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    with open(path, "r+b") as file, suppress(OSError):
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    return True

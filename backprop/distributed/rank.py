@@ -14,7 +14,9 @@ from backprop.distributed.world import world
 def run(program: str, arguments: list[str]) -> int:
     """Run a program as Python does, with a guard from before its first line until after its last; the exit code."""
     watch = guard.start(world())
-    sys.argv, sys.path[0] = [program, *arguments], os.path.dirname(os.path.abspath(program))
+    sys.argv = [program, *arguments]
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.abspath(program))
     try:
         runpy.run_path(program, run_name="__main__")
     except SystemExit as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +19,10 @@ from backprop.training.state import State
 
 MOST = 200  # characters of a fact that are told
 OWN = ("threads", "native")  # settings that change no bits
+ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object without words of its own, in this process
 
 
-def facts(state: State, examples: Sequence[Examples | None], also: dict[str, Any]) -> dict[str, str]:
+def facts(state: State, examples: Sequence[Examples | None], also: dict[str, Any]) -> dict[str, Any]:
     """What decides where training from a state on leads, by name; of numbers in plenty their SHA-256."""
     net, rule = state.net, state.optimizer
     found: dict[str, Any] = {f"layer {i}": line for i, line in enumerate(checkpoint.outline(net)) if i}
@@ -32,17 +34,18 @@ def facts(state: State, examples: Sequence[Examples | None], also: dict[str, Any
     found |= {f"the optimizer's {name}": value for name, value in checkpoint.memory(rule).items()}
     for name, array in {**net.parameters, **net.buffers, **rule.state}.items():
         found[f"SHA-256 of {name}"] = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:16]
-    return {name: _told(value) for name, value in found.items() if name not in OWN}
+    return {name: value for name, value in found.items() if name not in OWN}
 
 
 def _told(value: Any) -> str:
-    text = str(value)
+    text = ADDRESS.sub("", str(value))
     return text if len(text) <= MOST else f"{text[:MOST]}… (SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
 
-def require_same(team: Team, who: str, mine: dict[str, str]) -> None:
+def require_same(team: Team, who: str, mine: dict[str, Any]) -> None:
     """Raise ValueError on every rank that names the first fact which is another on some of them."""
-    of_ranks = [json.loads(text) for text in team.all_texts(json.dumps(mine))]
+    told = json.dumps({name: _told(value) for name, value in mine.items()})
+    of_ranks = [json.loads(text) for text in team.all_texts(told)]
     for name in dict.fromkeys(name for each in of_ranks for name in each):
         values = [each.get(name, "none") for each in of_ranks]
         usual = Counter(values).most_common(1)[0][0]

@@ -68,4 +68,8 @@ class MPITeam(Ranks):
 
     def agree(self, who: str, *what: Any) -> None:
         """Raise ValueError on every rank where they are not about to do the same."""
-        start.require_same(self, who, start.facts(*what))
+        self.compare(who, start.facts(*what))
+
+    def compare(self, who: str, facts: dict[str, Any]) -> None:
+        """Raise ValueError on every rank, for the first fact that is another on some of them."""
+        start.require_same(self, who, facts)

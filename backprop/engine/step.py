@@ -153,7 +153,6 @@ class Batch:
         self._noted: list[tuple[Any, str, Any]] = []
         self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
-        self.moves_buffers = bool(net.buffers) and not self.is_opaque and self.whole
         self._calls: list[list[Call]] | None = None  # of the rule, for each thread
         self._jobs: list[Callable[[], object]] = []
         self._update_of: list[Array] = []
@@ -161,8 +160,6 @@ class Batch:
         self.numbers, self._moves = Numbers(), main.moves
         inputs = () if main.update is None else main.update.inputs
         self._penalties = {name: rule.penalty(name) for name in ("weight_decay", "l1") if name in inputs}  # type: ignore[union-attr]
-        spared = not self.whole or self.is_opaque
-        self.spared = {name: buffer.copy() for name, buffer in net.buffers.items()} if spared else {}
 
     def _cut(self, S: int) -> None:
         """Which examples are which shard, and whose."""
@@ -177,8 +174,11 @@ class Batch:
 
     def _have_seen(self) -> None:
         """Room for what each shard sees for running statistics. Raises ValueError where a rank could not tell the others."""
-        apart = [plans.statistics for plans in self.plans.values()]
-        alone = bool(self.net.buffers) and (self.is_opaque or None in apart)
+        apart, buffers = [plans.statistics for plans in self.plans.values()], self.net.buffers
+        self.moves_buffers = bool(buffers) and not self.is_opaque and self.whole
+        spared = not self.whole or self.is_opaque
+        self.spared = {name: buffer.copy() for name, buffer in buffers.items()} if spared else {}
+        alone = bool(buffers) and (self.is_opaque or None in apart)
         self._together = alone and not self.whole  # statistics move with the passes
         if self._together and self.shared:
             expected = "running statistics that can be moved after the passes"
@@ -408,7 +408,8 @@ class Batch:
             statistics = self.plans[end - start].statistics
             inputs = {f"seen {i}": np.empty(op.shape, op.dtype) for i, op in enumerate(statistics.seen)}  # type: ignore[union-attr]
             calls += [Copy(array, place) for array, place in zip(inputs.values(), self._places_of(s), strict=True)]
-            calls += Bound(statistics.plan, self.net.buffers | inputs).calls  # type: ignore[union-attr]
+            bound = self._bound_to_kept(statistics.plan, self.net.buffers | inputs)  # type: ignore[union-attr]
+            calls += bound.calls
         return calls
 
     def _bind(
@@ -456,6 +457,13 @@ class Batch:
             self._landed_in = None if plans.landed == "g" else vector
             arrays |= {f"{plans.landed} {name}": view for name, view in views(self.net, vector).items()}
         return arrays | {name: self._kept_array(name) for name in plans.passes.inputs if ":" in name}
+
+    def _bound_to_kept(self, plan: Plan, sources: dict[str, Array]) -> Bound:
+        """A plan bound to these arrays, and to those that layers keep as attributes."""
+        kept = {name: self._kept_array(name) for name in plan.inputs if ":" in name}
+        bound = Bound(plan, sources | kept)
+        self._keeps += [(name, bound) for name in kept]
+        return bound
 
     def _kept_array(self, name: str) -> Array:
         path, _, attribute = name.rpartition(":")

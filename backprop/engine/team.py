@@ -48,6 +48,9 @@ class Team:
     def agree(self, who: str, *what: Any) -> None:
         """Refuse to begin where not all ranks are about to do the same."""
 
+    def compare(self, who: str, facts: dict[str, Any]) -> None:
+        """Refuse facts that are others on some ranks."""
+
     def all_texts(self, text: str) -> list[str]:
         """A text of each rank."""
         return [text]
@@ -121,12 +124,11 @@ class Ranks(Team):
         widths = np.diff(cuts).tolist()
         theirs, joins, last = _nodes(of_rank)
         mine = theirs[rank]
-        send = self._room("send", P * len(mine), total.dtype)
-        at = 0
-        for start, end in pairwise(cuts):
-            for node in mine:
+        send = nodes[mine[0]] if len(mine) == 1 else self._room("send", P * len(mine), total.dtype)
+        for start, end in pairwise(cuts) if len(mine) > 1 else ():
+            for i, node in enumerate(mine):
+                at = len(mine) * start + i * (end - start)
                 send[at : at + end - start] = nodes[node][start:end]
-                at += end - start
         counts, from_each = [len(mine) * width for width in widths], [len(each) * widths[rank] for each in theirs]
         received = self.swap(send, counts, self._room("receive", sum(from_each), total.dtype), from_each)
         rows = received.reshape(sum(map(len, theirs)), widths[rank])
@@ -172,6 +174,15 @@ class Rehearsal(Ranks):
     def swap(self, send: Array, counts: Sequence[int], out: Array, from_each: Sequence[int]) -> Array:
         """As the team did."""
         return self._heard(send, out, lambda: self.team.swap(send, counts, out, from_each))
+
+    def repeat(self) -> None:
+        """From here on it is the second time."""
+        self.again, self.agreed = True, False
+
+    def losses(self, losses: Array, of_rank: Sequence[range]) -> None:
+        """The team hears of a wish to stop, too."""
+        super().losses(losses, of_rank)
+        self.team.agreed = self.agreed
 
     def _heard(self, mine: Array, out: Array, exchange: Any) -> Array:
         if not self.again:

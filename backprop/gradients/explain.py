@@ -109,8 +109,8 @@ class Explanation:
                 EOFError,
                 NotImplementedError,
             ):  # no input after all: a kernel that runs without anybody says so here
+                print(end="\n" if where == "terminal" else "")
                 where = ""
-                print()
             except KeyboardInterrupt:
                 print()
                 return

@@ -45,10 +45,11 @@ class Column:
 def units(net: Sequential, loss: Loss, x: Any, y: Any, weight: tuple[str, int, int], *, ax: Any = None) -> Any:
     """Draw units and arrows twice: a change of one weight travelling forward, and the derivative of ℓ travelling back.
 
-    `net` has `Linear` layers, at most 8 units wide, with activations between them; x (D,) and y are one example. `weight` is the
-    name of an Ω, a row and a column: ("2.omega", 1, 0) is the weight from unit 0 to unit 1. The numbers in the units are ∂h/∂ω in
-    the first picture, and ∂ℓ/∂h in the second. An arrow is as dark as what it carries is large, the weight itself orange and
-    dashed. `ax` are two axes. Returns them (2,). Raises TypeError and ValueError for other networks, data and weights.
+    `net` has `Linear` layers, at most 8 units wide, with activations between them. x (D,) and y, a number, a label or (K,), are
+    one example. `weight` is the name of an Ω, a row and a column: ("2.omega", 1, 0) is the weight from unit 0 to unit 1. The
+    numbers in the units are ∂h/∂ω in the first picture, and ∂ℓ/∂h in the second. An arrow is as dark as what it carries is large,
+    the weight itself orange and dashed. `ax` are two axes. Returns them (2,). Raises TypeError and ValueError for other networks,
+    data and weights.
 
     >>> import backprop as bp
     >>> net = bp.Sequential(bp.Linear(1, 2), bp.Tanh(), bp.Linear(2, 1), seed=0)
@@ -56,9 +57,9 @@ def units(net: Sequential, loss: Loss, x: Any, y: Any, weight: tuple[str, int, i
     (2,)
     """
     at = _suited(net, weight)
-    columns = _columns(
-        Problem(WHO, net, loss, np.reshape(x, (1, -1)), np.reshape(y, (1, -1)), dtype=np.float64), at, weight
-    )
+    x, y = np.reshape(x, (1, -1)), np.ravel(y)
+    problem = Problem(WHO, net, loss, x, y[None] if len(y) > 1 else y, dtype=np.float64)
+    columns = _columns(problem, at, weight)
     width = ACROSS * len(columns)
     height = DOWN * max(len(column.held) for column in columns) + 2 * BELOW
     both = canvas.panels(WHO, ax, 2, INCHES * width, INCHES * height)

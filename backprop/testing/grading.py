@@ -57,7 +57,7 @@ class Grade:
     def __str__(self) -> str:
         lines, said = [f"{self.title}: {self.points} of {len(self.marks)} right"], ""
         for mark in self.marks:
-            lines.append(f"  {replace(mark, where='″') if mark.where == said != '' else mark}")
+            lines.append(f"  {replace(mark, where='the same') if mark.where == said != '' else mark}")
             said = mark.where or said
         return "\n".join(lines)
 
@@ -135,9 +135,12 @@ def _point(name: str, gradient: Callable[..., Any], function: Callable[..., Any]
 def _number(name: str, found: Any, right: Any) -> Mark:
     if found is ... or found is None:
         return Mark(name, False, "not answered")
+    right = np.asarray(right, dtype=np.float64)
     try:
-        found, right = np.asarray(found, dtype=np.float64), np.asarray(right, dtype=np.float64)
-    except (TypeError, ValueError):
+        found = np.asarray(found)
+    except ValueError:  # lists of different lengths
+        found = np.array(None)
+    if found.dtype.kind not in "iuf":
         return Mark(name, False, "not a number")
     if found.size == right.size == 1:  # a number is right as 2.4, [2.4] and [[2.4]]
         found = found.reshape(right.shape)

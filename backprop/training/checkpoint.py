@@ -5,7 +5,7 @@
     a schedule's memory, generators                       what else changes while training
     network, loss, optimizer, constraints, settings       as data (see `architecture`)
     the data's fingerprint                                with other data `fit` raises ValueError
-    versions, BLAS, kernel, threads                       with others `resume` warns
+    versions, BLAS, kernel, threads if they matter        with others `resume` warns
 
 Shuffling and dropout need no state: they depend on (seed, epoch) and (seed, step, shard) alone.
 """

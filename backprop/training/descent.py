@@ -466,6 +466,7 @@ class Presses(list[int]):
     """Ctrl-C, and what else ends training, each time; while φ and state are being written, `held`, nothing is interrupted."""
 
     held = False
+    patient = False  # whether the step is finished first, however often; in a team the others wait for it
 
     def hold(self) -> None:
         """From here on the step is finished first."""
@@ -474,7 +475,7 @@ class Presses(list[int]):
     def note(self, number: int, frame: object) -> None:
         """Handle a signal: the first one waits for the end of the step, a second one not, where nothing is written yet."""
         self.append(number)
-        if len(self) > 1 and not self.held:
+        if len(self) > 1 and not self.held and not self.patient:
             raise KeyboardInterrupt
 
 
@@ -487,6 +488,7 @@ def interrupts(team: Team = ALONE) -> Iterator[Presses]:
         yield around
         return
     seen = Presses()
+    seen.patient = team.size > 1
     team.listen(seen)
     if threading.current_thread() is not threading.main_thread():
         before = {}

@@ -168,7 +168,7 @@ class Native:
             after = {name: array.copy() for name, array in kept.items()}
             for name, array in kept.items():
                 np.copyto(array, before[name])
-            rehearsal.again = True
+            rehearsal.repeat()
             L = by_numpy()
         finally:
             batch.team = team

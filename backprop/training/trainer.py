@@ -234,11 +234,14 @@ class Trainer:
     def step(self, X: Array, y: Array, sample_weight: Array | None = None) -> float:
         """One optimizer step on the rows X (N, D) as one batch; returns the loss before it.
 
-        The same step as one of `epochs`, which for many of them is faster: it checks the data once.
+        The same step as one of `epochs`, which for many of them is faster: it checks the data once. All ranks of a team pass the
+        same rows.
         """
         examples = Examples("Trainer.step", self.net, self.loss, X, y, sample_weight)
         with self._descent.alone("Trainer.step"):
             descent, settings, rows = self._ready(), self.settings, np.arange(examples.n)
+            if self.team.size > 1:
+                self.team.compare("Trainer.step", {"t": self.optimizer.t} | examples.fingerprint())
             descent.require_shards(examples, replace(settings, batch_size="full"))
             descent.remember()
             batch = descent.batch(examples, examples.n, settings)

@@ -21,7 +21,7 @@ from _site.reference import write_reference
 
 OF_THE_PROJECT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 FENCE = re.compile(r"^(`{3,}).*?^\1", re.MULTILINE | re.DOTALL)
-DENSE = 144  # pixels in an inch
+DENSE = 120  # pixels in an inch
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))|(?<=src=\")([^\"]+)(?=\")")
 HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 ENTRY = re.compile(r"^(?:\| |- |\* |\d+\. )\[([^\]]*)\]\(([^)\s#]+)\.md\)", re.MULTILINE)
@@ -83,9 +83,12 @@ def width_of(picture: Path) -> int | None:
     """The width at which a PNG drawn for dense screens is to be shown, by its own word: 96 pixels are an inch. Else None."""
     if picture.suffix != ".png":
         return None
-    with Image.open(picture) as image:
-        density = image.info.get("dpi", (0,))[0]
-        return round(image.width * 96 / density) if density >= DENSE else None
+    try:
+        with Image.open(picture) as image:
+            density = image.info.get("dpi", (0,))[0]
+            return round(image.width * 96 / density) if density >= DENSE else None
+    except OSError:  # no picture: the browser says so
+        return None
 
 
 def contents(text: str) -> str:

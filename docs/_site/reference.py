@@ -25,7 +25,11 @@ PAGES = {
     ),
     "gradients": ("Gradients and curvature", "What the gradient is, and proof of it.", ["gradients", "autodiff"]),
     "data": ("Data", "Tables, files of rows, and the digits that come along.", ["tables", "datasets"]),
-    "files": ("Files and exports", "Weights and networks in files, and in other programs.", ["formats", "files"]),
+    "files": (
+        "Files and exports",
+        "Weights and networks in files, and in other programs.",
+        ["formats", "files", "predictor"],
+    ),
     "estimators": ("Estimators", "scikit-learn's interface; import them from `backprop.estimators`.", ["estimators"]),
     "plots": ("Plots", "Pictures; call them as `bp.plots.weights(…)`.", ["plots"]),
     "testing": ("Testing", "Tests for parts of your own; import them from `backprop.testing`.", ["testing"]),
