@@ -11,7 +11,7 @@ test: .venv/dev
 
 # The benchmarks once, small, the site, a class, the examples, the pages for migrants, Dask, planted faults, ranks and how they
 # die (BACKPROP_TEAM=1 tries all their cases).
-SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths examples migrate mutants partitions ranks site))
+SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths estimators_tabular_checks examples migrate mutants partitions ranks site))
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch or Dask.
 test-all: .venv/dev .venv/test-torch .venv/test-dask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 
 import numpy as np
@@ -16,27 +15,12 @@ pytest.importorskip("sklearn", "1.6")
 
 from sklearn.base import clone
 from sklearn.inspection import permutation_importance
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop as bp
 from backprop.estimators import TabularClassifier, TabularRegressor
 from backprop.estimators.files import load_any
 
 pytestmark = pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
-
-
-# As of scikit-learn's own forests and boosting: parts and batches are drawn by rows, so that a row of weight 2 is in one part
-# of them, and two equal rows may be in two.
-NOT_SO = {
-    "check_sample_weight_equivalence_on_dense_data": "weights count in the loss, repeated rows are also drawn apart"
-}
-
-
-@parametrize_with_checks(
-    [TabularClassifier(members=2), TabularRegressor(members=2)], expected_failed_checks=lambda estimator: NOT_SO
-)
-def test_is_an_estimator(estimator, check):
-    check(estimator)
 
 
 N = 120
@@ -182,14 +166,25 @@ def test_max_time_is_kept():
 
 
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="no signals")
-def test_ctrl_c_gives_the_best_so_far():
+def test_ctrl_c_gives_the_best_so_far(monkeypatch):
+    """Pressed after the third epoch of all members."""
+    from backprop.estimators import members
+
+    noted, note = [], members.Member.note
+
+    def pressing(member, record, phi):
+        note(member, record, phi)
+        noted.append(record.epoch)
+        if len(noted) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(members.Member, "note", pressing)
     X, y = generator.normal(size=(4000, 10)), generator.normal(size=4000)
-    presser = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    presser.start()
     with pytest.warns(UserWarning, match="interrupted"):
         model = TabularRegressor(members=50).fit(X, y)
     assert np.isfinite(model.predict(X)).all()
     assert "cut short" in model.report_
+    assert len(noted) < 50
 
 
 def test_callbacks_are_told_of_each_member():
@@ -290,7 +285,7 @@ def test_the_command_line_fits_evaluates_predicts_and_refuses(tmp_path):
     assert "8 members" in done.output
     assert run("evaluate", out, data).exit_code == 0
     assert run("predict", out, data, "--out", tmp_path / "p.csv").exit_code == 0
-    for option in (["--hidden", "3"], ["--epochs", "3"], ["--from", out]):
+    for option in (["--hidden", "3"], ["--epochs", "3"], ["--from", data]):
         refused = run(*fit, *option)
         assert refused.exit_code == 2
         assert f"{option[0]} is for --model plain" in refused.output

@@ -201,28 +201,28 @@ def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: E
     Each is the same whatever the others do. Returns those that have something to show, and whether Ctrl-C was pressed. Raises
     KeyboardInterrupt where there is none yet, FloatingPointError where numbers are not finite from the start.
     """
-    made = [Member(_network(course, rows.X.shape[1], m), m) for m in range(course.members)]
     stop = Event()
 
-    def one(member: Member) -> None:
-        m = member.part
+    def one(m: int) -> Member | None:
         if stop.is_set() or (m and time.perf_counter() > course.until):
-            return  # the first one is always there
+            return None  # the first one is always there
+        member = Member(_network(course, rows.X.shape[1], m), m)
         inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
         now, rounds = time.perf_counter(), math.ceil((course.members - m) / workers)
         _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
         best = f"best epoch {member.epoch} of {len(member.losses)}, validation loss {member.best:.6g}"
         course.say(f"Member {m + 1} of {course.members}: {best}")
+        return member
 
     # Callbacks are told of one member after another, and need not know of threads.
     workers = 1 if course.callbacks else min(course.members, cores())
     with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(one, member) for member in made]
+        jobs = [pool.submit(one, m) for m in range(course.members)]
         while wait(jobs, timeout=0.05).not_done:
             if pressed:
                 stop.set()
-        for job in jobs:
-            job.result()
+        made = [member for job in jobs if (member := job.result()) is not None]
+        for _ in jobs:
             tasks.end(tasks.begin()) if tasks.fit else None
     done = [member for member in made if member.phi is not None]
     if pressed and not done:

@@ -1,0 +1,26 @@
+"""Scikit-learn's own checks of the estimators for tables."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("sklearn", "1.6")
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from backprop.estimators import TabularClassifier, TabularRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
+
+# As of scikit-learn's own forests and boosting: parts and batches are drawn by rows, so that a row of weight 2 is in one part
+# of them, and two equal rows may be in two.
+NOT_SO = {
+    "check_sample_weight_equivalence_on_dense_data": "weights count in the loss, repeated rows are also drawn apart"
+}
+
+
+@parametrize_with_checks(
+    [TabularClassifier(members=2), TabularRegressor(members=2)], expected_failed_checks=lambda estimator: NOT_SO
+)
+def test_is_an_estimator(estimator, check):
+    check(estimator)
