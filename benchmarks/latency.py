@@ -1,19 +1,22 @@
-"""How long a user waits: for the import, for one row through a small net, and for the first step of training.
+"""How long a user waits: for the import, for one row through a small net, at the worst, and for the first step of training.
 
     python benchmarks/latency.py
 
 Imports and first steps are measured in fresh processes that take turns; a process measures itself from its first line on.
-One row through 64-32-10 is measured in one process per library, pinned to one CPU, again in turns.
+One row through 64-32-10 is measured in one process per library, pinned to one CPU, again in turns. Of `net.compiled()`, which is
+for control loops, a million calls are timed one by one: the median, 99.99 % of them, and the worst.
 Writes latency.csv, latency.md and latency.png; libraries that are not installed are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
 import warnings
+from array import array
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +64,13 @@ step = jax.jit(lambda phi, h, y: jax.tree.map(lambda p, g: p - 0.1 * g, phi, jax
 jax.block_until_ready(step(phi, np.ones((32, 64), np.float32), np.arange(32) % 10))
 """,
 }
-PREDICTS = {"backprop": "backprop", "torch": "torch", "sklearn predict_proba": "sklearn", "sklearn predict": "sklearn"}
+PREDICTS = {
+    "backprop": "backprop",
+    "backprop, compiled": "backprop",
+    "torch": "torch",
+    "sklearn predict_proba": "sklearn",
+    "sklearn predict": "sklearn",
+}
 
 
 def module(name: str) -> str:
@@ -76,6 +85,9 @@ def predictor(name: str) -> Callable[[], Any]:
     if name == "backprop":
         net = common.network(WIDTHS)
         return lambda: net.predict(row)
+    if name == "backprop, compiled":
+        play, x = common.network(WIDTHS).compiled(), row[0]
+        return lambda: play(x)
     if name == "torch":
         import torch
 
@@ -91,11 +103,25 @@ def predictor(name: str) -> Callable[[], Any]:
     return lambda: getattr(fitted, name.split()[1])(row)
 
 
-def answers(name: str) -> Callable[[dict[str, Any]], float]:
-    """The worker's side: seconds per call, the median of several blocks."""
+def each_call(predict: Callable[[], Any], calls: int) -> dict[str, float]:
+    """Seconds of calls that are timed one by one, the clock's own time included: the median, 99.99 % of them, and the worst."""
+    clock, spent = time.perf_counter_ns, array("q", bytes(8 * calls))
+    for i in range(calls):
+        begin = clock()
+        predict()
+        spent[i] = clock() - begin
+    ordered = sorted(spent)
+    at = {"median": calls // 2, "99.99 %": min(calls - 1, calls * 9999 // 10000), "worst": calls - 1}
+    return {f"compiled, {name}": ordered[place] / 1e9 for name, place in at.items()}
+
+
+def answers(name: str) -> Callable[[dict[str, Any]], Any]:
+    """The worker's side: seconds per call, the median of several blocks; or of calls one by one."""
     predict = predictor(name)
 
-    def seconds(job: dict[str, Any]) -> float:
+    def seconds(job: dict[str, Any]) -> Any:
+        if job["each"]:
+            return each_call(predict, job["calls"])
         times = []
         for _ in range(job["blocks"]):
             begin = time.perf_counter()
@@ -128,7 +154,7 @@ def predictions(names: list[str], repetitions: int) -> list[common.Row]:
     try:
         for repetition in tqdm(range(-1, repetitions), desc="predict one row", file=sys.stderr, dynamic_ncols=True):
             for worker in workers:
-                seconds = worker.ask(blocks=5, calls=200)
+                seconds = worker.ask(blocks=5, calls=200, each=False)
                 if repetition >= 0:
                     row = {"what": "predict one row", "library": worker.name, "repetition": repetition}
                     rows.append(row | {"seconds": seconds})
@@ -138,13 +164,27 @@ def predictions(names: list[str], repetitions: int) -> list[common.Row]:
     return rows
 
 
+def worst(repetitions: int, calls: int) -> list[common.Row]:
+    """Seconds of one row through `compiled`, call by call; the first round does not count."""
+    rows: list[common.Row] = []
+    worker = common.Worker(__file__, "backprop, compiled", 1)
+    try:
+        for repetition in range(-1, repetitions):
+            for name, seconds in worker.ask(calls=calls, each=True).items():
+                row = {"what": f"{calls:,} calls, one by one", "library": name, "repetition": repetition}
+                rows.append(row | {"seconds": seconds})
+    finally:
+        worker.close()
+    return [row for row in rows if row["repetition"] >= 0]
+
+
 def summary(rows: list[common.Row]) -> list[common.Row]:
-    """Medians, and our time over each library's in the same repetition."""
+    """Medians, and our time over each library's in the same repetition, where it is not all ours."""
     ours = {(row["what"], row["repetition"]): row["seconds"] for row in rows if row["library"] == "backprop"}
     lines = []
     for what, library in dict.fromkeys((row["what"], row["library"]) for row in rows):
         mine = [row for row in rows if (row["what"], row["library"]) == (what, library)]
-        ratio = statistics.median(ours[what, row["repetition"]] / row["seconds"] for row in mine)
+        ratio = statistics.median(ours.get((what, row["repetition"]), math.nan) / row["seconds"] for row in mine)
         median = statistics.median(row["seconds"] for row in mine)
         lines.append({"what": what, "library": library, "milliseconds": 1e3 * median, "ours / theirs": ratio})
     return lines
@@ -185,6 +225,7 @@ def main() -> None:
     try:
         rows += in_fresh_processes(kept(IMPORTS), repetitions, "import")
         rows += predictions(list(kept(PREDICTS)), repetitions)
+        rows += worst(repetitions, 10_000 if given.quick else 1_000_000)
         rows += in_fresh_processes(kept(FIRST_STEPS), repetitions, "import to first step")
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C.", file=sys.stderr)

@@ -47,7 +47,7 @@ CASES = [
     (
         "latency",
         ["--libraries", "numpy"],
-        (3 + 1 + 1) * 2,
+        (3 + 2 + 3 + 1) * 2,
         {"what", "library"},
         {"seconds"},
         {"repetition"},
