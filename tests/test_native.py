@@ -952,6 +952,57 @@ class TestPredictions:
         change(net)
         assert_array_equal(net.predict(X), net.infer(X.T.astype(net.dtype)).T)
 
+    @pytest.mark.parametrize(
+        "given",
+        [
+            lambda X: X.astype("d"),
+            lambda X: X.astype(">f4"),
+            lambda X: X.astype("f2"),
+            lambda X: X > 0,
+            lambda X: X.astype(complex),
+            lambda X: X.astype(str),
+            lambda X: X.astype(object),
+            lambda X: np.asfortranarray(X),
+            lambda X: X[::-1],
+            lambda X: np.matrix(X),
+            lambda X: np.ma.masked_less(X, 0),
+            lambda X: X.tolist(),
+            lambda X: X[0],
+            lambda X: X.T,
+            lambda X: X[:, :2],
+            lambda X: X[None],
+            lambda X: np.where(X > 1, np.inf, X),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+    def test_whatever_else_is_given_is_taken_or_refused_as_by_a_network_without_passes(self, given):
+        net = bp.Sequential(bp.Linear(3, 5), bp.Tanh(), bp.Linear(5, 2), seed=0)
+        X = np.random.default_rng(0).normal(size=(7, 3)).astype("f")
+        fresh = net.copy()
+        self.often(net, X)
+
+        def outcome(net):
+            try:
+                f = net.predict(given(X))
+            except (TypeError, ValueError) as error:
+                return type(error), str(error)
+            return type(f), f.tolist()
+
+        assert outcome(net) == outcome(fresh)
+
+    def test_results_are_new_arrays_of_what_the_rows_are_now(self):
+        net = bp.Sequential(bp.Linear(3, 5), bp.Tanh(), seed=0)
+        X = np.random.default_rng(0).normal(size=(7, 3)).astype("f")
+        self.often(net, X)
+        first = net.predict(X)
+        before = first.copy()
+        X *= 2
+        assert_array_equal(net.predict(X), net.infer(X.T).T)
+        assert_array_equal(first, before)
+        out = np.empty((7, 5), "f")
+        assert net.predict(X, out=out) is out
+        assert_array_equal(out, net.predict(X))
+
     def test_an_index_out_of_bounds_is_an_error_as_ever(self):
         class Looks(bp.Layer):
             traced = True
