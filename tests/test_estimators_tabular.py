@@ -233,6 +233,7 @@ ODD = {
     "all columns constant but one": (FRAME[["size"]].assign(a=1.0, b="x"), RENT),
     "all columns constant": (FRAME[["size"]] * 0, RENT),
     "targets of 1e9": (FRAME, RENT * 1e9),
+    "targets of 1e-9": (FRAME, RENT * 1e-9),
     "a target of one value": (FRAME, RENT * 0 + 7),
     "many columns": (pd.DataFrame(generator.normal(size=(60, 800))).rename(columns=str), RENT[:60]),
     "many categories": (FRAME.assign(many=np.repeat([f"c{i}" for i in range(N // 2)], 2)), RENT),
