@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -232,6 +233,7 @@ ODD = {
     "all columns constant but one": (FRAME[["size"]].assign(a=1.0, b="x"), RENT),
     "all columns constant": (FRAME[["size"]] * 0, RENT),
     "targets of 1e9": (FRAME, RENT * 1e9),
+    "targets of 1e-9": (FRAME, RENT * 1e-9),
     "a target of one value": (FRAME, RENT * 0 + 7),
     "many columns": (pd.DataFrame(generator.normal(size=(60, 800))).rename(columns=str), RENT[:60]),
     "many categories": (FRAME.assign(many=np.repeat([f"c{i}" for i in range(N // 2)], 2)), RENT),
@@ -268,24 +270,164 @@ def test_columns_can_be_weighed_by_scikit_learn():
     assert FRAME.columns[np.argmax(found)] == "size"
 
 
-def test_the_command_line_fits_evaluates_predicts_and_refuses(tmp_path):
-    """The model of `fit --model tabular` serves the other commands; options of the plain network are refused by name."""
+def run(*arguments):
     from click.testing import CliRunner
 
     from backprop.cli import commands
 
-    def run(*arguments):
-        return CliRunner().invoke(commands, [str(each) for each in arguments])
+    return CliRunner().invoke(commands, [str(each) for each in arguments])
 
-    data, out = tmp_path / "flats.csv", tmp_path / "rent.safetensors"
-    FRAME.assign(rent=RENT).to_csv(data, index=False)
-    fit = ["fit", data, "--target", "rent", "--model", "tabular", "--out", out]
-    done = run(*fit)
-    assert done.exit_code == 0, done.output
-    assert "8 members" in done.output
-    assert run("evaluate", out, data).exit_code == 0
-    assert run("predict", out, data, "--out", tmp_path / "p.csv").exit_code == 0
-    for option in (["--hidden", "3"], ["--epochs", "3"], ["--from", data]):
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """A folder with files, and models of `fit --model tabular`: of numbers from data with holes, of classes from whole ones."""
+    folder = tmp_path_factory.mktemp("tabular")
+    whole = FRAME.drop(columns="garden").assign(rent=RENT, house=np.arange(N) // 4)
+    whole.assign(size=whole["size"].mask(whole.index % 9 == 0)).to_csv(folder / "holes.csv", index=False)
+    whole.assign(dear=np.where(RENT.median() < RENT, "yes", "no")).drop(columns=["rent", "house"]).to_csv(
+        folder / "whole.csv", index=False
+    )
+    for arguments in (
+        (
+            "holes.csv",
+            "--target",
+            "rent",
+            "--missing",
+            "impute",
+            "--group",
+            "house",
+            "--out",
+            folder / "rent.safetensors",
+        ),
+        ("whole.csv", "--target", "dear", "--out", folder / "dear.safetensors"),
+    ):
+        done = run("fit", folder / arguments[0], "--model", "tabular", *arguments[1:])
+        assert done.exit_code == 0, done.output
+        assert "8 members" in done.output
+    return folder
+
+
+def test_options_of_the_plain_network_are_refused(shell):
+    fit = ["fit", shell / "whole.csv", "--target", "dear", "--model", "tabular", "--out", shell / "no.safetensors"]
+    for option in (["--hidden", "3"], ["--epochs", "3"], ["--from", shell / "whole.csv"]):
         refused = run(*fit, *option)
         assert refused.exit_code == 2
         assert f"{option[0]} is for --model plain" in refused.output
+
+
+def test_the_held_out_groups_are_remembered(shell):
+    """`evaluate` and `plot` find the rows that were held out; the column of groups may be there or not."""
+    told = run("evaluate", shell / "rent.safetensors", shell / "holes.csv", "--json")
+    held = json.loads(told.stdout)["held_out"]
+    assert held["rows"] == 24
+    assert "but for the 24 rows that were held out" in told.stderr
+    plot = run("plot", shell / "rent.safetensors", shell / "holes.csv", "--kind", "residuals", "--out", shell / "r.svg")
+    assert "Drawn from the 24 rows" in plot.output
+    pd.read_csv(shell / "holes.csv").drop(columns=["house", "rent"]).to_csv(shell / "new.csv", index=False)
+    done = run("predict", shell / "rent.safetensors", shell / "new.csv", "--out", shell / "p.csv")
+    assert done.exit_code == 0, done.output
+    predicted = load_any(shell / "rent.safetensors").predict(pd.read_csv(shell / "new.csv"))
+    assert_allclose(pd.read_csv(shell / "p.csv")["rent"], predicted, rtol=1e-5)
+
+
+def test_probabilities_of_the_command_line_are_those_of_the_estimator(shell):
+    done = run("predict", shell / "dear.safetensors", shell / "whole.csv", "--probabilities", "--out", shell / "q.csv")
+    assert done.exit_code == 0, done.output
+    p = load_any(shell / "dear.safetensors").predict_proba(pd.read_csv(shell / "whole.csv").drop(columns="dear"))
+    assert_allclose(pd.read_csv(shell / "q.csv")[["dear=no", "dear=yes"]], p, atol=1e-6)
+
+
+def test_pictures_of_columns_with_holes_are_of_these_columns(shell):
+    """A column with holes makes two features: those after it were taken for others."""
+    from backprop.cli.models import load_with_targets
+    from backprop.cli.view import View
+
+    how = {"layers": (), "drop": (), "categories": ()}
+    view = View(*load_with_targets(shell / "rent.safetensors", shell / "holes.csv", **how))
+    assert view.table.feature_names[:3] == ["size", "size is missing", "rooms"]
+    assert view.table.places == {"size": [0, 1], "rooms": [2], "town": [3, 4, 5]}
+    assert view.column == "size"
+    for column, width in (("size", 2), ("rooms", 1), ("town", 3)):
+        view.column = column
+        values, at = view._settings()
+        assert values.shape == (len(at), width)
+    labels = [label.get_text() for label in view.draw("importance", None).get_yticklabels()]
+    assert labels[0] == "size"
+
+
+SERVED = {
+    "network": ("plot", "rent", "--out", "n.svg"),
+    "dependence": ("plot", "rent", "holes.csv", "--column", "town", "--out", "d.svg"),
+    "confusion": ("plot", "dear", "whole.csv", "--kind", "confusion", "--out", "c.svg"),
+    "explain": ("explain", "dear", "whole.csv"),
+    "look": ("look", "rent"),
+    "numpy": ("export", "dear", "--to", "numpy", "--out", "dear.py"),
+}
+REFUSED = {
+    "probabilities": ("predict", "rent", "holes.csv", "--probabilities", "needs a model of classes"),
+    "boundary": (
+        "plot",
+        "rent",
+        "holes.csv",
+        "--kind",
+        "boundary",
+        "--out",
+        "b.svg",
+        "a model of two columns of numbers",
+    ),
+    "confusion of numbers": (
+        "plot",
+        "rent",
+        "holes.csv",
+        "--kind",
+        "confusion",
+        "--out",
+        "b.svg",
+        "a model of classes",
+    ),
+    "holes in C": ("export", "rent", "--to", "c", "--out", "rent.h", "fit --missing refuse, on data without holes"),
+    "holes in NumPy": (
+        "export",
+        "rent",
+        "--to",
+        "numpy",
+        "--out",
+        "r.py",
+        "--to numpy: expected a table without features",
+    ),
+    "resume": ("resume", "rent", "holes.csv", "--out", "x.safetensors", "expected a checkpoint, got an 'estimator'"),
+    "from": (
+        "fit",
+        "holes.csv",
+        "--from",
+        "rent",
+        "--out",
+        "x.safetensors",
+        "got a TabularRegressor. Its members have",
+    ),
+    "check": ("check", "rent", "should have the form package.module:Name"),
+}
+
+
+def placed(shell, arguments):
+    """Arguments with the models and files of the folder."""
+    names = {"rent": "rent.safetensors", "dear": "dear.safetensors"}
+    return [shell / names.get(each, each) if each in names or "." in each else each for each in arguments]
+
+
+@pytest.mark.parametrize("case", SERVED)
+def test_commands_serve_its_model(shell, case):
+    done = run(*placed(shell, SERVED[case]))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_commands_refuse_its_model_in_one_line_of_their_own_words(shell, case):
+    *arguments, text = REFUSED[case]
+    before = sorted(shell.iterdir())
+    done = run(*placed(shell, arguments))
+    assert done.exit_code in (1, 2)
+    last = done.output.strip().splitlines()[-1]
+    assert text in last
+    assert not any(word in last for word in ("table=", "X[", "to_c", "to_numpy", "partial_fit"))
+    assert sorted(shell.iterdir()) == before

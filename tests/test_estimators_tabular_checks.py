@@ -1,7 +1,8 @@
-"""Scikit-learn's own checks of the estimators for tables."""
+"""Scikit-learn's own checks of the estimators for tables, and a table of very many columns."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", "1.6")
@@ -24,3 +25,11 @@ NOT_SO = {
 )
 def test_is_an_estimator(estimator, check):
     check(estimator)
+
+
+def test_5_000_columns_of_20_rows_get_an_answer_in_bounded_memory():
+    """The member and what stands before it grow with the columns, and with nothing else."""
+    X = np.random.default_rng(0).normal(size=(20, 5000))
+    model = TabularRegressor(members=1).fit(X, X[:, 0])
+    assert np.isfinite(model.predict(X)).all()
+    assert model.network_.size < 5000 * 128 + 50_000

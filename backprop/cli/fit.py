@@ -160,7 +160,9 @@ def _of_model(settings: dict[str, Any], given: set[str], model: Model) -> Plan:
     table = model.table
     if model.estimator:
         advice = "In Python its class loads it, and partial_fit or warm_start trains it on."
-        raise refusal(model.path, "a model of backprop fit", "an estimator", advice)
+        if model.estimator.startswith("Tabular"):
+            advice = "Its members have ended at their best epochs: fit it anew, with the new rows and the old ones."
+        raise refusal(model.path, "a model of backprop fit --model plain", f"a {model.estimator}", advice)
     if table is None or table.target is None:
         raise refusal(model.path, "a model that knows its target, as of backprop fit", "another one")
     if settings["target"] not in (None, table.target):

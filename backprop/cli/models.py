@@ -85,14 +85,15 @@ class Rows:
 class Model:
     """What a model file holds: a network, the table before it if there is one, and how backprop fit has trained it.
 
-    `in_order` says that columns have no names to be found by, as of an estimator that was fitted to an array.
+    `estimator` is the class of an estimator's file, `in_order` says that columns have no names to be found by, as of
+    one that was fitted to an array.
     """
 
     path: Path
     net: Sequential
     table: Table | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
-    estimator: bool = False
+    estimator: str = ""
     in_order: bool = False
 
     def plan(self) -> Plan | None:
@@ -194,7 +195,9 @@ def load(path: Path, layers: Sequence[str | type] = ()) -> Model:
 
         estimator = load_any(path, classes)
         net, table = estimator.as_network()
-        return Model(path, net, table, estimator=True, in_order=not hasattr(estimator, "feature_names_in_"))
+        in_order = not hasattr(estimator, "feature_names_in_")
+        notes = {} if table is None else table.notes
+        return Model(path, net, table, notes, estimator=type(estimator).__name__, in_order=in_order)
     net = bp.Sequential.load(path, classes=classes)
     about = container.read(path, "network")[0]
     table = None if about.get("table") is None else bp.Table.load(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 import backprop as bp
 from backprop.cli.group import answer, tell
-from backprop.cli.models import by_part, measures, task
+from backprop.cli.models import by_part, default_loss, measures, task
 from backprop.cli.training import Plan, advise, prepare
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def require_none_given(given: set[str]) -> None:
 def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
     """Train the members on the rows that are not held out, save them as an estimator, and tell what they are worth."""
     from backprop import estimators
+    from backprop.training.data import Examples
 
     found = plan.found(data, None, first=lambda frame: advise(plan, frame, data))
     table, parts = prepare(plan, found, data)
@@ -53,16 +55,17 @@ def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
         warnings.simplefilter("ignore", bp.TrainingAdvice)  # the table has been looked at
         model.fit(train, plan.target, groups=groups)
     assert model.table_ is not None  # a file makes one
-    model.table_.notes = table.notes | {"fit": {"model": "tabular", "seed": plan.seed, **plan.held_out()}}
+    net, own = model.as_network()
+    frames = {"training": train}
+    if "validation" in parts:
+        frames["validation"] = _as_trained(frame, plan, table).take(rows.held)
+    parts = {name: (own.transform(part), own.targets(part)) for name, part in frames.items()}
+    seen = Examples("fit", net, default_loss(own, net.out_features), *parts["training"]).fingerprint()
+    model.table_.notes = table.notes | {"fit": asdict(plan), "data": seen}
     model.save(out)
     tell(model.report_)
     tell(f"Model saved to {out}.")
-    net, own = model.as_network()
-    worth = {}
-    for name, places in (("training", rows.training), ("validation", rows.held)):
-        if name in parts:
-            part = _as_trained(frame, plan, table).take(places)
-            worth[name] = measures(own, net.predict(own.transform(part)), own.targets(part))
+    worth = {name: measures(own, net.predict(X), y) for name, (X, y) in parts.items()}
     counts = {name: len(X) for name, (X, _) in parts.items()}
     result = {"model": str(out), "task": task(own), "features": len(own.feature_names), "rows": counts}
     result |= {"held_out": plan.held_out(), **worth}

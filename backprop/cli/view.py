@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from backprop.cli.group import refusal
 from backprop.cli.models import default_loss
 from backprop.cli.predict import held_out
 
@@ -62,24 +63,13 @@ class View:
         return [] if self.table.classes is None else self.table.classes.tolist()
 
     @cached_property
-    def places(self) -> dict[str, list[int]]:
-        """The features of each column."""
-        found: dict[str, list[int]] = {}
-        start = 0
-        for name in self.table.columns:
-            width = len(self.table.categories.get(name, [name]))
-            found[name] = list(range(start, start + width))
-            start += width
-        return found
-
-    @cached_property
     def column(self) -> str:
         """The column that was asked for, or the one whose shuffling costs most."""
         from backprop.plots.columns import importances
 
         if self.given is not None:
             return self.given
-        growths = importances(self.error, self.X[self.some], self.places, repeats=1)
+        growths = importances(self.error, self.X[self.some], self.table.places, repeats=1)
         return max(growths, key=lambda name: growths[name][0])
 
     def _predictions(self, ax: Any) -> Any:
@@ -102,7 +92,7 @@ class View:
         from backprop import plots
         from backprop.plots.canvas import shortened
 
-        ax = plots.column_importance(self.error, self.X[self.some], self.places, ax=ax)
+        ax = plots.column_importance(self.error, self.X[self.some], self.table.places, ax=ax)
         what = (
             f"root mean squared error of {shortened(self.name)}"
             if self.table.classes is None
@@ -117,7 +107,7 @@ class View:
         from backprop import plots
         from backprop.plots.canvas import shortened
 
-        places, (values, at) = self.places[self.column], self._settings()
+        places, (values, at) = self.table.places[self.column], self._settings()
         classes = self.classes or None
         ax = plots.column_dependence(
             self.answers, self.X[self.some], places, np.asarray(values), at, classes=classes, ax=ax
@@ -128,12 +118,13 @@ class View:
         return ax
 
     def _settings(self) -> tuple[Array, Any]:
-        """What is written into the features of the column (V, places), and the values that stand for it (V,)."""
+        """What is written into the features of the column (V, places), and the values that stand for it (V,): none is missing."""
         import numpy as np
 
+        width = len(self.table.places[self.column])
         if self.column in self.table.categories:
             categories = self.table.categories[self.column]
-            return np.eye(len(categories)), np.array([str(each) for each in categories])
+            return np.eye(len(categories), width), np.array([str(each) for each in categories])
         learnt = next(each for each in self.table.state()["columns"] if each["name"] == self.column)
         known = self.features[self.column].drop_null()
         x = np.asarray(known.to_numpy(), float)
@@ -141,12 +132,16 @@ class View:
         if len(at) > MOST_DIFFERENT:
             low, high = np.quantile(x, (0.01, 0.99))
             at = np.linspace(low, high, 40)
-        values = ((at - learnt["shift"]) * learnt["factor"])[:, None]
+        values = np.zeros((len(at), width))
+        values[:, 0] = (at - learnt["shift"]) * learnt["factor"]
         return values, np.array(["false", "true"])[at.astype(int)] if learnt["kind"] == "booleans" else at
 
     def _boundary(self, ax: Any) -> Any:
         from backprop import plots
 
+        if not len(self.table.columns) == len(self.table.feature_names) == 2:
+            got = f"{len(self.table.feature_names)} features of {len(self.table.columns)} columns"
+            raise refusal("--kind boundary", "a model of two columns of numbers without holes", got)
         ax = plots.decision_boundary(self.net, self.X, self.y, self.classes or None, ax=ax)
         for axis, name in zip(("x", "y"), self.table.feature_names, strict=True):
             getattr(ax, f"set_{axis}label")(f"{name}, scaled", parse_math=False)

@@ -41,6 +41,8 @@ PHRASES = {  # a pattern of what an error or a warning of the library says, and 
         "backprop look shows the target."
     ),
     r"Object arrays cannot be loaded when allow_pickle=False": "expected numbers, got objects of Python, which are not loaded",
+    r"^to_(?=(?:numpy|onnx|c): )": "--to ",
+    r"Export the network without table=\.": "fit --missing refuse, on data without holes, makes none for missing values.",
     r"Trainer\.resume opens it": "backprop resume goes on from it",
     r"(?:Sequential\.load|(?:MLPClassifier\.load or )?MLPRegressor\.load) opens it": "predict, evaluate, export and plot take it",
     r"a file of net\.save or trainer\.save": "a file of backprop fit, net.save, or an estimator's save",

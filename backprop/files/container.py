@@ -245,7 +245,13 @@ def _about(path: PathLike, kind: str, metadata: Any) -> dict[str, Any]:
         refuse(path, f"metadata {names}, each a text", reprlib.repr(metadata))
     if metadata["kind"] != kind:
         found = metadata["kind"]
-        refuse(path, f"a {kind}", f"a {reprlib.repr(found)}", f"{KINDS[found]} opens it." if found in KINDS else "")
+        an = ["an" if str(each)[:1] in "aeiou" else "a" for each in (kind, found)]
+        refuse(
+            path,
+            f"{an[0]} {kind}",
+            f"{an[1]} {reprlib.repr(found)}",
+            f"{KINDS[found]} opens it." if found in KINDS else "",
+        )
     try:
         return _parse(path, metadata["about"].encode("ascii"))
     except UnicodeEncodeError:

@@ -31,11 +31,11 @@ class Table:
     `most_categories` a column that has more keeps those that are most frequent, and one more feature stands for all others,
     those of later frames among them. A column that holds one value only is scaled to 0, with a warning.
 
-    After `fit`: `columns` and `feature_names` (lists of text), `categories` (column → list), `classes` (array, or None for
-    numbers). `notes` is a dict for plain data of your own, which `state` and files keep. Text that is numbers but for an odd
-    cell, and dates as text, are refused; a categorical says that they are names. What an Arrow table keeps of a pandas index is
-    no column. Errors name column and row, rows counted from 0 whatever the frame's index: TypeError for the kind of a column,
-    ValueError for names and values, ImportError without narwhals. A call that fails changes nothing.
+    After `fit`: `columns` and `feature_names` (lists of text), `places` and `categories` (column → list), `classes` (array, or
+    None for numbers). `notes` is a dict for plain data of your own, which `state` and files keep. Text that is numbers but for
+    an odd cell, and dates as text, are refused; a categorical says that they are names. What an Arrow table keeps of a pandas
+    index is no column. Errors name column and row, rows counted from 0 whatever the frame's index: TypeError for the kind of a
+    column, ValueError for names and values, ImportError without narwhals. A call that fails changes nothing.
 
     >>> import pandas as pd, backprop as bp
     >>> table = bp.Table(target="price")
@@ -152,6 +152,12 @@ class Table:
     def feature_names(self) -> list[str]:
         """Names of the columns of X: "size" for numbers, "town=Ulm" for a category."""
         return [name for column in self._columns for name in column.feature_names]
+
+    @property
+    def places(self) -> dict[str, list[int]]:
+        """The places in X of the features that each column makes."""
+        every = iter(range(len(self.feature_names)))
+        return {column.name: [next(every) for _ in column.feature_names] for column in self._columns}
 
     @property
     def categories(self) -> dict[str, list[Any]]:
