@@ -109,7 +109,7 @@ def generator(who: object, seed: object) -> np.random.Generator:
 
 
 def call(thing: object, **instead: object) -> str:
-    """The call that makes an object: its class and those constructor arguments that are not at their default.
+    """The call that makes an object: its class and those constructor arguments that are known and not at their default.
 
     >>> import backprop as bp
     >>> call(bp.StepDecay(0.1, every=10))
@@ -118,7 +118,8 @@ def call(thing: object, **instead: object) -> str:
     values = []
     for name, parameter in _parameters(type(thing).__init__).items():
         value = instead.get(name, getattr(thing, name, parameter.default))
-        if name != "self" and value is not parameter.empty and not _same(value, parameter.default):
+        unknown = value is parameter.empty or (value is None and parameter.default is parameter.empty)
+        if name != "self" and not unknown and not _same(value, parameter.default):
             values.append(f"{name}={value!r}")
     return f"{type(thing).__name__}({', '.join(values)})"
 

@@ -89,7 +89,7 @@ class GlorotNormal(_Glorot):
 
 
 class GlorotUniform(_Uniform, _Glorot):
-    """Uniform with variance 2 / (D_in + D_out), for Tanh and Sigmoid. Source: Glorot and Bengio (2010), as of `GlorotNormal`.
+    """Uniform with variance 2 / (D_in + D_out), for Tanh. Source: Glorot and Bengio (2010), as of `GlorotNormal`.
 
     >>> round(float(GlorotUniform()((150, 50), np.random.default_rng(0)).var()), 3)
     0.01

@@ -27,6 +27,8 @@ from typing import Any
 
 SOURCES = Path(__file__).resolve().parent / "class" / "exercises"
 CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
+GRADE = re.compile(r"^(\w+) = grade\(", re.MULTILINE)
+MAGIC = re.compile(r"^([ \t]*)([%!?].*|[\w.]+\?+[ \t]*)$", re.MULTILINE)
 SOLUTION = re.compile(r"^( *)# your turn(.*)\n((?:.*\n)*?) *# thank you\n?", re.MULTILINE)
 
 
@@ -74,21 +76,67 @@ def notebook(text: str, change: Any) -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
+def handed_in(path: Path) -> list[tuple[str, str]]:
+    """("markdown" or "code", text) of each cell of a notebook. Raises ValueError for what is none."""
+    try:
+        return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name}: expected a notebook, got {type(error).__name__}: {error}") from None
+
+
+def asked(made: list[tuple[str, str]]) -> dict[str, None]:
+    """The names of the grades that a notebook has, or that its exercise, known by its first line, had."""
+    texts = [text for kind, text in made if kind == "code"]
+    for source in SOURCES.glob("*.py"):
+        whole = source.read_text("utf-8")
+        title = next(cells(whole))[1].partition("\n")[0]
+        texts += [whole] if any(text.startswith(title) for _, text in made) else []
+    return dict.fromkeys(name for text in texts for name in GRADE.findall(text))
+
+
+def python(code: str) -> str:
+    """A cell without the lines that are a notebook's own, if it has some: they do nothing here."""
+    try:
+        ast.parse(code)
+    except SyntaxError:
+        return MAGIC.sub(r"\1pass  # \2", code)
+    return code
+
+
 def grades(path: Path) -> dict[str, Any]:
-    """Run the code of a notebook that was handed in, and return its grades by name. It runs what somebody else wrote."""
+    """Run a notebook that was handed in, in its folder, and return its grades by name, None for one that is missing.
+
+    It runs what somebody else wrote. Raises ValueError or OSError for what is no notebook.
+    """
     from backprop.testing import Grade
 
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"]):
-        if cell["cell_type"] == "code":
-            code, name = "".join(cell["source"]), f"{path.name}, cell {number}"
-            linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name  # for lines that fail
-            with contextlib.redirect_stdout(io.StringIO()):
+    made = handed_in(path)
+    names: dict[str, Any] = {"__name__": "__main__", "display": lambda *things, **settings: None}
+    with contextlib.chdir(path.parent), contextlib.redirect_stdout(io.StringIO()):
+        for number, (kind, text) in enumerate(made):
+            if kind == "code":
+                code, name = python(text), f"{path.name}, cell {number}"
+                linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name  # for lines that fail
                 try:
-                    exec(compile(code, name, "exec"), names)
+                    exec(compile(code, name, "exec", dont_inherit=True), names)
                 except (Exception, SystemExit) as error:
                     print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-    return {name: value for name, value in names.items() if isinstance(value, Grade)}
+    found = {name: value for name, value in names.items() if isinstance(value, Grade)}
+    return {name: found.get(name) for name in asked(made) | found}
+
+
+def report(path: Path) -> bool:
+    """Print the grades of a notebook; False for a file that is none."""
+    print(path.name)
+    try:
+        found = grades(path)
+    except (OSError, ValueError) as error:
+        print("  not graded")
+        print(error, file=sys.stderr)
+        return False
+    for name, each in found.items():
+        print(f"  {name:<24}{'missing' if each is None else f'{each.points} of {len(each.marks)}'}")
+    return True
 
 
 def main() -> None:
@@ -99,10 +147,10 @@ def main() -> None:
     )
     parser.add_argument("--grade", type=Path, nargs="+", metavar="NOTEBOOK", help="run and grade these instead")
     arguments = parser.parse_args()
-    for path in arguments.grade or []:
-        found = grades(path)
-        print(path.name, *(f"  {name:<24}{each.points} of {len(each.marks)}" for name, each in found.items()), sep="\n")
-    for source in [] if arguments.grade else sorted(SOURCES.glob("*.py")):
+    if arguments.grade:
+        read = [report(path) for path in arguments.grade]  # all of them, whatever the first one is
+        sys.exit(not all(read))
+    for source in sorted(SOURCES.glob("*.py")):
         text = source.read_text("utf-8")
         source.with_suffix(".ipynb").write_text(notebook(text, with_holes), "utf-8")
         if arguments.solutions:

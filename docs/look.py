@@ -1,8 +1,8 @@
 """Photograph the built site, wide and narrow, light and dark: `python docs/look.py [site] [folder]`. Needs Chromium.
 
 Each page is opened in a frame of its own width on a local server, with two pixels for one, as on a dense screen. Besides the
-photographs, it says which pages are wider than their frame (something overflows), which show mathematics as TeX, which pictures
-are missing, or have too few pixels for a dense screen, and whether search finds something.
+photographs, it says which pages are wider than their frame (something overflows), which show mathematics as TeX, or cover the
+lines of code below it, which pictures are missing, or have too few pixels for a dense screen, and whether search finds something.
 """
 
 from __future__ import annotations
@@ -42,8 +42,14 @@ function look() {{
   const blurred = [...page.querySelectorAll("article img")]
     .filter(e => !e.src.endsWith(".svg") && e.naturalWidth < {sharp} * e.clientWidth).map(e => e.src.split("/").pop());
   const error = page.querySelectorAll("mjx-merror").length;
+  const covered = [...page.querySelectorAll("p.implements a")].filter(e => {{
+    e.scrollIntoView({{block: "center", behavior: "instant"}});
+    const box = e.getBoundingClientRect();
+    return !e.contains(page.elementFromPoint(box.right - 3, box.top + 3));
+  }}).map(e => e.textContent);
+  page.documentElement.scrollTo({{top: 0, behavior: "instant"}});
   const height = page.documentElement.scrollHeight;
-  document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, found, error, cut, height}});
+  document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, found, error, cut, covered, height}});
 }}
 setTimeout(look, 4000);
 setTimeout(look, 18000);  // where the machine is busy, formulas take longer
@@ -112,6 +118,7 @@ def look(browser: str, address: str, page: str, width: int, theme: str, picture:
     wrong += [f"shows {report['tex']} formulas as TeX"] if report["tex"] else []
     wrong += [f"has {report['error']} formulas with errors"] if report["error"] else []
     wrong += [f"has {report['cut']} formulas wider than {width}"] if report["cut"] else []
+    wrong += [f"covers lines of code: {report['covered']}"] if report["covered"] else []
     wrong += [f"lacks pictures {report['broken']}"] if report["broken"] else []
     wrong += [f"has pictures that dense screens blur: {report['blurred']}"] if report["blurred"] else []
     wrong += ["finds nothing"] if page.startswith("search") and not report["found"] else []

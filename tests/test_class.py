@@ -201,12 +201,73 @@ class TestAnHour:
         assert points == [("8", "8"), ("7", "7"), ("8", "8"), ("0", "8"), ("0", "7"), ("0", "8")]
         assert [line for line in run.stdout.splitlines() if line.endswith(".ipynb")] == ["ada.ipynb", "charles.ipynb"]
 
+    def test_a_pile_goes_on_after_whatever_lies_in_it(self, tmp_path, monkeypatch, capsys):
+        line, folder = SOURCES[0], tmp_path / "elsewhere"
+        folder.mkdir()
+        handed_in(tmp_path, line, exercises.solved, "import numpy as np\n", MAGIC).rename(tmp_path / "ada.ipynb")
+        short = handed_in(tmp_path, line, exercises.solved)
+        whole = json.loads(short.read_text("utf-8"))
+        whole["cells"] = whole["cells"][:5]  # up to the grade of the loss
+        short.write_text(json.dumps(whole), "utf-8")
+        short.rename(tmp_path / "charles.ipynb")
+        (tmp_path / "broken.ipynb").write_text('{"cells": [', "utf-8")
+        (tmp_path / "list.ipynb").write_text("[1]", "utf-8")
+        names = ["broken.ipynb", "list.ipynb", "absent.ipynb", "ada.ipynb", "charles.ipynb"]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["exercises.py", "--grade", *names])
+        with pytest.raises(SystemExit) as end:
+            exercises.main()
+        assert end.value.code
+        printed, told = capsys.readouterr()
+        assert "broken.ipynb: expected a notebook" in told
+        assert "list.ipynb: expected a notebook" in told
+        assert "ada.ipynb, cell" not in told
+        asked = ["grade_of_loss", "grade_of_gradient", "grade_of_descent"]
+        lost = [line for name in names[:3] for line in (name, "not graded")]
+        ada = [f"{name:<24}{points}" for name, points in zip(asked, ("2 of 2", "2 of 2", "1 of 1"), strict=True)]
+        charles = [f"{name:<24}{points}" for name, points in zip(asked, ("2 of 2", "missing", "missing"), strict=True)]
+        expected = [*lost, "ada.ipynb", *ada, "charles.ipynb", *charles]
+        assert [each.strip() for each in printed.splitlines()] == expected
+
+    @pytest.mark.parametrize("code", ["x = 7 \\\n  % 4", 'text = """\n%s\n!"""'])
+    def test_what_python_understands_is_no_magic(self, code):
+        assert exercises.python(code) == code
+
+    def test_a_loss_of_another_model_is_not_right(self, tmp_path):
+        """At φ = (0, 0) all of them are the sum of y²."""
+        line = "return float(((phi[0] + phi[1] * x - y) ** 2).sum())"
+        for new in ("return float(((phi[0] - y) ** 2).sum())", "return float((y**2).sum())"):
+            found = exercises.grades(handed_in(tmp_path, SOURCES[0], exercises.solved, line, new))
+            assert list(not_yet(found["grade_of_loss"])) == ["L at (0.6, −0.2)"]
+
+    @pytest.mark.parametrize(
+        ("new", "wrong"),
+        [
+            ("velocity[...] = 0 * velocity + g", [2, 3]),  # converges as well, and never uses the velocity
+            ("velocity[...] = self.momentum * velocity + (1 - self.momentum) * g", [1, 2, 3]),
+            ("velocity[...] = self.momentum * velocity - g", [1, 2, 3]),
+            ("velocity = self.momentum * velocity + g", [2, 3]),
+        ],
+    )
+    def test_another_rule_is_not_right(self, tmp_path, new, wrong):
+        path = handed_in(tmp_path, SOURCES[4], exercises.solved, "velocity[...] = self.momentum * velocity + g", new)
+        assert list(not_yet(exercises.grades(path)["grade_of_rule"])) == [f"φ after step {k}" for k in wrong]
+
     def test_a_notebook_that_fails_is_told_of_and_graded_as_far_as_it_goes(self, tmp_path, capsys):
         path = handed_in(tmp_path, SOURCES[1], exercises.solved, "dl_dh_3 = omega[3] * dl_df_3", "dl_dh_3 = omega[9]")
         found = exercises.grades(path)
         assert found["grade_of_forward"]
         assert "IndexError" in capsys.readouterr().err
 
+
+MAGIC = """%matplotlib inline
+!echo nobody
+import os
+import numpy as np
+np.dot?
+display(np.ones(2))
+os.chdir("elsewhere")
+"""
 
 DOCUMENT = """
 class Part {

@@ -76,6 +76,13 @@ def test_the_first_page_shows_what_it_prints(tmp_path, monkeypatch):
         assert form(printed) == form(shown)
 
 
+def test_the_code_of_the_doors_is_not_cut():
+    """Three columns on a window 1280 wide have room for 33 characters."""
+    blocks = BLOCK.findall((ROOT / "docs" / "index.md").read_text("utf-8"))
+    assert len(blocks) == 3
+    assert max(len(line) for code, _ in blocks for line in code.splitlines()) <= 33
+
+
 def test_the_citation_is_of_this_version():
     citation = (ROOT / "CITATION.cff").read_text("utf-8")
     assert re.search(r"^cff-version: 1\.2\.0$", citation, re.MULTILINE)

@@ -116,6 +116,14 @@ def test_says_whether_and_where(name):
     assert str(result).splitlines()[0].endswith(f"{result.points} of {len(result.marks)} right")
 
 
+def test_the_title_leaves_out_what_is_not_known():
+    class Sized(Student):
+        def __init__(self, in_features, out_features, scale=None):
+            super().__init__()
+
+    assert str(grade(Sized(4, 3), H)).startswith("Sized(): ")
+
+
 def test_what_is_not_written_is_not_called_wrong():
     for gradient in (lambda x: ..., NotEither().dL_dh):
         assert [mark.where for mark in grade(gradient, square, X).marks] == ["not answered"]

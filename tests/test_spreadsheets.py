@@ -345,7 +345,14 @@ class TestEncodings:
         assert result.exit_code == 1
         assert "in column 'town', got 'KÃ¶ln' at row 0" in result.stderr
         assert "The file is read as cp1252, and is text in UTF-8, too: --encoding utf-8" in result.stderr
-        assert succeeds("predict", "m.safetensors", "later.csv", "--encoding", "utf-8").stdout.count("\n") == N + 1
+        for name in ("utf-8", "UTF8", "utf-8-sig"):
+            result = succeeds("predict", "m.safetensors", "later.csv", "--encoding", name)
+            assert result.stdout.count("\n") == N + 1
+            assert "in UTF-8, too" not in result.stderr
+
+    def test_one_that_a_mark_has_overruled_is_not_told(self):
+        columns = {"town": ["Köln", "Ulm"] * (N // 2), "x": X, "y": Y}
+        assert "in UTF-8, too" not in fits(write("a.csv", columns, encoding="utf-8-sig"), "--encoding", "cp1252").stderr
 
     def test_a_mark_at_the_beginning_decides(self):
         write("a.csv", {"größe": X, "y": Y}, encoding="utf-8-sig")

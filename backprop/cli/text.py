@@ -120,7 +120,8 @@ def read(data: bytes, dialect: Dialect, texts: Sequence[str]) -> Columns:
     if re.search(rb"[^0-9.,+'-]0[0-9]", text):
         again = _parse(text, delimiter, dialect, columns.names, columns.names, header)
         columns.zeros = _zeros(columns.frame, again)
-    if dialect.encoding and not text.isascii() and _is_utf8(data):
+    read_as_utf8 = text.isascii() or data.endswith(text)
+    if dialect.encoding and not read_as_utf8 and _is_utf8(data):
         notes.append(
             f"The file is read as {dialect.encoding}, and is text in UTF-8, too: --encoding utf-8, if words look odd."
         )

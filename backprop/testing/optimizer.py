@@ -39,7 +39,7 @@ def _fresh(optimizer: Optimizer, net: Sequential) -> Optimizer:
     return twin
 
 
-def _rule(optimizer: Optimizer) -> Iterator[Fault]:
+def _descends(optimizer: Optimizer) -> Iterator[Fault]:
     """State of the shape of φ; the same φ each time; a quadratic that falls."""
     net, start = Sequential(Linear(9, 10), dtype="float64"), spread((100,))
     first, again = _fresh(optimizer, net), _fresh(optimizer, net)
@@ -96,4 +96,4 @@ def _remembers(optimizer: Optimizer) -> Iterator[Fault]:
     yield from differences({"φ": again}, {"φ": phi}, wanted, "All that it remembers belongs in slots.")
 
 
-OPTIMIZER: Promises = {"its rule": _rule, "training": _trains, "memory": _remembers}
+OPTIMIZER: Promises = {"descent": _descends, "training": _trains, "memory": _remembers}

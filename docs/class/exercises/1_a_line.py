@@ -28,8 +28,12 @@ def L(phi):
 
 
 # %%
-loss_at_zero = L(np.array([0.0, 0.0]))
-grade_of_loss = grade({"L at (0, 0)": loss_at_zero}, {"L at (0, 0)": (y**2).sum()})
+line, squares = bp.Sequential(bp.Linear(1, 1), dtype="float64"), bp.LeastSquares(reduction="sum")
+found, right = {}, {}
+for name, phi in {"L at (0, 0)": np.array([0.0, 0.0]), "L at (0.6, −0.2)": np.array([0.6, -0.2])}.items():
+    line.phi[...] = phi
+    found[name], right[name] = L(phi), squares.forward(line.forward(x[None]), y)
+grade_of_loss = grade(found, right)
 print(grade_of_loss)
 
 # %% [markdown]
@@ -62,9 +66,8 @@ for _ in range(100):
     phi = phi - 0.05 * dL_dphi(phi)
     # thank you
 
-line = bp.Sequential(bp.Linear(1, 1), dtype="float64")
 line.phi[...] = 0.6, -0.2
-trainer = bp.Trainer(line, bp.LeastSquares(reduction="sum"), bp.SGD(0.05), batch_size="full")
+trainer = bp.Trainer(line, squares, bp.SGD(0.05), batch_size="full")
 list(trainer.epochs(x[:, None], y, 100))
 grade_of_descent = grade({"φ after 100 steps": phi}, {"φ after 100 steps": line.phi})
 print(grade_of_descent)

@@ -28,8 +28,23 @@ class MyMomentum(bp.Optimizer):
 
 
 # %%
-grade_of_rule = grade(MyMomentum(0.05, momentum=0.5))
+def steps(rule):
+    phi, found = np.array([1.0, -2.0, 3.0]), {}
+    for k, g in enumerate(np.random.default_rng(0).normal(size=(3, 3)), 1):
+        rule.step(phi, g)
+        found[f"φ after step {k}"] = phi.copy()
+    return found
+
+
+grade_of_rule = grade(steps(MyMomentum(0.05, momentum=0.5)), steps(bp.SGD(0.05, momentum=0.5)))
 print(grade_of_rule)
+
+# %% [markdown]
+# And what the library asks of any optimizer: that it goes down, trains a network, and remembers nothing but its state.
+
+# %%
+grade_of_optimizer = grade(MyMomentum(0.05, momentum=0.5))
+print(grade_of_optimizer)
 
 # %% [markdown]
 # ## Where does it arrive?
