@@ -32,6 +32,53 @@ class TestOneRank:
         assert "not started again: two attempts, one after the other, have saved no new checkpoint" in err
 
 
+@pytest.mark.parametrize("words", ["b'Gr\\xf6'.decode('utf-8', 'surrogateescape')", "''"])
+def test_a_failure_is_one_whatever_its_words_are(tmp_path, words):
+    (tmp_path / "program.py").write_text(f"raise ValueError({words})")
+    command = [sys.executable, "-m", "backprop", "launch", "-n", "1", "--max-restarts", "0", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "attempt 1 has failed: rank 0 of 1 failed: ValueError" in done.stderr
+
+
+SILENT = """
+import contextlib, backprop as bp
+bp.distributed.team()
+with contextlib.redirect_stdout(None):
+    raise ValueError("nobody hears it")
+"""
+STOPPED = """
+import os, signal, numpy as np, backprop as bp
+class Stop(bp.Callback):
+    def step(self, trainer):
+        if trainer.optimizer.t == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+net = bp.Sequential(bp.Linear(1, 1), seed=0)
+trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=4, team=bp.distributed.team())
+trainer.fit(np.ones((8, 1)), np.ones(8), epochs=10**6, verbose=0, callbacks=[Stop()])
+print(trainer.optimizer.t)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"])
+def test_one_rank_that_its_scheduler_stops_has_not_come_to_its_end(tmp_path, before):
+    """Also where a shell has it ignore Ctrl-C, as all that it starts by &."""
+    (tmp_path / "program.py").write_text(STOPPED)
+    start = f"{before}\nimport sys, runpy; sys.argv[1:] = ['program.py']"
+    start += "\nrunpy.run_module('backprop.distributed.rank', None, '__main__')"
+    done = subprocess.run([sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "3\n")
+    assert not (tmp_path / ".backprop-run" / "done").exists()
+
+
+def test_a_failure_without_outputs_is_one(tmp_path):
+    (tmp_path / "program.py").write_text(SILENT)
+    command = [sys.executable, "-m", "backprop.distributed.rank", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "rank 0 of 1 failed: ValueError: nobody hears it" in done.stderr
+    assert (tmp_path / ".backprop-run" / "failed").read_text() == "rank 0 of 1 failed: ValueError: nobody hears it"
+
+
 def test_an_early_end_of_one_rank_ends_all(tmp_path):
     needs_mpi()
     code, out, err = launch(tmp_path, DOOMED, "sys.exit(0)", 1, 10, options=["--max-restarts", "0"])

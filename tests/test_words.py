@@ -46,6 +46,11 @@ NOT_SAID = {  # what a text begins with, and why no command says it
     "sklearn.metrics.": "commands name no metrics",
     "Use trainer.save(": "commands copy no trainers",
     "/* A network": "a file that is exported",
+    "LearningRateReport(": "what Python shows of it",
+    "BatchSizeReport(": "what Python shows of it",
+    "X, X, X, batch_size=X": "what Python shows of a trainer",
+    "shards=X, X for a batch": "of ranks, on which no command trains",
+    "Write shards=": "of ranks, on which no command trains",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -54,14 +54,14 @@ def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bp.TrainingAdvice)  # the table has been looked at
         model.fit(train, plan.target, groups=groups)
-    assert model.table_ is not None  # a file makes one
     net, own = model.as_network()
     frames = {"training": train}
     if "validation" in parts:
         frames["validation"] = _as_trained(frame, plan, table).take(rows.held)
     parts = {name: (own.transform(part), own.targets(part)) for name, part in frames.items()}
     seen = Examples("fit", net, default_loss(own, net.out_features), *parts["training"]).fingerprint()
-    model.table_.notes = table.notes | {"fit": asdict(plan), "data": seen}
+    made = cast("Table", model.table_)  # of a file there is always one
+    made.notes = table.notes | {"fit": asdict(plan), "data": seen}
     model.save(out)
     tell(model.report_)
     tell(f"Model saved to {out}.")

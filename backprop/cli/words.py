@@ -14,7 +14,9 @@ PHRASES = {  # a pattern of what an error or a warning of the library says, and 
     rf"\b{DOORS}(?:\([^()]*\))?(?:\.\w+)?(?:\([^()]*\))?: ": "",
     r"Remove such rows, or fill them with missing='impute'\.": "Remove such rows, or fill them with fit --missing impute.",
     r"unknown='ignore' encodes such values as zeros\.": "fit --unknown ignore encodes such values as zeros.",
-    r"Leave the column out, or group its values\.": "Leave the column out with --drop, or group its values.",
+    r"Leave the column out, or keep the most frequent ones: Table\(most_categories=50\)\.": (
+        "--drop leaves the column out, and fit --model tabular keeps its most frequent ones."
+    ),
     r"Leave (?:them|the column|it) out\.": "--drop leaves columns out.",
     r"Leave the column out, or make numbers or text of it\.": "--drop leaves the column out.",
     r"Convert the column first\.": "Convert the column first, or say how to read it: --decimal, --na, --categories.",

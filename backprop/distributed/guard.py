@@ -69,8 +69,10 @@ class Guard(AbstractContextManager["Guard"]):
 
     def begin(self) -> None:
         """Watch from here on."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell does with all that it starts by &
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+            signal.signal(signal.SIGTERM, lambda *_: self._stop())
         sys.excepthook = lambda kind, error, trace: self.failed(error)
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.rank == 0:
@@ -84,6 +86,11 @@ class Guard(AbstractContextManager["Guard"]):
                 self.comm = self.comm.Dup()
                 self.comm.Barrier()
         atexit.register(self.finish)  # before the program's own, to be called after them
+
+    def _stop(self) -> None:
+        """End the program as by Ctrl-C; whatever it does then, it has not come to its end."""
+        self.code = STOPPED
+        signal.raise_signal(signal.SIGINT)
 
     def _open(self) -> None:
         self._alive = os.open(self.folder / f"alive.{self.rank}", os.O_RDWR | os.O_CREAT, 0o644)
@@ -137,11 +144,13 @@ class Guard(AbstractContextManager["Guard"]):
         """End the job on all ranks for what has happened to this one; who comes first tells it in full."""
         line, self.code, mine = f"rank {self.rank} of {self.size} {what}", FAILED, os.getpid() == self.process
         told *= not (mine and (self.folder / "failed").exists())
-        with suppress(OSError, ValueError):  # whatever becomes of the words, the job has to end
+        with suppress(Exception):  # whatever becomes of the words, the job has to end
             sys.stdout.flush()
+        with suppress(Exception):
             sys.stderr.write(f"{line}\n{told}")
         if mine:
-            with suppress(OSError), open(self.folder / "failed", "x", encoding="utf-8") as file:
+            path = self.folder / "failed"
+            with suppress(OSError), open(path, "x", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(line)
         if mine and self.comm is not None:
             faulthandler.dump_traceback_later(2, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - if MPI hangs

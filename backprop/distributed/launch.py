@@ -68,7 +68,7 @@ class Launcher:
             if self.signals:
                 self.tell(f"stopped by {signal.Signals(self.signals[0]).name}")
                 return 128 + self.signals[0]
-            if not reason:
+            if reason is None:
                 return 0
             self.tell(f"attempt {attempt + 1} has failed: {reason}")
             new = {*(self.folder / "saved").read_text(encoding="utf-8").splitlines()} - saved
@@ -78,8 +78,8 @@ class Launcher:
                 break
         return FAILED
 
-    def _attempt(self, n: int) -> str:
-        """Run n ranks to their end; why that was a failure, or nothing."""
+    def _attempt(self, n: int) -> str | None:
+        """Run n ranks to their end; why that was a failure, None if it was none."""
         for stale in ("done", "failed", "alive.*", "crash.*"):
             for path in self.folder.glob(stale):
                 path.unlink()
@@ -88,7 +88,7 @@ class Launcher:
         job = subprocess.Popen(self._command(n), env=environ, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             silence = self._wait(job, n)
-            return "" if (self.folder / "done").exists() else silence or self._reason(job, n)
+            return None if (self.folder / "done").exists() else silence or self._reason(job, n)
         finally:
             self._kill(job)
 
@@ -122,8 +122,9 @@ class Launcher:
         return ""
 
     def _reason(self, job: subprocess.Popen[bytes], n: int) -> str:
-        with suppress(OSError):
-            return (self.folder / "failed").read_text(encoding="utf-8")
+        with suppress(OSError):  # it is empty where its writer was killed, or had no room
+            if told := (self.folder / "failed").read_text(encoding="utf-8"):
+                return told
         crashes = {path.suffix[1:]: path.read_text() for path in sorted(self.folder.glob("crash.*"))}
         if any(crashes.values()):
             return "\n".join(f"rank {rank} of {n}: {told}" for rank, told in crashes.items() if told)

@@ -23,7 +23,9 @@ from backprop.losses import Loss
 from backprop.sequential import Sequential
 from backprop.tables import Table
 from backprop.tables.frame import listing
+from backprop.training.watch import described
 
+OWN = ("callbacks", "native", "threads", "verbose")  # parameters that each rank may have as it likes
 AS_NUMBERS = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}  # how scikit-learn is to take X
 
 
@@ -303,11 +305,27 @@ class BaseMLP(BaseModel):
                 advice = "It is by early stopping that they choose which rows are held out."
                 expected = "early_stopping=True beside groups"
                 raise ValueError(checks.message(self._who, expected, "early_stopping=False", advice))
+        if team.size > 1:
+            team.compare(self._who, self._facts(train, held_out, groups))
         if self.solver == "lbfgs":
             solvers.lbfgs(self, train, held_out)
         else:
             solvers.Descent(self, train, held_out, groups, team).run(epochs, incremental)
         return self
+
+    def _facts(self, train: Examples, held_out: Examples | None, groups: Array | None) -> dict[str, Any]:
+        """What the ranks of a team have to have alike: parameters, names and labels; of numbers in plenty their SHA-256."""
+        found: dict[str, Any] = {name: value for name, value in self.get_params(deep=False).items() if name not in OWN}
+        found["callbacks"] = [
+            described(callback) for callback in self.callbacks or () if not getattr(callback, "writes", False)
+        ]
+        found["columns"] = getattr(self, "feature_names_in_", np.empty(0)).tolist()
+        found["classes"] = getattr(self, "classes_", np.empty(0)).tolist()
+        for kind, examples in (("", train), ("validation ", held_out)):
+            of = (None, None, None) if examples is None else (examples.X, examples.y, examples.w)
+            for name, array in zip("Xyw", of, strict=True):
+                found[f"SHA-256 of {kind}{name}"] = data.digest(array)
+        return found | {"SHA-256 of groups": data.digest(groups)}
 
     def _begin(self, features: int, targets: Array, dtype: Any) -> None:
         """New weights, a new optimizer, empty curves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import sys
@@ -260,6 +261,17 @@ def _of_objects(who: str, name: str, y: Array) -> Array:
     elif all(issubclass(kind, int | float | np.integer | np.floating) for kind in kinds):
         return y.astype(np.float64)
     return y
+
+
+def digest(array: Any) -> str:
+    """What says that two arrays, also sparse ones, are the same."""
+    if array is None:
+        return "none"
+    parts = [array.data, array.indices, array.indptr] if hasattr(array, "indptr") else [np.asarray(array)]
+    found = hashlib.sha256(str(array.shape).encode())
+    for part in parts:
+        found.update(repr(part.tolist()).encode() if part.dtype == object else np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _is_missing(value: Any) -> bool:

@@ -32,7 +32,15 @@ from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.native import choice
 from backprop.training.rows import Source, Streamed
 from backprop.training.state import Position, Settings, State
-from backprop.training.watch import NoBar, check_callbacks, check_verbose, of_rank, validation_examples, watching
+from backprop.training.watch import (
+    NoBar,
+    check_callbacks,
+    check_verbose,
+    described,
+    of_rank,
+    validation_examples,
+    watching,
+)
 
 Progress = Callable[[int], object]  # told of so many more examples
 
@@ -434,7 +442,7 @@ class Trainer:
     def _agree(self, examples: Examples, validation: Examples | None, n: int, metrics: Metrics) -> None:
         """Begin on all ranks, or on none: where they would do different things, or have too few shards."""
         names = [each if isinstance(each, str) else getattr(each, "__name__", "") for each in metrics]
-        running = [type(callback).__name__ for callback in self._callbacks if not callback.writes]
+        running = [described(callback) for callback in self._callbacks if not callback.writes]
         also = {"epochs": n, "metrics": names, "callbacks": running}
         self.team.agree("Trainer", self.state(), (examples, validation), also)
         self._descent.require_shards(examples, self.settings)

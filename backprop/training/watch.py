@@ -111,6 +111,15 @@ def running(trainer: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
         raise
 
 
+def described(callback: Callback) -> str:
+    """Its class and what it was told, as ranks compare it; of one's own the class, which may know its rank."""
+    if not type(callback).__module__.startswith("backprop."):
+        return type(callback).__name__
+    plain = {name: value for name, value in vars(callback).items() if isinstance(value, str | int | float | None)}
+    told = {name: value for name, value in plain.items() if name[0] != "_" and name != "path"}
+    return f"{type(callback).__name__}({', '.join(f'{name}={value!r}' for name, value in sorted(told.items()))})"
+
+
 def of_rank(team: Team, callbacks: Sequence[Callback]) -> Sequence[Callback]:
     """The callbacks that run on this rank."""
     return [callback for callback in callbacks if not callback.writes] if team.rank else callbacks
