@@ -217,7 +217,11 @@ class TestRandomNetworks:
         row, k = LOSSES[name], k + name.startswith("CrossEntropy")
         layers, width = [], D
         for name in rng.choice(list(LAYERS), rng.integers(1, 5)):
-            layers.append(LAYERS[name](width))
+            layer = LAYERS[name](width)
+            if layer.in_features not in (None, width):
+                layers.append(bp.Linear(width, layer.in_features))
+                width = layer.in_features
+            layers.append(layer)
             width = len(bp.Sequential(layers[-1].copy()).infer(np.zeros((width, 2), "f")))
             if rng.random() < 0.3:
                 layers.append(bp.Linear(width, int(rng.integers(1, 6))))

@@ -767,7 +767,7 @@ REFUSED = {
     ),
     "a boundary of many columns": (
         ["plot", "rent.safetensors", "later.csv", "--kind", "boundary", "--out", "x.png"],
-        "(N, 2)",
+        "--kind boundary: expected a model of two columns of numbers",
     ),
     "no log": (["plot", "flats.csv", "--out", "x.png"], "expected a log"),
     "no such metric": (["plot", "log.csv", "--metric", "joy", "--out", "x.png"], "joy"),

@@ -497,7 +497,7 @@ class TestEstimators:
         estimator("MLPRegressor", X[:, 0]).save("e.safetensors")
         result = run("fit", "flats.csv", "--from", "e.safetensors", "-o", "m.safetensors")
         assert result.exit_code == 1
-        assert "expected a model of backprop fit, got an estimator" in result.stderr
+        assert "expected a model of backprop fit --model plain, got a MLPRegressor" in result.stderr
 
 
 def drawn(monkeypatch, *arguments):

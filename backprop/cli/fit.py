@@ -94,7 +94,7 @@ def fit(
       backprop fit irises.csv --target species --missing impute --epochs 20 -o species.safetensors
       cat flats.csv | backprop fit - --target rent -o rent.safetensors --json
       backprop fit visits.csv --target pain --group patient -o pain.safetensors
-      backprop fit flats.csv --target rent --model tabular -o rent.safetensors
+      backprop fit flats.csv --target rent --model tabular -o best.safetensors
       backprop fit later.csv --from rent.safetensors -o rent-later.safetensors
 
     Ctrl-C ends training after the step at hand and saves the model (exit code 130). Files that are there are replaced, each in

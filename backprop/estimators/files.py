@@ -138,7 +138,7 @@ def _spelled(who: str, name: str, labels: Array) -> dict[str, Any]:
     moments = labels.dtype.kind in "mM"
     values = labels.view(np.int64).tolist() if moments else labels.tolist()
     kind = type(values[0])
-    told: dict[str, Any] = {"dtype": labels.dtype.str, "values": values}
+    told: dict[str, Any] = {"dtype": labels.dtype.str, "values": values} | ({"spells": "moments"} if moments else {})
     if SPELLINGS.get(kind.__name__, (None,))[0] is kind:
         told |= {"values": [str(value) for value in values], "spells": kind.__name__}
     try:
@@ -155,7 +155,7 @@ def _spelled(who: str, name: str, labels: Array) -> dict[str, Any]:
 def _labels(name: str, dtype: str, values: list[Any], spells: str | None = None) -> Array:
     """Classes or names of columns as the array they were, without room that a file only claims."""
     kind, wanted = {type(each) for each in values}, np.dtype(dtype)
-    if wanted.kind in "mM":
+    if spells == "moments" and wanted.kind in "mM":
         return _labels(name, "<i8", values).view(wanted)
     if spells is not None and kind == {str} and wanted.kind == "O":
         found = np.empty(len(values), object)

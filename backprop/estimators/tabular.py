@@ -305,7 +305,8 @@ class TabularRegressor(Quantities, BaseTabular):
         prediction ± q, where q is the k-th smallest distance, k = (n + 1) coverage rounded up, between the targets of `fit` and
         what members say that were not trained on them. These rows have chosen the member's epoch, which makes q a little too
         small; that one member is further off than all together makes it larger. Cross-conformal intervals of this kind cover
-        about as much as they say, and are proven to for 1 − 2 (1 − coverage) only. Raises ValueError for a coverage that n rows cannot show.
+        about as much as they say, and are proven to for 1 − 2 (1 − coverage) only. Raises ValueError for a coverage that n rows
+        cannot show.
         Sources: Vovk (2015), "Cross-conformal predictors"; Barber et al. (2021), "Predictive inference with the jackknife+".
 
         >>> import numpy as np
