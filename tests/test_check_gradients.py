@@ -41,7 +41,7 @@ from backprop.layers.nesting import leaves
 mpl.use("Agg")
 
 EXACT, NEAR = "complex step", "Richardson differences"
-NETWORKS = int(os.environ.get("BACKPROP_NETWORKS", "150"))
+NETWORKS = int(os.environ.get("BACKPROP_NETWORKS", "80"))
 
 
 def rows_of(loss: LossRow, outputs: int):
