@@ -134,18 +134,25 @@ STEPS = int(os.environ.get("BACKPROP_NATIVE_STEPS", "400"))
 def test_many_steps_on_threads_that_meet():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(8000, 60)), rng.integers(0, 3, 8000)
-    net = bp.Sequential(bp.Linear(60, 100), bp.ReLU(), bp.Linear(100, 3), seed=0)
+    net = bp.Sequential(bp.Linear(60, 200), bp.ReLU(), bp.Linear(200, 3), seed=0)
     ends = []
     for threads in (1, 2):
-        trainer = bp.Trainer(net.copy(), bp.CrossEntropy(), bp.SGD(0.001), batch_size=40, threads=threads, native=True)
+        trainer = bp.Trainer(net.copy(), bp.CrossEntropy(), bp.SGD(0.001), batch_size=100, threads=threads, native=True)
         made = trainer._descent.native
-        for epoch in range(max(1, STEPS // 200)):
+        for epoch in range(max(3, STEPS // 80)):
             if epoch > 1:
                 for chance in made._chances.values():
                     chance.seconds = {1: 1.0, threads: 1e-4}  # whatever was measured
             list(trainer.epochs(X, y, 1))
+        assert threads in {chance.threads for chance in made._chances.values()}
         ends.append(state(trainer, []))
     assert_same(*ends)
+
+
+def test_a_number_of_threads_that_there_is_no_work_for_is_not_chosen():
+    chance = choosing.Chance(seconds={1: 1.0, 2: 1e-4}, trusted={1, 2})
+    chance.next_call(1)
+    assert chance.threads == 1
 
 
 def test_what_would_have_to_wait_lets_others_go_first():

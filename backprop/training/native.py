@@ -77,7 +77,8 @@ class Chance:
         self.calls += 1
         numbers = [*(1 << i for i in range(most.bit_length()) if 1 << i < most), most]
         untried = [threads for threads in numbers if threads not in self.seconds]
-        best = min(self.seconds, key=self.seconds.__getitem__, default=1)
+        measured = {threads: self.seconds[threads] for threads in numbers if threads in self.seconds}
+        best = min(measured, key=measured.__getitem__, default=1)  # of those that there is work for now
         self.threads = (
             untried[0] if untried else best if self.calls % AGAIN else numbers[self.calls // AGAIN % len(numbers)]
         )
