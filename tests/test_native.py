@@ -120,9 +120,14 @@ def test_parts_have_the_same_bits_on_any_number_of_threads(seed, monkeypatch):
     monkeypatch.setattr(play, "HANDED_OVER", 0)
     net, n, X, y, shards = wide(seed)
     rule = RULES[seed % len(RULES)]
-    fit = lambda player, threads: trained(  # noqa: E731
-        player, net, bp.LeastSquares(), rule, X, y, batch_size=n, shards=shards, threads=threads
-    )
+
+    def fit(player, threads):
+        settings = {"batch_size": n, "shards": shards, "threads": threads}
+        try:
+            return trained(player, net, bp.LeastSquares(), rule, X, y, **settings)
+        except FloatingPointError as error:  # some diverge, and then at the same step
+            return {"error": str(error)}
+
     alone = fit(False, 1)
     for player, threads in ((False, 2), (True, 1), (True, 2), (True, 3)):
         assert_same(alone, fit(player, threads))
