@@ -9,10 +9,10 @@ demo: .venv/plots
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto $(addprefix --ignore=,$(SLOWER) tests/test_rows.py) tests backprop
 
-# The benchmarks once, small, the site, a class, the examples, the pages for migrants, Dask, planted faults, what scikit-learn asks
+# The benchmarks once, small, the pages and the site, a class, the examples, pictures, Dask, planted faults, what scikit-learn asks
 # of estimators, tables, ranks and how they die (BACKPROP_TEAM=1 tries all their cases).
-SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths estimators_sklearn estimators_tabular \
-	estimators_tabular_checks estimators_theirs examples launch migrate mutants partitions ranks site))
+SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths docs estimators_sklearn estimators_tabular \
+	estimators_tabular_checks estimators_theirs examples launch migrate mutants notes_pages partitions plots ranks site))
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch or Dask.
 test-all: .venv/dev .venv/test-torch .venv/test-dask
