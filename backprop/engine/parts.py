@@ -11,8 +11,8 @@ from itertools import pairwise
 from backprop.checks import Array
 
 MULTIPLE = 4  # rows that BLAS computes at a time
-LEAST_ROWS = 128  # of a part, where there are more than two; below, BLAS loses more than threads make up for
-LEAST = 48  # rows of a product that is cut
+LEAST_ROWS = 256  # of a part, where there are more than two; with 128, BLAS loses a sixth on 784-512-512-10
+LEAST = 96  # rows of a product that is cut
 LEAST_WORK = 250_000  # multiplications of a part, about 2 µs; an entry read or written counts as 8
 MOST = 8
 
@@ -20,7 +20,7 @@ MOST = 8
 def count(m: int, n: int, k: int) -> int:
     """In how many parts the product (m, k) (k, n) is computed: a power of two.
 
-    >>> count(64, 24, 64), count(300, 100, 300), count(2000, 100, 300)
+    >>> count(64, 24, 64), count(300, 100, 300), count(4000, 100, 300)
     (1, 2, 8)
     """
     by_rows = max(2, m // LEAST_ROWS) if m >= LEAST else 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Plan:
         landings = sum(isinstance(step, Land) for step in self.steps)
         return f"Plan({len(self._rows())} operations, {landings} of them landings, {self.nbytes:,} bytes of memory)"
 
-    @property
+    @cached_property
     def parts(self) -> int:
         """In how many parts its largest products are computed, at most."""
         ops = [step.value if isinstance(step, Land) else step for step in self.steps]

@@ -65,6 +65,7 @@ class Chance:
     refused: str = ""
     spent: float = 0.0  # seconds of NumPy's steps until now
     calls: int = 0
+    looks: int = 0  # at numbers of threads that were slower
     threads: int = 1  # that play the next call
     seconds: dict[int, float] = field(default_factory=dict)  # of a step, by number of threads
 
@@ -72,22 +73,26 @@ class Chance:
         """Choose the threads of the next call, by what was measured; how many steps it may take.
 
         Threads wait for each other many times in a step: where others keep the cores busy, one alone can be ten times as quick.
-        So now and then a number that was slower is tried again.
+        So now and then a number that was slower is tried again, in the first calls more often.
         """
         self.calls += 1
         numbers = [*(1 << i for i in range(most.bit_length()) if 1 << i < most), most]
         untried = [threads for threads in numbers if threads not in self.seconds]
         measured = {threads: self.seconds[threads] for threads in numbers if threads in self.seconds}
         best = min(measured, key=measured.__getitem__, default=1)  # of those that there is work for now
-        self.threads = (
-            untried[0] if untried else best if self.calls % AGAIN else numbers[self.calls // AGAIN % len(numbers)]
-        )
+        others = [threads for threads in numbers if threads != best]
+        early = self.calls < AGAIN and self.calls & (self.calls - 1) == 0  # where the first look may have been disturbed
+        self.threads = untried[0] if untried else best
+        if not untried and others and (early or self.calls % AGAIN == 0):
+            self.looks += 1
+            self.threads = others[self.looks % len(others)]
         if self.threads not in self.trusted:
             return 1
-        if self.threads not in self.seconds:
+        if not measured:
             return TRIAL
-        seconds = SECONDS if self.threads == best else SECONDS / 10
-        return max(1, min(MOST, int(seconds / self.seconds[self.threads])))
+        # What is tried takes long enough for its threads to have woken up; else it would look several times as slow as it is.
+        seconds = SECONDS if self.threads == best else SECONDS / 4
+        return max(1, min(MOST, int(seconds / measured.get(self.threads, measured[best]))))
 
 
 class Native:
