@@ -54,6 +54,12 @@ def place_of(error: BaseException) -> Place | None:
     return _place(found) if found else None
 
 
+def shapes(error: BaseException) -> str:
+    """That line and the shapes in it as the end of a sentence, where they are known."""
+    place = place_of(error)
+    return f": {place.code} is {place.shapes}" if place and place.shapes else ""
+
+
 def _place(step: TracebackType) -> Place:
     code = step.tb_frame.f_code
     positions = list(code.co_positions())[step.tb_lasti // 2]

@@ -177,10 +177,8 @@ class Layer(notation.Part, ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         held, key = self._find(name)
-        if key or name in RULED:
+        if key or name in RULED or name in type(self)._for_good:
             self._assign(held, key, name, value)
-        elif name in type(self)._for_good and hasattr(self, name):
-            self._keep(name, value)
         else:
             object.__setattr__(self, name, value)
 
@@ -201,15 +199,11 @@ class Layer(notation.Part, ABC):
         elif name in ("parameters", "buffers"):
             self._assign_all(name, value)
         else:
-            if vars(self).get("_owned"):
-                self._keep(name, value)
+            stays = vars(self).get("_owned") or (name in self._for_good and hasattr(self, name))
+            if stays and (fixed := getattr(self, name)) != value:
+                advice = "Put a new layer into a new network."
+                raise ValueError(checks.message(self.label, f"{name} {fixed} for good", repr(value), advice))
             object.__setattr__(self, name, value)
-
-    def _keep(self, name: str, value: Any) -> None:
-        """Refuse another value than the one there is."""
-        if (fixed := getattr(self, name)) != value:
-            advice = "Put a new layer into a new network."
-            raise ValueError(checks.message(self.label, f"{name} {fixed} for good", repr(value), advice))
 
     def _assign_all(self, kind: str, value: Any) -> None:
         arrays: Arrays = getattr(self, kind)  # of a composite, those of all children

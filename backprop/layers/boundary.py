@@ -82,9 +82,8 @@ def _run(layer: Layer, method: Any, array: Array) -> Any:
         return equation(layer, array) if equation else method(array)
     except Exception as error:
         if equation:
-            place = blame.place_of(error)
-            where = f": {place.code} is {place.shapes}" if place and place.shapes else ""
-            error.add_note(f"In {layer.label}.{equation.__name__}, for an array of shape {array.shape}{where}.")
+            where = f"{layer.label}.{equation.__name__}, for an array of shape {array.shape}"
+            error.add_note(f"In {where}{blame.shapes(error)}.")
         raise
     finally:
         own["_inside"] = before

@@ -81,7 +81,9 @@ class Chance:
         measured = {threads: self.seconds[threads] for threads in numbers if threads in self.seconds}
         best = min(measured, key=measured.__getitem__, default=1)  # of those that there is work for now
         others = [threads for threads in numbers if threads != best]
-        early = self.calls < AGAIN and self.calls & (self.calls - 1) == 0  # where the first look may have been disturbed
+        early = (
+            self.calls < AGAIN and self.calls & (self.calls - 1) == 0
+        )  # where the first look may have been disturbed
         self.threads = untried[0] if untried else best
         if not untried and others and (early or self.calls % AGAIN == 0):
             self.looks += 1
