@@ -172,6 +172,7 @@ class Quantities(RegressorMixin):
     """Numbers as targets: how they are scaled, predicted and scored."""
 
     _target_scaling: Standardization | None
+    _scale_of_one_value = 1.0  # targets that are all the same are predicted by about their mean; others may come later
     _targets: int
 
     def _outputs(self, columns: int) -> int:
@@ -207,8 +208,7 @@ class Quantities(RegressorMixin):
             raise ValueError(checks.message(self._who, "scale_targets=False with Poisson counts", "True"))
         if self._target_scaling is None:
             mean, scale = standardization(targets, w)
-            # Targets that are all the same are predicted by their mean.
-            self._target_scaling = Standardization(mean, np.where(np.isinf(scale), 1.0, scale))
+            self._target_scaling = Standardization(mean, np.where(np.isinf(scale), self._scale_of_one_value, scale))
         return self._target_scaling.forth(targets)
 
     def _score_held_out(self, held_out: Examples) -> float:

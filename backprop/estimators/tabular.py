@@ -282,6 +282,8 @@ class TabularRegressor(Quantities, BaseTabular):
     ) -> None:
         self._keep(locals())
 
+    _scale_of_one_value = float(np.finfo(np.float32).tiny)  # which is then the answer, to the last digit
+
     def _make_loss(self) -> Loss:
         self.out_activation_ = "identity"
         return LeastSquares()
