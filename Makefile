@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: slides exercises demo test test-all test-oldest thorough check format mutants bench docs look pictures dist clean
+.PHONY: slides exercises demo test test-all test-whole test-oldest thorough check format mutants bench docs look pictures dist clean
 demo: .venv/plots
 	$(BIN)/python -m backprop demo
 
@@ -15,13 +15,21 @@ SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths docs e
 	estimators_tabular_checks estimators_theirs examples launch migrate mutants notes_pages partitions plots ranks site))
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch or Dask.
+# `make test-whole` tries several times as many random nets, programs and steps, of which these are the first ones.
+NESTS ?= 500
+NETWORKS ?= 900
+PROGRAMS ?= 300
+STEPS ?= 5000
+test-whole:
+	$(MAKE) test-all NESTS=1500 NETWORKS=3000 PROGRAMS=1000 STEPS=20000
+
 test-all: .venv/dev .venv/test-torch .venv/test-dask
 	$(BIN)/python -m pytest -n auto $(SLOWER)
-	BACKPROP_NESTS=1500 $(BIN)/python -m pytest -n auto tests/test_nests.py
+	BACKPROP_NESTS=$(NESTS) $(BIN)/python -m pytest -n auto tests/test_nests.py
 	BACKPROP_TABLES=1 $(BIN)/python -m pytest -n auto tests/test_hostile_tables.py tests/test_spreadsheets.py tests/test_written.py
-	BACKPROP_NETWORKS=3000 $(BIN)/python -m pytest -n auto tests/test_check_gradients.py
+	BACKPROP_NETWORKS=$(NETWORKS) $(BIN)/python -m pytest -n auto tests/test_check_gradients.py
 	BACKPROP_ROWS=1 $(BIN)/python -m pytest tests/test_rows.py
-	BACKPROP_NATIVE_PROGRAMS=1000 BACKPROP_NATIVE_STEPS=20000 $(BIN)/python -m pytest -n auto tests/test_native.py
+	BACKPROP_NATIVE_PROGRAMS=$(PROGRAMS) BACKPROP_NATIVE_STEPS=$(STEPS) $(BIN)/python -m pytest -n auto tests/test_native.py
 	for n in 0 1; do BACKPROP_NATIVE=$$n $(BIN)/python -m pytest -n auto $(TRAINING) || exit 1; done
 	$(BIN)/python tests/sanitized.py
 	$(BIN)/python -m pytest -n auto tests/test_curvature.py tests/test_exports.py tests/test_regularization.py

@@ -258,6 +258,14 @@ class TestRandomNetworks:
             alarms += [] if report.passed else [f"{seed}: {loss!r}\n{net!r}\n{report}"]
         assert not alarms, "\n\n".join(alarms[:5])
 
+    @pytest.mark.parametrize(("seed", "more"), [(84, [RealOnly()]), (264, [RealOnly()]), (1178, [])])
+    def test_gradients_that_cancel_and_kinks_that_meet(self, seed, more):
+        """What is left of terms that cancel is rounding, not a slope; where several kinks meet, a slope may be of no side."""
+        net, loss, *examples = self.draw(seed, *more)
+        report = bp.check_gradients(net, loss, *examples, max_entries=12, seed=seed)
+        assert report.passed, str(report)
+        assert report.method == NEAR
+
     def test_some_of_one_s_own(self):
         """Layers and losses of classes that are not the library's, which are asked again after disturbances."""
         alarms = []

@@ -102,7 +102,9 @@ except ValueError as error:
 
     @pytest.mark.parametrize("stream", [None, io.StringIO(), SimpleNamespace(write=print)], ids=["none", "text", "own"])
     def test_what_is_no_stream_of_bytes_is_left_alone(self, stream):
+        before = getattr(stream, "errors", "none")
         signs.let_print(stream)
+        assert getattr(stream, "errors", "none") == before
 
     def test_every_sign_of_the_library_has_a_spelling(self):
         data = {PACKAGE / "tables" / "words.py", PACKAGE / "signs.py"}  # patterns of what other people write

@@ -61,7 +61,8 @@ def measure(problem: Problem, max_entries: int | None = None, seed: int = 0) -> 
     with np.errstate(all="ignore"):
         comparison = Comparison(analytic, point, L, generator, experiments.natural_sizes(problem))
         places = {name: experiments.place(problem.net, name) for name in problem.net.parameters}
-        return comparison.report(most, places, tuple(mistakes)), comparison.doubtful
+        report = comparison.report(most, places, tuple(mistakes))
+        return report, comparison.doubtful or report.kinks > 0
 
 
 class Comparison:
@@ -188,10 +189,11 @@ class Comparison:
         unit, difference = self._largest(found, n), np.abs(found - n)
         rounding = numeric.ROUNDING * max(abs(self.here), self.natural.get("L", 0.0))
         enough = NOISY if self.noise > 1e4 * rounding else UNSURE
-        hardly_known = (unsure > enough * unit) & ((found != 0) | (n != 0))  # both 0: L does not depend on it
+        vague = (unsure > enough * unit) & ((found != 0) | (n != 0))  # both 0: L does not depend on it
+        hardly_known = vague & (unsure > numeric.GOOD * self.natural.get(name, 0.0))  # else what cancels is known well
         errors = np.where(hardly_known, np.maximum(difference, unsure), difference) / unit
         excusable = ~hardly_known & (difference <= 2 * unsure + self._rounding(name))
-        self.excused |= bool((excusable & (difference > 2 * unsure) & (errors > self.tolerance)).any())
+        self.excused |= bool((excusable & (vague | (difference > 2 * unsure)) & (errors > self.tolerance)).any())
         errors = np.where(excusable, np.minimum(errors, self.tolerance), errors)
         return np.where(np.isfinite(found) & np.isfinite(n), errors, np.inf)
 
