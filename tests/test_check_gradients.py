@@ -303,6 +303,21 @@ class SlopeAtZero(bp.Layer):
         return dL_df * np.where(self.h == 0, self.slope, self.h > 0), {}
 
 
+@pytest.mark.parametrize("more", [[], [RealOnly()]], ids=["complex step", "differences"])
+@pytest.mark.parametrize("x", [[1.0, -1.0], [0.0, 0.0]], ids=["terms cancel", "no terms"])
+def test_a_wrong_slope_at_a_kink_that_is_reached_by_cancellation(x, more):
+    """In its last place h crosses the kink: that the gradient jumps there is no rounding error of it."""
+
+    def report(slope):
+        one = bp.Constant(1.0)
+        layers = [bp.Linear(2, 1, initializer=one), own_slope(slope), bp.Linear(1, 1, initializer=one)]
+        net = bp.Sequential(*layers, *(layer.copy() for layer in more), dtype="float64")
+        return bp.check_gradients(net, bp.LeastSquares(), [x], [1.0])
+
+    assert "no subgradient at a kink" in str(report(-5.0))
+    assert report(0.5).passed
+
+
 def own_slope(slope):
     layer = SlopeAtZero()
     layer.slope = slope

@@ -253,6 +253,32 @@ def test_a_change_by_a_callback_counts_for_gradient_and_validation():
     assert history["loss"][1] == pytest.approx(history["validation_loss"][0], rel=1e-12)  # no mask any more
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.9, 0.0), (0.0, 0.9)])
+def test_momentum_that_a_callback_switches_before_the_short_last_batch(before, after):
+    class Switch(bp.Callback):
+        def step(self, trainer):
+            trainer.optimizer.momentum = after
+
+    def trained_with(native):
+        trainer = bp.Trainer(network(), bp.LeastSquares(), bp.SGD(0.01, momentum=before), batch_size=5, native=native)
+        trainer.fit(X[:13], Y[:13], epochs=3, verbose=0, callbacks=[Switch()])
+        return trainer.net.phi
+
+    assert np.isfinite(trained_with(False)).all()
+    assert_array_equal(trained_with(False), trained_with("auto"))
+
+
+def test_a_deep_copy_made_by_a_callback_fits():
+    class Copies(bp.Callback):
+        def epoch(self, trainer, record):
+            self.twin = copy.deepcopy(trainer)
+
+    trainer = bp.Trainer(network(), bp.LeastSquares(), bp.Adam(0.01), batch_size=5)
+    copies = Copies()
+    trainer.fit(X, Y, epochs=2, verbose=0, callbacks=[copies])
+    assert trainer.fit(X, Y, epochs=1, verbose=0)["loss"] == copies.twin.fit(X, Y, epochs=1, verbose=0)["loss"]
+
+
 def test_deep_copies_are_whole():
     trainer = bp.Trainer(network(), bp.LeastSquares(), bp.Adam(0.01), batch_size=5)
     trainer.fit(X, Y, epochs=2, verbose=0)

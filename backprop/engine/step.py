@@ -477,8 +477,11 @@ class Batch:
         return getattr(part_at(self.net, self.loss, path), attribute)
 
     def _state(self) -> dict[str, Array]:
-        rule = self.rule
-        return dict(zip(rule.slots, rule.prepare(self.net.phi), strict=True)) if rule is not None else {}
+        """The rule's vectors, those too that it has no use for since a setting was changed in mid-epoch."""
+        if self.rule is None:
+            return {}
+        self.rule.prepare(self.net.phi)
+        return self.rule.state
 
     def update(self, alpha: float, t: int, pool: Pool | None) -> None:
         """What the rule does once the gradient has landed."""

@@ -19,7 +19,8 @@ from backprop.gradients.problem import Problem, run
 from backprop.layers import Gradients, Layer, boundary
 from backprop.sequential import Sequential
 
-LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often
+LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often …
+WIDER = 32  # … and so many times as far
 MOST_ROUNDING = 1e-5  # of a gradient that may be left to rounding
 STATE = "state changed between forward and backward"
 TWICE = f"{STATE}: a second backward after the same forward gives another answer: backward changes state that it needs."
@@ -110,22 +111,32 @@ def natural_sizes(problem: Problem) -> dict[str, float]:
     size of these and at least 1. They cancel in layers, too, such as a normalization of inputs that are all the same: what a
     gradient changes when φ and h move in their last place is taken for its rounding error.
     """
-    fresh, generator = problem.fresh(), np.random.default_rng(0)
+    fresh = problem.fresh()
     f = fresh.forward()
     size = max(1.0, float(np.max(np.abs(f)))) / (problem.n if problem.loss.reduction == "mean" else 1)
     projected = fresh.backward(size * random_direction(f.shape, 0))
     natural = {"L": size * problem.n} | {name: largest(g) for name, g in projected.items()}
     here = fresh.gradients()
-    for _ in range(SHAKES):
-        for moved, from_ in ((fresh.net.phi, problem.net.phi), (fresh.h, problem.h)):
-            np.multiply(from_, 1 + LAST_PLACE * generator.uniform(-1, 1, from_.shape), out=moved)
-        fresh.value()
-        slope = fresh.loss.backward()
-        for name, g in fresh.backward(slope * (1 + LAST_PLACE * generator.uniform(-1, 1, slope.shape))).items():
-            natural[name] = max(natural[name], largest(g - here[name]) / LAST_PLACE)
+    for seed in range(SHAKES):
+        little, more = (_shaken(problem, fresh, seed, here, by) for by in (LAST_PLACE, WIDER * LAST_PLACE))
+        for name, change in little.items():
+            # What rounding does grows with the shake. A jump does not: of the slope at a kink, reached by terms that cancel.
+            grows = 4 * np.abs(more[name]) > WIDER * np.abs(change)
+            natural[name] = max(natural[name], largest(change[grows]) / LAST_PLACE)
     for name, off in _off_by_rounding(problem, here):
         natural[name] = max(natural[name], off / np.finfo(float).eps)
     return natural
+
+
+def _shaken(problem: Problem, fresh: Problem, seed: int, here: Gradients, by: float) -> dict[str, Array]:
+    """What gradients change when φ, h and the slope of the loss move in random directions, `by` so much of themselves."""
+    generator = np.random.default_rng(seed)
+    for moved, from_ in ((fresh.net.phi, problem.net.phi), (fresh.h, problem.h)):
+        np.multiply(from_, 1 + by * generator.uniform(-1, 1, from_.shape), out=moved)
+    fresh.value()
+    slope = fresh.loss.backward()
+    gradients = fresh.backward(slope * (1 + by * generator.uniform(-1, 1, slope.shape)))
+    return {name: g - here[name] for name, g in gradients.items()}
 
 
 def _off_by_rounding(problem: Problem, here: Gradients) -> Iterator[tuple[str, float]]:

@@ -494,7 +494,8 @@ class Trainer:
     def __deepcopy__(self, memo: Any) -> Self:
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        vars(twin).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        idle = {"_callbacks": (), "_fitting": False}  # whatever runs here, there nothing does
+        vars(twin).update({name: copy.deepcopy(value, memo) for name, value in (vars(self) | idle).items()})
         return twin
 
     @classmethod
