@@ -27,8 +27,7 @@ class Loss(notation.Part, ABC):
 
     Raises ValueError for an unknown reduction; `forward` raises TypeError or ValueError for targets that do not fit.
 
-    >>> import numpy as np, backprop as bp
-    >>> class Cubic(bp.Loss):
+    >>> class Cubic(Loss):
     ...     def ell(self, f, y):
     ...         self.d = f - y
     ...         return (self.d**3).sum(axis=0)
@@ -220,8 +219,7 @@ class LeastSquares(_Difference):
         ℓ      = Σₖ (f − y)²
         ∂ℓ/∂f  = 2 (f − y)
 
-    >>> import numpy as np, backprop as bp
-    >>> loss = bp.LeastSquares()
+    >>> loss = LeastSquares()
     >>> loss.forward(np.array([[1.0, 2.0]]), np.array([0.0, 0.0])), loss.backward()
     (2.5, array([[1., 2.]]))
     """
@@ -239,8 +237,7 @@ class AbsoluteError(_Difference):
         ℓ      = Σₖ |f − y|
         ∂ℓ/∂f  = sign(f − y)          0 where they are equal
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.AbsoluteError().forward(np.array([[1.0, -3.0]]), np.array([0.0, 0.0]))
+    >>> AbsoluteError().forward(np.array([[1.0, -3.0]]), np.array([0.0, 0.0]))
     2.0
     """
 
@@ -259,8 +256,7 @@ class Huber(_Difference):
 
     Source: Huber (1964), "Robust estimation of a location parameter", Annals of Mathematical Statistics 35.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Huber(delta=1.0).per_example(np.array([[0.5, 3.0]]), np.array([0.0, 0.0]))
+    >>> Huber(delta=1.0).per_example(np.array([[0.5, 3.0]]), np.array([0.0, 0.0]))
     array([0.125, 2.5  ])
     """
 
@@ -285,8 +281,7 @@ class Pinball(Loss):
     For K targets and Q quantiles f has Q·K rows: all targets for the first quantile, then for the second, and so on.
     Source: Koenker and Bassett (1978), "Regression quantiles", Econometrica 46.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Pinball([0.1, 0.9]).per_example(np.array([[0.0], [0.0]]), np.array([1.0]))
+    >>> Pinball([0.1, 0.9]).per_example(np.array([[0.0], [0.0]]), np.array([1.0]))
     array([1.])
     """
 

@@ -225,9 +225,8 @@ class SGD(Optimizer):
 
     Source: Sutskever, Martens, Dahl and Hinton (2013), "On the importance of initialization and momentum".
 
-    >>> import numpy as np, backprop as bp
     >>> phi = np.array([1.0])
-    >>> bp.SGD(0.1).step(phi, np.array([2.0]))
+    >>> SGD(0.1).step(phi, np.array([2.0]))
     >>> phi
     array([0.8])
     """
