@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 
 from backprop import checks, constraints, initializers, layers, losses, optimizers, schedules
+from backprop.around.held import adopt
+from backprop.around.nesting import inside
 from backprop.checks import Array
 from backprop.initializers import Initializer
 from backprop.layers import BatchNorm, Embedding, InputScale, Layer, LayerNorm, Linear, MembersLinear, SeparateLinear
-from backprop.layers.nesting import adopt, inside
 from backprop.layers.normalization import FrozenBatchNorm
 
 TORCH_NAMES = {"omega": "weight", "gamma": "weight", "beta": "bias", "running_variance": "running_var"}

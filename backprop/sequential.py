@@ -9,14 +9,15 @@ from typing import Any, Self
 import numpy as np
 
 from backprop import architecture, checks
+from backprop.around.boundary import backward, forward, infer
+from backprop.around.held import place, write
+from backprop.around.nesting import chain, leaves, reseed
 from backprop.checks import Array
 from backprop.engine.native.compiled import compiled, passes_of
 from backprop.files import container
 from backprop.files.atomic import PathLike
-from backprop.functions import views
+from backprop.functions import named, views
 from backprop.layers import Composite, Gradients, Layer, Residual
-from backprop.layers.boundary import forward, infer
-from backprop.layers.nesting import chain, leaves, place, reseed, write
 
 BLOCK_BYTES = 1 << 18  # predict works on about this much of X at a time, so that activations stay in cache
 LEAST_ROWS = 256  # … or of these, so that products are quick
@@ -125,11 +126,10 @@ class Sequential(Composite):
 
     def backward(self, dL_df: Array) -> tuple[Array, FlatGradients]:
         """(dL_dh, gradients) of the last `forward`; the gradients are views of `gradients.dL_dphi` (P,)."""
-        gradients: Any = {}
+        own: Any = {}
         for key in reversed(self.layers):
-            dL_df, own = self.backward_child(key, dL_df)
-            gradients = own | gradients
-        return dL_df, gradients  # made one vector for a caller from outside, by `_handed_out`
+            dL_df, own[key] = backward(self.layers[key], dL_df)
+        return dL_df, named(own)  # type: ignore[return-value]  # `_handed_out` makes one vector of them
 
     def _handed_out(self, gradients: Gradients) -> Gradients:
         return FlatGradients({name: gradients[name] for name in vars(self)["_names"]}, self.phi.dtype)

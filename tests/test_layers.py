@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tables import LAYERS, SEED, assert_close, complex_step, forward, network, spread
 
 import backprop as bp
-from backprop.layers.nesting import draws, reseed
+from backprop.around.nesting import draws, reseed
 
 COUPLED = [name for name in LAYERS if network(name).couples_examples]
 RANDOM = [name for name in LAYERS if draws(network(name))]

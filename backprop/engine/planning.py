@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from backprop import checks
+from backprop.around.boundary import is_traced
+from backprop.around.nesting import inside
 from backprop.engine.live import Live
 from backprop.engine.plan import Form, Land, Plan, is_number, linear, make
 from backprop.engine.play import part_at
@@ -21,8 +23,6 @@ from backprop.engine.statistics import Statistics, statistics
 from backprop.engine.trace import CannotTrace, Number, Op, refusal
 from backprop.engine.twins import Missing, Rule, Step, same_setting, trace_rule, trace_step
 from backprop.layers import Layer, Linear
-from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import inside
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 

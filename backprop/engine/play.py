@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.boundary import backward, forward
 from backprop.checks import Array
 from backprop.engine import parts
 from backprop.engine.blas import prepare
@@ -23,7 +24,6 @@ from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise, is_number
 from backprop.engine.threads import Pool, run_all, run_in_turn
 from backprop.engine.trace import Number, Op, converted, gathered, look, of_list
 from backprop.layers import Layer
-from backprop.layers.boundary import backward, forward
 from backprop.losses import Loss
 from backprop.losses.base import slope
 

@@ -36,9 +36,6 @@ class Activation(Layer):
 
     keeps_width = True
 
-    def __init__(self) -> None:  # the arguments that `help` shows
-        """Take no arguments; an activation that takes some says so."""
-
     @abstractmethod
     def value(self, h: Array) -> Array:
         """a[h]."""

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from backprop import checks
+from backprop.around.held import place
 from backprop.checks import Array
 from backprop.functions import column
 from backprop.layers import Gradients, Layer
-from backprop.layers.nesting import place
 
 
 class _Normalization(Layer):

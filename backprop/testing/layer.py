@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.boundary import is_traced
+from backprop.around.nesting import draws, frozen, reseed
 from backprop.checks import Array
 from backprop.gradients.check import compared
 from backprop.gradients.disturbances import of_part
 from backprop.gradients.problem import Problem, Projection, run
 from backprop.initializers import Constant
-from backprop.layers import Identity, Layer, Linear, boundary
-from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import draws, frozen, reseed
+from backprop.layers import Identity, Layer, Linear
 from backprop.losses import LeastSquares
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.nesting import views
 from backprop.checks import Array
 from backprop.constraints import Constraint, Projection, projections
 from backprop.engine import native
@@ -23,8 +25,6 @@ from backprop.engine.step import Batch, Engine, automatic_shards
 from backprop.engine.team import ALONE, Team
 from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
 from backprop.functions import all_finite
-from backprop.layers import boundary
-from backprop.layers.nesting import views
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.schedules import ConstantRate
