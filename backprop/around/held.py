@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from backprop import checks, notation
+from backprop import checks, functions, notation
 from backprop.around import boundary
+from backprop.around.nesting import leaves
 from backprop.checks import Array
 
 if TYPE_CHECKING:
@@ -188,10 +189,40 @@ def adopt(layer: Layer, name: str, array: Array) -> None:
             vars(layer)[attribute] = array
 
 
+def seat(layer: Layer, phi: Array) -> None:
+    """Have `phi`, which holds the parameters already, as φ of a network, and its parts as the φ and parameters inside."""
+    if is_network(layer):
+        vars(layer)["_phi"] = phi
+    if not layer.children:
+        place(layer, functions.views(layer.parameters, phi))
+    start = 0
+    for child in layer.children.values():
+        size = child.size
+        seat(child, phi[start : start + size])
+        start += size
+
+
+def claim(net: Layer) -> None:
+    """Take the layers into this network, each once: a layer in two networks would leave the φ of the first."""
+    every = list(leaves(net))
+    if len({id(leaf) for leaf in every}) < len(every):
+        advice = "Use layer.copy()."
+        raise ValueError(checks.message("Sequential", "each layer once", "the same layer object twice", advice))
+    free = list(net.children.values())
+    for layer in free:  # grows while it runs
+        if vars(layer)["_owned"]:
+            expected, advice = "layers of no other network", "Use layer.copy()."
+            raise ValueError(checks.message("Sequential", expected, layer.label, advice))
+        if not is_network(layer):
+            free.extend(layer.children.values())
+    for layer in free:
+        vars(layer)["_owned"] = True
+
+
 def release(layer: Layer) -> None:
     """Belong to no network any more; the layers of a network stay in it."""
     vars(layer)["_owned"] = False
-    if hasattr(layer, "phi"):
+    if is_network(layer):
         return
     for held in (vars(layer)["parameters"], vars(layer)["buffers"]):
         if held.placed:
@@ -200,3 +231,8 @@ def release(layer: Layer) -> None:
         held.placed = False
     for child in layer.children.values():
         release(child)
+
+
+def is_network(layer: Layer) -> bool:
+    """Whether a layer has a φ of its own."""
+    return "_phi" in vars(layer)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backprop import checks
+from backprop import notation
 from backprop.around.boundary import is_traced
 from backprop.around.nesting import inside
 from backprop.engine.live import Live
@@ -164,10 +164,10 @@ def _require_settings(net: Layer, loss: Loss, rule: Optimizer | None) -> None:
     """Refuse settings out of range, by the words of the constructors."""
     for layer in inside(net):
         if not (layer.children or layer._for_good or isinstance(layer, Linear)):  # which have none that could change
-            checks.settings(layer)
-    checks.settings(loss)
+            notation.settings(layer)
+    notation.settings(loss)
     if rule is not None:
-        checks.settings(rule, learning_rate=1.0)  # a schedule checks itself, and serves one optimizer
+        notation.settings(rule, learning_rate=1.0)  # a schedule checks itself, and serves one optimizer
 
 
 def rule_plans(rule: Optimizer | None, size: int, dtype: Any) -> tuple[Plan | None, bool]:

@@ -238,7 +238,7 @@ class Bound:
             match kind:
                 case "forward":
                     f = ready.pop(key) if key in ready else forward(part, np.array(args[0]))
-                    np.copyto(out, checks.same_shape(f"{part.label}.forward", f, out.shape))
+                    np.copyto(out, _same_shape(f"{part.label}.forward", f, out.shape))
                 case "backward":
                     dL_dh, held[where[0]] = ready.pop(key) if key in ready else backward(part, np.array(args[0]))
                     np.copyto(out, dL_dh)
@@ -311,3 +311,10 @@ def part_at(net: Layer, loss: Loss | None, path: str) -> Any:
         children = found.children if isinstance(found, Layer) else {}
         found = children[key] if key in children else getattr(found, key)
     return found
+
+
+def _same_shape(who: str, f: Array, shape: tuple[int, ...]) -> Array:
+    """What a layer of one's own returns in each step of this size. Raises ValueError for another shape than the first time."""
+    if f.shape != shape:
+        raise ValueError(checks.message(who, f"shape {shape}, as in the first step", f"shape {f.shape}"))
+    return f

@@ -35,7 +35,8 @@ from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
 from backprop.layers import Gradients, Layer
 from backprop.losses import Loss
-from backprop.sequential import Sequential, rows_per_block
+from backprop.prediction import rows_per_block
+from backprop.sequential import Sequential
 
 # Entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all.
 LARGE = 8192

@@ -17,7 +17,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import notation
 from backprop.around import boundary
 from backprop.around.held import Holder, release
 from backprop.checks import Array
@@ -109,5 +109,5 @@ class Layer(Holder):
 
     def __repr__(self) -> str:
         if self.in_features is None or self.out_features is None:
-            return checks.call(self)
+            return notation.call(self)
         return f"{type(self).__name__}({self.in_features} → {self.out_features})"

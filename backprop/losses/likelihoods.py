@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from backprop import checks
+from backprop.around.targets import misfit
 from backprop.checks import Array
 from backprop.functions import FAR, column, sigmoid, softplus_tail, within
 from backprop.losses.base import Loss
@@ -39,7 +40,7 @@ class CrossEntropy(Loss):
         elif y.shape == (N,) or (single and y.shape == ()):
             return checks.labels(self, y.reshape(N), K)
         if y.shape != (K, N):
-            raise self._misfit(y, shape, f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})")
+            raise misfit(self, y, shape, f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})")
         checks.finite(self, "y", y.T)
         checks.values_between(self, "y", y, 0, 1)
         off = np.abs(y.sum(axis=0, dtype=float) - 1) > 1e-5

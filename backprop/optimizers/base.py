@@ -209,7 +209,7 @@ class Optimizer(notation.Part, ABC):
 
     def __repr__(self) -> str:
         rate = self.schedule
-        return checks.call(self, learning_rate=rate(0) if isinstance(rate, ConstantRate) else rate)
+        return notation.call(self, learning_rate=rate(0) if isinstance(rate, ConstantRate) else rate)
 
 
 class Mark:

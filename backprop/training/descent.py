@@ -17,7 +17,7 @@ from backprop import checks
 from backprop.around import boundary
 from backprop.around.nesting import views
 from backprop.checks import Array
-from backprop.constraints import Constraint, Projection, projections
+from backprop.constraints import Constraint
 from backprop.engine import native
 from backprop.engine.native.program import Played, Steps
 from backprop.engine.planning import Shape
@@ -31,6 +31,7 @@ from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.native import Native
+from backprop.training.projections import Projection, projections
 from backprop.training.state import Position, Settings
 
 LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …

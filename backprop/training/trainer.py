@@ -14,7 +14,7 @@ import numpy as np
 
 from backprop import checks, html
 from backprop.checks import Array
-from backprop.constraints import Constraint, projections
+from backprop.constraints import Constraint
 from backprop.engine.plan import Plan
 from backprop.engine.team import ALONE, Team
 from backprop.files import container
@@ -30,6 +30,7 @@ from backprop.training.descent import Descent, interrupts
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.native import choice
+from backprop.training.projections import projections
 from backprop.training.rows import Source, Streamed
 from backprop.training.state import Position, Settings, State
 from backprop.training.watch import (
