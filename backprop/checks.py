@@ -250,20 +250,15 @@ def too_early(layer: Any) -> RuntimeError:
     return RuntimeError(message(Door(layer, "backward"), expected, got))
 
 
-def instance(who: object, name: str, value: object, kind: type) -> None:
-    """An instance of a class; the class itself given by mistake is told to add parentheses."""
+def instance(who: object, name: str, value: Any, kind: type) -> Any:
+    """The value, an instance of a class; the class itself given by mistake is told to add parentheses."""
     if not isinstance(value, kind):
         raise TypeError(message(who, f"{name}: a {kind.__name__}", repr(value), _call_it(value)))
+    return value
 
 
 def _call_it(value: object) -> str:
     return f"Write {value.__name__}(…)." if isinstance(value, type) else ""
-
-
-def kind_of(who: object, name: str, value: Any, kind: type) -> Any:
-    """The value, if it is an instance of this class."""
-    instance(who, name, value, kind)
-    return value
 
 
 def layer(who: object, value: object, kind: type) -> Any:

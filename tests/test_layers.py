@@ -384,6 +384,27 @@ class TestOnesOwn:
         assert net.size == 8
 
 
+class Shift(bp.Layer):
+    """A parameter that is called as the vector of a network is."""
+
+    def __init__(self):
+        self.parameters["phi"] = np.zeros((2, 1))
+
+    def forward(self, h):
+        return h + self.phi
+
+    def backward(self, dL_df):
+        return dL_df, {"phi": dL_df.sum(axis=1, keepdims=True)}
+
+
+def test_a_layer_with_a_parameter_called_phi_is_no_network():
+    net = bp.Sequential(Shift(), seed=0)
+    twin = net[0].copy()
+    twin.parameters["phi"] = np.zeros((3, 1))  # free again, so that even its shape may change
+    assert twin.phi.shape == (3, 1)
+    assert net.phi.shape == (2,)
+
+
 class TestStability:
     # The exponential of 10⁴ is no number.
     @pytest.mark.parametrize("name", [name for name in LAYERS if name != "Exp"])

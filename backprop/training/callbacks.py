@@ -85,7 +85,7 @@ class BestWeights(Callback):
     __repr__ = notation.call
 
     def __init__(self, monitor: str | None = None, *, mode: str = "min") -> None:
-        self.monitor = None if monitor is None else checks.kind_of(type(self).__name__, "monitor", monitor, str)
+        self.monitor = None if monitor is None else checks.instance(type(self).__name__, "monitor", monitor, str)
         self.mode = checks.choice(type(self).__name__, "mode", mode, ["min", "max"])
         self._reset()
 

@@ -52,8 +52,8 @@ class Unsaid(int):
 
 TEN = Unsaid(10)
 SETTABLE: dict[str, Callable[[Any], Any]] = {
-    "loss": lambda value: _checked(checks.kind_of("Trainer", "loss", value, Loss)),
-    "optimizer": lambda value: checks.kind_of("Trainer", "optimizer", value, Optimizer),
+    "loss": lambda value: _checked(checks.instance("Trainer", "loss", value, Loss)),
+    "optimizer": lambda value: checks.instance("Trainer", "optimizer", value, Optimizer),
     "batch_size": lambda value: checks.integer_or("Trainer", "batch_size", value, "full"),
     "shuffle": lambda value: checks.boolean("Trainer", "shuffle", value),
     "seed": lambda value: checks.integer("Trainer", "seed", value, least=0),
