@@ -106,10 +106,11 @@ class Sequential(Composite):
 
     def backward(self, dL_df: Array) -> tuple[Array, FlatGradients]:
         """(dL_dh, gradients) of the last `forward`; the gradients are views of `gradients.dL_dphi` (P,)."""
-        own: Any = {}
+        gradients: Any = {}
         for key in reversed(self.layers):
-            dL_df, own[key] = backward(self.layers[key], dL_df)
-        return dL_df, named(own)  # type: ignore[return-value]  # `_handed_out` makes one vector of them
+            dL_df, own = backward(self.layers[key], dL_df)
+            gradients = named({key: own}) | gradients
+        return dL_df, gradients  # made one vector for a caller from outside, by `_handed_out`
 
     def _handed_out(self, gradients: Gradients) -> Gradients:
         return FlatGradients({name: gradients[name] for name in vars(self)["_names"]}, self.phi.dtype)
