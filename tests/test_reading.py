@@ -54,11 +54,11 @@ def test_the_chalkboard():
     of_tables = {path: n for path, n in lines.items() if path.name in ("columns.py", "members.py")}
     assert len(of_tables) == 3
     assert sum(of_tables.values()) <= 800  # columns of tables, members and their loss, which came later
-    assert 2000 < sum(lines.values()) - sum(of_tables.values()) <= 3072
+    assert 2000 < sum(lines.values()) - sum(of_tables.values()) <= 3070
 
 
 def test_what_stands_around_it():
-    assert 500 < sum(lines_of(AROUND).values()) <= 760
+    assert 500 < sum(lines_of(AROUND).values()) <= 720
 
 
 def test_a_step_by_hand():
@@ -71,7 +71,7 @@ def test_a_step_by_hand():
         optimizer.step(net.phi, gradients.dL_dphi)
 
     lines, files = read(step)
-    assert 200 < lines <= 329
+    assert 200 < lines <= 330
     assert files <= 10
 
 
