@@ -139,9 +139,8 @@ class Sequential(Composite):
         """Move the parameters into `phi` (P,), of any type, which becomes the network's φ."""
         for part, array in zip(self.views(phi).values(), self.parameters.values(), strict=True):
             part[...] = array
-        vars(self).update(
-            _phi=phi, _names=tuple(self.parameters)
-        )  # in the order of φ, which a layer of one's own need not keep
+        # The names are in the order of φ, which a layer of one's own need not keep.
+        vars(self).update(_phi=phi, _names=tuple(self.parameters))
         seat(self, phi)
 
     def views(self, flat: Array) -> dict[str, Array]:

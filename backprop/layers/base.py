@@ -5,7 +5,7 @@
     f = layer.infer(h)                         inference; keeps nothing
     layer.parameters                           name -> array, beta before omega
 
-A layer's own code is the equations, on columns (D, N); what every call needs is in `around.boundary`, what it holds in `held`.
+A layer's own code is the equations, on columns (D, N); what each call needs is in `around.boundary`, its arrays in `around.held`.
 Gradients are return values: nothing is stored on the layer, so `backward` twice gives the same answer twice.
 """
 
