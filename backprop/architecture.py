@@ -3,7 +3,7 @@
     {"class": "Residual", "arguments": {…}, "layers": {"layer": {"class": "Linear", "arguments": {"in_features": 4, …}}}}
 
 Only classes are looked up by name, in the library and among those the caller passes; nothing is imported or executed by name.
-Arguments are found as `checks.call` finds them, in attributes named as the constructor's parameters, and where a layer has no
+Arguments are found as `notation.call` finds them, in attributes named as the constructor's parameters, and where a layer has no
 such attribute, in what its constructor was called with.
 """
 
@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 
 from backprop import checks, constraints, initializers, layers, losses, optimizers, schedules
+from backprop.around.held import adopt
+from backprop.around.nesting import inside
 from backprop.checks import Array
+from backprop.files import container
+from backprop.files.atomic import PathLike
 from backprop.initializers import Initializer
 from backprop.layers import BatchNorm, Embedding, InputScale, Layer, LayerNorm, Linear, MembersLinear, SeparateLinear
-from backprop.layers.nesting import adopt, inside
 from backprop.layers.normalization import FrozenBatchNorm
 
 TORCH_NAMES = {"omega": "weight", "gamma": "weight", "beta": "bias", "running_variance": "running_var"}
@@ -100,6 +103,35 @@ def with_classes(who: str, classes: Iterable[type]) -> dict[str, type]:
         if known.setdefault(each.__name__, each) is not each:
             raise ValueError(checks.message(who, "classes with names of their own", f"two named {each.__name__}"))
     return known
+
+
+def save(net: Any, path: PathLike, table: Any, notes: Mapping[str, Any] | None, classes: Iterable[type]) -> None:
+    """What `Sequential.save` writes: the network, and the `Table` its inputs come from, as one file."""
+    who, arrays = f"{net.label}.save", tensors(net)
+    require_finite(who, arrays)
+    if table is not None and not hasattr(table, "state"):
+        raise TypeError(checks.message(who, "table: a Table", repr(table)))
+    data = describe(net)
+    require_rebuilt(net, data, classes)
+    about = {"network": data, "table": None if table is None else table.state()}
+    if net.saves:
+        container.write(path, "network", about if notes is None else about | {"notes": dict(notes)}, arrays)
+
+
+def load(path: PathLike, kind: type, classes: Iterable[type]) -> Any:
+    """The network of this class that `save` has saved, made of the library's classes and others."""
+    known = with_classes("Sequential.load", classes)
+    about, arrays = container.read(path, "network")
+    try:
+        require_finite("tensors", arrays)
+        net = build(about.get("network"), known, arrays)
+        if not isinstance(net, kind):
+            raise ValueError(checks.message("network", f"a {kind.__name__}", f"a {type(net).__name__}"))
+        if arrays:
+            raise ValueError(checks.message("network", "the tensors of its layers", f"also {sorted(arrays)[:3]}"))
+    except Exception as error:
+        raise container.refusal(path, "a network", error) from error
+    return net
 
 
 def require_finite(who: str, arrays: Mapping[str, Array]) -> None:

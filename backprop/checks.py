@@ -6,11 +6,9 @@ An error has four parts: who noticed, what was expected, what came instead, and 
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -106,49 +104,6 @@ def generator(who: object, seed: object) -> np.random.Generator:
     if isinstance(seed, np.random.Generator):
         return seed
     return np.random.default_rng(None if seed is None else integer(who, "seed", seed, least=0))
-
-
-def call(thing: object, **instead: object) -> str:
-    """The call that makes an object: its class and those constructor arguments that are known and not at their default.
-
-    >>> import backprop as bp
-    >>> call(bp.StepDecay(0.1, every=10))
-    'StepDecay(learning_rate=0.1, every=10)'
-    """
-    values = []
-    for name, parameter in _parameters(type(thing).__init__).items():
-        value = instead.get(name, getattr(thing, name, parameter.default))
-        unknown = value is parameter.empty or (value is None and parameter.default is parameter.empty)
-        if name != "self" and not unknown and not _same(value, parameter.default):
-            values.append(f"{name}={value!r}")
-    return f"{type(thing).__name__}({', '.join(values)})"
-
-
-def _same(value: Any, default: Any) -> bool:
-    try:
-        return value is default or bool(value == default)
-    except ValueError:  # an array of several numbers is no default
-        return False
-
-
-@cache
-def _parameters(constructor: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Read once: every pass asks for the name of its loss, in case there is something to complain about."""
-    return inspect.signature(constructor).parameters
-
-
-def settings(part: object, **instead: object) -> None:
-    """Refuse what the constructor of a part of the library would: settings may have been assigned since."""
-    kind = type(part)
-    if not kind.__module__.startswith("backprop."):
-        return
-    values = {}
-    for name, parameter in _parameters(kind.__init__).items():
-        if hasattr(part, name):
-            values[name] = instead.get(name, getattr(part, name))
-        elif parameter.default is parameter.empty and name != "self":
-            values[name] = getattr(part, "in_features", None)  # of a normalization, which keeps the width
-    kind(**values)
 
 
 def integer_or(who: object, name: str, value: object, word: str) -> int | str:
@@ -272,28 +227,6 @@ def floating(who: object, name: str, value: object) -> Array:
     return array.astype(np.float64) if array.dtype.kind in "iub" else array
 
 
-def columns(layer: Any, method: str, h: object) -> Array:
-    """Input of a layer: shape (D,) or (D, N), one example per column. Raises TypeError or ValueError."""
-    array, width = floating(Door(layer, method), "h", h), layer.in_features
-    if array.ndim not in (1, 2) or width not in (None, array.shape[0]):
-        expected = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
-        fits = array.ndim == 2 and array.shape[1] == width
-        advice = "Pass h.T, or use predict(X), which takes one row per example." if fits else ""
-        raise ValueError(message(Door(layer, method), expected, f"shape {array.shape}", advice))
-    return array
-
-
-def gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
-    """Argument of `backward`, in the shape of what `forward` returned. Raises RuntimeError before it, TypeError, ValueError."""
-    if shape is None:
-        raise too_early(layer)
-    array = floating(Door(layer, "backward"), "dL_df", dL_df)
-    if array.shape != shape:
-        expected = f"dL_df with shape {shape}, that of what forward returned"
-        raise ValueError(message(Door(layer, "backward"), expected, f"shape {array.shape}"))
-    return array
-
-
 def weights(who: object, sample_weight: object, n: int) -> Array:
     """Sample weights: n finite numbers ≥ 0 that are not all 0. Raises TypeError or ValueError."""
     w = numeric(who, "sample_weight", sample_weight)
@@ -317,20 +250,15 @@ def too_early(layer: Any) -> RuntimeError:
     return RuntimeError(message(Door(layer, "backward"), expected, got))
 
 
-def instance(who: object, name: str, value: object, kind: type) -> None:
-    """An instance of a class; the class itself given by mistake is told to add parentheses."""
+def instance(who: object, name: str, value: Any, kind: type) -> Any:
+    """The value, an instance of a class; the class itself given by mistake is told to add parentheses."""
     if not isinstance(value, kind):
         raise TypeError(message(who, f"{name}: a {kind.__name__}", repr(value), _call_it(value)))
+    return value
 
 
 def _call_it(value: object) -> str:
     return f"Write {value.__name__}(…)." if isinstance(value, type) else ""
-
-
-def kind_of(who: object, name: str, value: Any, kind: type) -> Any:
-    """The value, if it is an instance of this class."""
-    instance(who, name, value, kind)
-    return value
 
 
 def layer(who: object, value: object, kind: type) -> Any:
@@ -378,49 +306,3 @@ def numbers(who: object, name: str, array: Any, kinds: str) -> None:
     if getattr(array, "dtype", None) is None or array.dtype.kind not in kinds:
         got = f"one of {array.dtype}" if hasattr(array, "dtype") else f"a {type(array).__name__}"
         raise TypeError(message(who, f"{name} an array of real numbers", got))
-
-
-def forward_result(layer: Any, f: Any, h: Array) -> Array:
-    """What a layer's `forward` returned for h (D, N): (D_out, N). Raises TypeError or ValueError for anything else."""
-    who, N, shape = Door(layer, "forward"), h.shape[1], getattr(f, "shape", None)
-    if shape is None or len(shape) != 2 or shape[1] != N:
-        kind, got = (TypeError, f"a {type(f).__name__}") if shape is None else (ValueError, f"shape {shape}")
-        advice = "An example is a column: keep axis 1."
-        raise kind(message(who, f"f with {N} columns for {N} examples", got, advice))
-    numbers(who, "f", f, "fiubc")  # parameters may be complex where h is not
-    return f
-
-
-def same_shape(who: object, f: Array, shape: tuple[int, ...]) -> Array:
-    """What a layer of one's own returns in each step of this size. Raises ValueError for another shape than the first time."""
-    if f.shape != shape:
-        raise ValueError(message(who, f"shape {shape}, as in the first step", f"shape {f.shape}"))
-    return f
-
-
-def backward_result(layer: Any, result: Any, shape: tuple[int, ...] | None) -> tuple[Array, dict[str, Array]]:
-    """What a layer's `backward` returned: (dL_dh, gradients), one gradient per parameter. Raises TypeError or ValueError."""
-    who = Door(layer, "backward")
-    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
-        raise TypeError(message(who, expected, f"a {type(result).__name__}"))
-    dL_dh, gradients, parameters = *result, layer.parameters
-    if shape is not None and getattr(dL_dh, "shape", None) != shape:
-        returned = f"shape {dL_dh.shape}" if hasattr(dL_dh, "shape") else f"a {type(dL_dh).__name__}"
-        raise ValueError(message(who, f"dL_dh with the shape of h, {shape}", returned))
-    if gradients.keys() != parameters.keys():
-        expected, advice = f"gradients named {list(parameters)}", "Return one gradient per parameter."
-        if not parameters:
-            advice = 'Parameters are the arrays in self.parameters: self.parameters["omega"] = … makes one.'
-        raise ValueError(message(who, expected, f"{list(gradients)}", advice))
-    for name, parameter in parameters.items():
-        got = np.shape(gradients[name])
-        if got != parameter.shape:
-            advice = "It is transposed." if got == parameter.shape[::-1] and len(got) == 2 else ""
-            if len(parameter.shape) == 1:
-                advice = "Sum over the wrong axis? One β serves all examples: sum over them, axis=1."
-            expected = f"gradient {name!r} with shape {parameter.shape}"
-            raise ValueError(message(who, expected, f"shape {got}", advice))
-    for name, array in {"dL_dh": dL_dh, **gradients}.items():
-        numbers(who, name, array, "fiubc")
-    return result

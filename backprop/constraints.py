@@ -7,13 +7,11 @@ after the optimizer's step. The gradient and the optimizer's state are not touch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
-from backprop.patterns import by_pattern
 
 __all__ = ["Constraint", "MaxNorm", "NonNegative"]
 
@@ -34,7 +32,7 @@ class Constraint(ABC):
         """Move `parameter`, an array in its own shape, to the nearest point of the set, in place."""
 
     def __repr__(self) -> str:
-        return checks.call(self)
+        return notation.call(self)
 
 
 class MaxNorm(Constraint):
@@ -79,32 +77,3 @@ class NonNegative(Constraint):
     def project(self, parameter: Array) -> None:
         """Set what is negative to 0, in place."""
         np.maximum(parameter, 0, out=parameter)
-
-
-Projection = tuple[Constraint, Array]
-
-
-def projections(
-    who: str, constraints: Mapping[str, Constraint] | None, parameters: Mapping[str, Array]
-) -> list[Projection]:
-    """Each constrained parameter with its constraint, tried on a copy.
-
-    Raises TypeError for what is no constraint, or does not project in place; ValueError for a pattern that matches nothing.
-    """
-    if constraints is None:
-        return []
-    if not isinstance(constraints, Mapping):
-        expected = 'constraints as a dict, such as {"*.omega": MaxNorm(3)}'
-        raise TypeError(checks.message(who, expected, repr(constraints)))
-    for pattern, constraint in constraints.items():
-        if not isinstance(pattern, str):
-            raise TypeError(checks.message(who, 'patterns such as "*.omega" in constraints', repr(pattern)))
-        checks.instance(who, f"constraints[{pattern!r}]", constraint, Constraint)
-    chosen = by_pattern(who, "constraints", constraints, parameters)
-    for name, constraint in chosen.items():
-        returned: object = constraint.project(parameters[name].copy())
-        if returned is not None:
-            got = f"a {type(returned).__name__} returned for {name}"
-            advice = "Write parameter[...] = … and return nothing."
-            raise TypeError(checks.message(f"{constraint!r}.project", "the parameter changed in place", got, advice))
-    return [(constraint, parameters[name]) for name, constraint in chosen.items()]

@@ -99,3 +99,8 @@ def load() -> Any:
     from scipy.linalg import blas
 
     return blas
+
+
+def named(arrays: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    """Arrays by "key.name", of each part's arrays by name."""
+    return {f"{key}.{name}": array for key, of_part in arrays.items() for name, array in of_part.items()}

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 
 __all__ = ["Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Initializer"]
@@ -25,7 +25,7 @@ class Initializer(ABC):
         """Return a new array of `shape`."""
 
     def __repr__(self) -> str:
-        return checks.call(self)
+        return notation.call(self)
 
 
 class _Normal(Initializer):

@@ -11,7 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from typing import Any
 
-from backprop import checks
+from backprop import checks, notation
 
 __all__ = ["ConstantRate", "CosineDecay", "ExponentialDecay", "OneCycle"]
 __all__ += ["ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp"]
@@ -47,7 +47,7 @@ class Schedule(ABC):
         return {name: value for name, value in vars(self).items() if name != "_serves"}  # a copy is free
 
     def __repr__(self) -> str:
-        return checks.call(self)
+        return notation.call(self)
 
 
 class ConstantRate(Schedule):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
 
 from backprop import architecture, checks
+from backprop.around.boundary import backward, forward, infer
+from backprop.around.held import claim, seat, write
+from backprop.around.nesting import chain, reseed
 from backprop.checks import Array
 from backprop.engine.native.compiled import compiled, passes_of
-from backprop.files import container
 from backprop.files.atomic import PathLike
-from backprop.functions import views
+from backprop.functions import named, views
 from backprop.layers import Composite, Gradients, Layer, Residual
-from backprop.layers.boundary import forward, infer
-from backprop.layers.nesting import chain, leaves, place, reseed, write
-
-BLOCK_BYTES = 1 << 18  # predict works on about this much of X at a time, so that activations stay in cache
-LEAST_ROWS = 256  # … or of these, so that products are quick
+from backprop.prediction import by_blocks, rows_per_block
 
 
 class FlatGradients(dict[str, Array]):
@@ -84,7 +81,7 @@ class Sequential(Composite):
         first = next((layer for layer in layers if not (layer.in_features is None and layer.keeps_width)), layers[-1])
         self.in_features = first.in_features
         self.out_features = self.chain(self.in_features)
-        self._claim()
+        claim(self)
         if generator is not None:
             self.initialize(generator)
         self.bind(np.empty(self.size, kind))
@@ -94,22 +91,6 @@ class Sequential(Composite):
         if name == "checkpoint" and value is not None:
             value = checks.integer("Sequential", "checkpoint", value, least=2)
         super().__setattr__(name, value)
-
-    def _claim(self) -> None:
-        """Take the layers into this network, each once: a layer in two networks would leave the φ of the first."""
-        inside = list(leaves(self))
-        if len({id(leaf) for leaf in inside}) < len(inside):
-            advice = "Use layer.copy()."
-            raise ValueError(checks.message("Sequential", "each layer once", "the same layer object twice", advice))
-        free = list(self.layers.values())
-        for layer in free:  # grows while it runs
-            if vars(layer)["_owned"]:
-                expected, advice = "layers of no other network", "Use layer.copy()."
-                raise ValueError(checks.message("Sequential", expected, layer.label, advice))
-            if not isinstance(layer, Sequential):
-                free.extend(layer.children.values())
-        for layer in free:
-            vars(layer)["_owned"] = True
 
     def forward(self, h: Array) -> Array:
         """Outputs (D_out, N) of h (D_in, N), or of one example (D_in,); keeps what `backward` needs."""
@@ -127,8 +108,8 @@ class Sequential(Composite):
         """(dL_dh, gradients) of the last `forward`; the gradients are views of `gradients.dL_dphi` (P,)."""
         gradients: Any = {}
         for key in reversed(self.layers):
-            dL_df, own = self.backward_child(key, dL_df)
-            gradients = own | gradients
+            dL_df, own = backward(self.layers[key], dL_df)
+            gradients = named({key: own}) | gradients
         return dL_df, gradients  # made one vector for a caller from outside, by `_handed_out`
 
     def _handed_out(self, gradients: Gradients) -> Gradients:
@@ -158,8 +139,9 @@ class Sequential(Composite):
         """Move the parameters into `phi` (P,), of any type, which becomes the network's φ."""
         for part, array in zip(self.views(phi).values(), self.parameters.values(), strict=True):
             part[...] = array
-        vars(self)["_names"] = tuple(self.parameters)  # in the order of φ, which a layer of one's own need not keep
-        _seat(self, phi)
+        # The names are in the order of φ, which a layer of one's own need not keep.
+        vars(self).update(_phi=phi, _names=tuple(self.parameters))
+        seat(self, phi)
 
     def views(self, flat: Array) -> dict[str, Array]:
         """A vector (P,) laid out like φ, seen as one array per parameter; of rows (N, P), each array is (N, *shape)."""
@@ -181,7 +163,7 @@ class Sequential(Composite):
         # Copies and unpickled networks hold φ and its views as separate arrays; make them one again.
         vars(self).update(state)
         vars(self).pop("saves", None)  # a copy is its owner's, no longer the team's
-        _seat(self, self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
+        seat(self, self.phi if self.phi.flags.writeable else self.phi.copy())  # a memory map may be read-only
 
     def predict(self, X: Any, out: Array | None = None) -> Array:
         """Outputs (N, K) for rows X (N, D), computed block by block; written to `out` if given.
@@ -196,17 +178,7 @@ class Sequential(Composite):
         # A pass takes finite rows of its very shape, type and order, and nothing else, so they need no look here.
         if out is None and type(X) is np.ndarray and (found := passes_of(self)(X)) is not None:
             return found
-        X = checks.rows(vars(self)["_predict"], X, self.in_features)
-        if isinstance(out, np.ndarray) and isinstance(X, np.ndarray) and np.may_share_memory(X, out):
-            X = X.copy()  # what is written to `out` may be rows that are still to be read
-        n, block = X.shape[0], vars(self)["_block"]
-        if n <= block and out is None:
-            return self._of_rows(X, 0, n)
-        for start in range(0, n, block):
-            f = self._of_rows(X, start, start + block)
-            out = self._checked_out(out, (n, f.shape[1]))
-            out[start : start + block] = f
-        return out  # type: ignore[return-value]
+        return by_blocks(self, X, out)
 
     def compiled(self, rows: int = 1) -> Callable[[Array], Array]:
         """The network as it is now, as a function of X (rows, D), or of one row x (D,), for control loops.
@@ -226,26 +198,6 @@ class Sequential(Composite):
             raise ValueError(checks.message(f"{self.label}.compiled", expected, "any", "Begin it with a Linear."))
         return compiled(self.copy(), self.phi.dtype, self.in_features, rows)
 
-    def _of_rows(self, X: Any, start: int, end: int) -> Array:
-        """Outputs (n, K) for some of the rows: what `infer` gives, from a pass that was made for so many rows if there is one."""
-        X, dtype = np.asarray(X[start:end]), self.phi.dtype
-        passes = passes_of(self)
-        if X.dtype == dtype and (found := passes(X)) is not None:
-            return found
-        checks.finite(vars(self)["_predict"], "X", X, start, dtype)
-        began = time.perf_counter()
-        f = self.infer(X.T if X.dtype == dtype else X.T.astype(dtype)).T
-        passes.spent(self, X, f, time.perf_counter() - began)
-        return f
-
-    def _checked_out(self, out: Array | None, shape: tuple[int, int]) -> Array:
-        if out is None:
-            return np.empty(shape, self.phi.dtype)
-        if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype.kind != "f":
-            got = f"shape {out.shape} of {out.dtype}" if isinstance(out, np.ndarray) else repr(out)
-            raise ValueError(checks.message(f"{self.label}.predict", f"out with shape {shape} of floats", got))
-        return out
-
     def save(self, path: PathLike, *, table: Any = None, notes: Mapping[str, Any] | None = None) -> None:
         """Save the network, and the `Table` its inputs come from, as one file that `Sequential.load` and `Table.load` read.
 
@@ -264,15 +216,7 @@ class Sequential(Composite):
         ...     bool((bp.Sequential.load(f"{folder}/net.safetensors").phi == net.phi).all())
         True
         """
-        who, arrays = f"{self.label}.save", architecture.tensors(self)
-        architecture.require_finite(who, arrays)
-        if table is not None and not hasattr(table, "state"):
-            raise TypeError(checks.message(who, "table: a Table", repr(table)))
-        data = architecture.describe(self)
-        architecture.require_rebuilt(self, data, [Sequential])
-        about = {"network": data, "table": None if table is None else table.state()}
-        if self.saves:
-            container.write(path, "network", about if notes is None else about | {"notes": dict(notes)}, arrays)
+        architecture.save(self, path, table, notes, [Sequential])
 
     @classmethod
     def load(cls, path: PathLike, classes: Iterable[type] = ()) -> Self:
@@ -281,18 +225,7 @@ class Sequential(Composite):
         Nothing in the file is executed. The masks of a Dropout start anew. Raises FileFormatError for a file that is damaged,
         altered, of another kind, of a newer version or with classes that are not known, OSError for one that cannot be read.
         """
-        known = architecture.with_classes("Sequential.load", [Sequential, cls, *classes])
-        about, arrays = container.read(path, "network")
-        try:
-            architecture.require_finite("tensors", arrays)
-            net = architecture.build(about.get("network"), known, arrays)
-            if not isinstance(net, cls):
-                raise ValueError(checks.message("network", f"a {cls.__name__}", f"a {type(net).__name__}"))
-            if arrays:
-                raise ValueError(checks.message("network", "the tensors of its layers", f"also {sorted(arrays)[:3]}"))
-        except Exception as error:
-            raise container.refusal(path, "a network", error) from error
-        return net
+        return architecture.load(path, cls, [Sequential, cls, *classes])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -324,19 +257,6 @@ class Sequential(Composite):
         return "\n".join(lines)
 
 
-def _seat(layer: Layer, phi: Array) -> None:
-    """Have `phi`, which holds the parameters already, as φ of a network, and its parts as the φ and parameters inside."""
-    if isinstance(layer, Sequential):
-        vars(layer)["_phi"] = phi
-    if not layer.children:
-        place(layer, views(layer.parameters, phi))
-    start = 0
-    for child in layer.children.values():
-        size = child.size
-        _seat(child, phi[start : start + size])
-        start += size
-
-
 def _short(layer: Layer) -> str:
     """One line for the summary table."""
     if isinstance(layer, Sequential):
@@ -345,9 +265,3 @@ def _short(layer: Layer) -> str:
         return f"Residual({_short(layer.layers['layer'])})"
     text = repr(layer)
     return text if len(text) <= 32 else text[:31] + "…"
-
-
-def rows_per_block(net: Sequential) -> int:
-    """Rows whose activations in the widest layer fill a block; enough of them for products to be quick."""
-    widest = max(16, net.in_features or 1, *(layer.out_features or 1 for layer in leaves(net)))
-    return max(LEAST_ROWS, BLOCK_BYTES // (widest * net.phi.itemsize))

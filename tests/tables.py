@@ -14,7 +14,7 @@ from helpers import Scale
 from numpy.testing import assert_allclose
 
 import backprop as bp
-from backprop.layers.nesting import reseed
+from backprop.around.nesting import reseed
 
 STEP = 1e-30
 SEED = 3  # reseeding before each forward pass freezes Dropout

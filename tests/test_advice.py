@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import backprop as bp
-from backprop.layers import boundary
+from backprop.around import boundary
 from backprop.training import advice, look
 from backprop.training.data import Examples
 

@@ -34,9 +34,9 @@ from tables import LAYERS, LOSSES, LossRow, network
 from test_bad_input import ROWS, assert_refused
 
 import backprop as bp
+from backprop.around.nesting import leaves
 from backprop.gradients import disturbances, numeric
 from backprop.gradients.problem import Problem, Projection
-from backprop.layers.nesting import leaves
 
 mpl.use("Agg")
 

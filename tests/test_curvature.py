@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from tables import LAYERS, LOSSES, Scale, spread
 
 import backprop as bp
-from backprop.layers.nesting import views
+from backprop.around.nesting import views
 
 N, D = 6, 3
 WEIGHTS = np.array([0.0, 1.0, 2.0, 0.5, 3.0, 1.0])

@@ -16,10 +16,10 @@ from tables import LAYERS, SEED, network, spread
 from test_numbers import ACTIVATIONS, DTYPES, ULPS, assert_numbers, expected, points
 
 import backprop as bp
+from backprop.around.nesting import leaves
 from backprop.formats import c_header, numpy_file, onnx_file, verify
 from backprop.formats.lowering import SEVERAL
 from backprop.formats.plan import Plan
-from backprop.layers.nesting import leaves
 from backprop.testing import networks
 
 OWN = {name for name in LAYERS if name.startswith(("Elementwise", "a layer of one's own"))}

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tables import LAYERS, SEED, assert_close, complex_step, forward, network, spread
 
 import backprop as bp
-from backprop.layers.nesting import draws, reseed
+from backprop.around.nesting import draws, reseed
 
 COUPLED = [name for name in LAYERS if network(name).couples_examples]
 RANDOM = [name for name in LAYERS if draws(network(name))]
@@ -382,6 +382,27 @@ class TestOnesOwn:
         first.omega = np.zeros((4, 1))
         assert_array_equal(second.omega, np.full((4, 1), 1.5))
         assert net.size == 8
+
+
+class Shift(bp.Layer):
+    """A parameter that is called as the vector of a network is."""
+
+    def __init__(self):
+        self.parameters["phi"] = np.zeros((2, 1))
+
+    def forward(self, h):
+        return h + self.phi
+
+    def backward(self, dL_df):
+        return dL_df, {"phi": dL_df.sum(axis=1, keepdims=True)}
+
+
+def test_a_layer_with_a_parameter_called_phi_is_no_network():
+    net = bp.Sequential(Shift(), seed=0)
+    twin = net[0].copy()
+    twin.parameters["phi"] = np.zeros((3, 1))  # free again, so that even its shape may change
+    assert twin.phi.shape == (3, 1)
+    assert net.phi.shape == (2,)
 
 
 class TestStability:

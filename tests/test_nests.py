@@ -10,10 +10,10 @@ from helpers import Scale
 from numpy.testing import assert_allclose, assert_array_equal
 
 import backprop as bp
+from backprop.around import boundary
+from backprop.around.nesting import reseed, views
 from backprop.engine.planning import Shape, plans_for
 from backprop.engine.play import Bound, part_at
-from backprop.layers import boundary
-from backprop.layers.nesting import reseed, views
 from backprop.losses.base import share, slope, total
 
 SEEDS = range(int(os.environ.get("BACKPROP_NESTS", "100")))

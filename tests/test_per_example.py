@@ -14,8 +14,8 @@ from tables import LAYERS, LOSSES, Scale, complex_step, network, spread
 from test_bad_input import assert_refused
 
 import backprop as bp
+from backprop.around.nesting import leaves
 from backprop.gradients import per_example
-from backprop.layers.nesting import leaves
 
 N, D = 6, 4
 COUPLERS = {"BatchNorm", "BatchNorm inside"}

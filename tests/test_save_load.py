@@ -16,8 +16,8 @@ from tables import LAYERS, Scale, network, spread
 import backprop as bp
 from backprop import architecture
 from backprop.architecture import build, describe
+from backprop.around.nesting import leaves
 from backprop.files import container
-from backprop.layers.nesting import leaves
 
 WITH_CODE = [name for name in LAYERS if name.startswith("Elementwise")]
 

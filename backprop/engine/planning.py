@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backprop import checks
+from backprop import notation
+from backprop.around.boundary import is_traced
+from backprop.around.nesting import inside
 from backprop.engine.live import Live
 from backprop.engine.plan import Form, Land, Plan, is_number, linear, make
 from backprop.engine.play import part_at
@@ -21,8 +23,6 @@ from backprop.engine.statistics import Statistics, statistics
 from backprop.engine.trace import CannotTrace, Number, Op, refusal
 from backprop.engine.twins import Missing, Rule, Step, same_setting, trace_rule, trace_step
 from backprop.layers import Layer, Linear
-from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import inside
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 
@@ -164,10 +164,10 @@ def _require_settings(net: Layer, loss: Loss, rule: Optimizer | None) -> None:
     """Refuse settings out of range, by the words of the constructors."""
     for layer in inside(net):
         if not (layer.children or layer._for_good or isinstance(layer, Linear)):  # which have none that could change
-            checks.settings(layer)
-    checks.settings(loss)
+            notation.settings(layer)
+    notation.settings(loss)
     if rule is not None:
-        checks.settings(rule, learning_rate=1.0)  # a schedule checks itself, and serves one optimizer
+        notation.settings(rule, learning_rate=1.0)  # a schedule checks itself, and serves one optimizer
 
 
 def rule_plans(rule: Optimizer | None, size: int, dtype: Any) -> tuple[Plan | None, bool]:

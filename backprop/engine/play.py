@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.boundary import backward, forward
 from backprop.checks import Array
 from backprop.engine import parts
 from backprop.engine.blas import prepare
@@ -23,7 +24,6 @@ from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise, is_number
 from backprop.engine.threads import Pool, run_all, run_in_turn
 from backprop.engine.trace import Number, Op, converted, gathered, look, of_list
 from backprop.layers import Layer
-from backprop.layers.boundary import backward, forward
 from backprop.losses import Loss
 from backprop.losses.base import slope
 
@@ -238,7 +238,7 @@ class Bound:
             match kind:
                 case "forward":
                     f = ready.pop(key) if key in ready else forward(part, np.array(args[0]))
-                    np.copyto(out, checks.same_shape(f"{part.label}.forward", f, out.shape))
+                    np.copyto(out, _same_shape(f"{part.label}.forward", f, out.shape))
                 case "backward":
                     dL_dh, held[where[0]] = ready.pop(key) if key in ready else backward(part, np.array(args[0]))
                     np.copyto(out, dL_dh)
@@ -311,3 +311,10 @@ def part_at(net: Layer, loss: Loss | None, path: str) -> Any:
         children = found.children if isinstance(found, Layer) else {}
         found = children[key] if key in children else getattr(found, key)
     return found
+
+
+def _same_shape(who: str, f: Array, shape: tuple[int, ...]) -> Array:
+    """What a layer of one's own returns in each step of this size. Raises ValueError for another shape than the first time."""
+    if f.shape != shape:
+        raise ValueError(checks.message(who, f"shape {shape}, as in the first step", f"shape {f.shape}"))
+    return f

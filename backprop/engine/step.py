@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.boundary import is_traced
+from backprop.around.nesting import draws, inside, reseeded, views
 from backprop.checks import Array
 from backprop.engine.calls import Call, Copy, Numbers, Scale
 from backprop.engine.live import Generators, Live, NotFinite
@@ -32,8 +34,6 @@ from backprop.engine.team import ALONE, Enough, Team
 from backprop.engine.threads import Pool, run_all, run_in_turn
 from backprop.engine.twins import Missing, same_setting
 from backprop.layers import Layer
-from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import draws, inside, reseeded, views
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 

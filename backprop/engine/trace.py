@@ -92,7 +92,7 @@ CLIP: Any = np._core.umath.clip  # type: ignore[attr-defined]  # the ufunc behin
 
 OURS = [
     "/backprop/engine/",
-    "/backprop/layers/boundary",
+    "/backprop/around/",
     "/backprop/checks",
     "/numpy/",
     "/scipy/",

@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from backprop.around.boundary import backward, forward, is_traced
+from backprop.around.held import Arrays
 from backprop.checks import Array, StandIn
 from backprop.engine.live import NotFinite, total_on_copies
 from backprop.engine.trace import ALPHA, STEP, CannotTrace, Draws, Op, Trace, Value, base, refusal
 from backprop.layers import Gradients, Layer
-from backprop.layers.base import Arrays
-from backprop.layers.boundary import backward, forward, is_traced
 from backprop.losses import Loss
 from backprop.losses.base import slope, total
 from backprop.optimizers import Optimizer
@@ -400,7 +400,7 @@ def _forward(net: Layer, own: Any, h: Any) -> tuple[Any, set[Op]]:
 
 def trace_infer(net: Layer, D: int, n: int, dtype: Any) -> tuple[Trace, Op]:
     """Trace the inference pass over n examples."""
-    from backprop.layers.boundary import infer
+    from backprop.around.boundary import infer
 
     trace = Trace()
     f = infer(twin(net, trace), trace.view(trace.input("X", (n, D), dtype), ("T",)))  # type: ignore[arg-type]

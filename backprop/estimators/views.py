@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from backprop import checks
+from backprop.around.nesting import leaves
 from backprop.checks import Array
 from backprop.layers import Linear
-from backprop.layers.nesting import leaves
 
 NAMES = {"coefs_": "omega", "intercepts_": "beta"}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from backprop import checks, layers
 from backprop.architecture import TORCH_NAMES
+from backprop.around.nesting import frozen
 from backprop.checks import Array
 from backprop.formats.folding import folded
 from backprop.formats.lowering import SEVERAL
@@ -15,7 +16,6 @@ from backprop.formats.plan import Plan, extra, unknown
 from backprop.formats.preparation import taken
 from backprop.formats.verify import compare
 from backprop.layers import Layer
-from backprop.layers.nesting import frozen
 from backprop.layers.normalization import FrozenBatchNorm
 from backprop.sequential import Sequential
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.random import Generator
 
 from backprop import checks
+from backprop.around.nesting import reseed
 from backprop.checks import Array
 from backprop.gradients import experiments, numeric
 from backprop.gradients.numeric import Point, index_of, largest
 from backprop.gradients.problem import Problem
 from backprop.gradients.report import GradientReport, Tensor
 from backprop.layers import Gradients
-from backprop.layers.nesting import reseed
 
 EXACT, DIFFERENCES = "complex step", "Richardson differences"
 TOLERANCE = {EXACT: 1e-10, DIFFERENCES: 1e-7}

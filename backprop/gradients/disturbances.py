@@ -15,13 +15,14 @@ from itertools import pairwise
 
 import numpy as np
 
+from backprop.around import boundary
+from backprop.around.nesting import draws
 from backprop.checks import Array
 from backprop.gradients.comparison import measure
 from backprop.gradients.experiments import STATE, TWICE, natural_sizes, parts
 from backprop.gradients.numeric import largest, random_direction
 from backprop.gradients.problem import Problem, run
-from backprop.layers import Gradients, boundary
-from backprop.layers.nesting import draws
+from backprop.layers import Gradients
 
 SAME = 1e-9  # relative: another order of memory adds in another order
 ALIKE = 0.02  # float32 against float64, of the largest entry, beside …

@@ -13,10 +13,11 @@ from contextlib import suppress
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
 from backprop.checks import Array
 from backprop.gradients.numeric import largest, random_direction
 from backprop.gradients.problem import Problem, run
-from backprop.layers import Gradients, Layer, boundary
+from backprop.layers import Gradients, Layer
 from backprop.sequential import Sequential
 
 LAST_PLACE, SHAKES = 1e-15, 2  # a relative change as small as rounding makes it, tried so often …

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from backprop.around import boundary
 from backprop.checks import Array
 from backprop.functions import sigmoid
 from backprop.gradients.numeric import random_direction
 from backprop.gradients.problem import Problem, run
 from backprop.gradients.report import Tensor
-from backprop.layers import Composite, boundary
+from backprop.layers import Composite
 
 # Slopes that are written with the output, by what they are called.
 Formula = Callable[[Array], Array]

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.nesting import frozen as frozen_layer
+from backprop.around.nesting import inside, views
 from backprop.checks import Array
 from backprop.engine.threads import playing
 from backprop.gradients.per_example import Apart, factors, is_library
 from backprop.gradients.problem import Problem, Projection
-from backprop.layers import Layer, boundary
-from backprop.layers.nesting import frozen as frozen_layer
-from backprop.layers.nesting import inside, views
+from backprop.layers import Layer
 from backprop.losses import Loss
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.nesting import views
 from backprop.gradients.per_example import blocks
 from backprop.gradients.problem import Problem
 from backprop.layers import Layer
-from backprop.layers.nesting import views
 from backprop.losses import Loss
 
 

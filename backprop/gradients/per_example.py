@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.nesting import draws, inside, leaves, reseed, views
 from backprop.checks import Array
 from backprop.engine.plan import ALIGNMENT, Plan, make, needed, summed
 from backprop.engine.planning import remembered
@@ -31,10 +33,10 @@ from backprop.engine.threads import playing
 from backprop.engine.trace import Op, base
 from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
-from backprop.layers import Gradients, Layer, boundary
-from backprop.layers.nesting import draws, inside, leaves, reseed, views
+from backprop.layers import Gradients, Layer
 from backprop.losses import Loss
-from backprop.sequential import Sequential, rows_per_block
+from backprop.prediction import rows_per_block
+from backprop.sequential import Sequential
 
 # Entries from which on a call of BLAS per example writes 1.5 times faster than one multiplication of them all.
 LARGE = 8192

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.nesting import reseed
 from backprop.checks import Array
 from backprop.gradients.numeric import random_direction, sizes
-from backprop.layers import Gradients, Identity, Layer, boundary
-from backprop.layers.nesting import reseed
+from backprop.layers import Gradients, Identity, Layer
 from backprop.losses import Loss
 from backprop.losses.base import share
 from backprop.sequential import Sequential

@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.boundary import is_traced
+from backprop.around.nesting import inside, reseed, views
 from backprop.checks import Array
 from backprop.engine.plan import Land, Plan, make, needed
 from backprop.engine.planning import remembered
@@ -32,9 +35,7 @@ from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, random_direction, sizes, takes_complex
 from backprop.gradients.per_example import is_ours, kept_arrays, taken_for_ours
 from backprop.gradients.problem import Problem, run
-from backprop.layers import Layer, boundary
-from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import inside, reseed, views
+from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.losses.base import slope, total
 from backprop.sequential import Sequential

@@ -16,9 +16,9 @@ from backprop.layers.activations import (
     Softplus,
     Tanh,
 )
-from backprop.layers.base import Composite, Gradients, Layer
+from backprop.layers.base import Gradients, Layer
 from backprop.layers.columns import Embedding, InputScale, PiecewiseLinear, Quantiles, Select, quantile_edges
-from backprop.layers.composition import FanOut, Residual
+from backprop.layers.composition import Composite, FanOut, Residual
 from backprop.layers.dropout import Dropout
 from backprop.layers.linear import Linear
 from backprop.layers.members import MembersLinear, MembersMean, SeparateLinear

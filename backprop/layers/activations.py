@@ -36,9 +36,6 @@ class Activation(Layer):
 
     keeps_width = True
 
-    def __init__(self) -> None:  # the arguments that `help` shows
-        """Take no arguments; an activation that takes some says so."""
-
     @abstractmethod
     def value(self, h: Array) -> Array:
         """a[h]."""
@@ -66,8 +63,7 @@ class ReLU(Activation):
 
     Source: Nair and Hinton (2010), "Rectified linear units improve restricted Boltzmann machines".
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.ReLU().forward(np.array([-1.0, 0.0, 2.0]))
+    >>> ReLU().forward(np.array([-1.0, 0.0, 2.0]))
     array([0., 0., 2.])
     """
 
@@ -86,8 +82,7 @@ class LeakyReLU(Activation):
 
     Source: Maas, Hannun and Ng (2013), "Rectifier nonlinearities improve neural network acoustic models".
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.LeakyReLU(0.1).forward(np.array([-1.0, 2.0]))
+    >>> LeakyReLU(0.1).forward(np.array([-1.0, 2.0]))
     array([-0.1,  2. ])
     """
 
@@ -110,8 +105,7 @@ class ELU(Activation):
 
     Source: Clevert, Unterthiner and Hochreiter (2016), "Fast and accurate deep network learning by ELUs".
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.ELU().forward(np.array([0.0, 2.0]))
+    >>> ELU().forward(np.array([0.0, 2.0]))
     array([0., 2.])
     """
 
@@ -136,8 +130,7 @@ class Sigmoid(Activation):
 
     Computed as e^min(h, 0) / (1 + e^−|h|), exact to the last digits on both sides.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Sigmoid().forward(np.array([0.0]))
+    >>> Sigmoid().forward(np.array([0.0]))
     array([0.5])
     """
 
@@ -156,8 +149,7 @@ class Tanh(Activation):
         f      = tanh(h)
         ∂L/∂h  = (1 − f²) ⊙ ∂L/∂f
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Tanh().forward(np.array([0.0]))
+    >>> Tanh().forward(np.array([0.0]))
     array([0.])
     """
 
@@ -179,8 +171,7 @@ class SiLU(Activation):
 
     Source: Elfwing, Uchibe and Doya (2018), "Sigmoid-weighted linear units for neural network function approximation".
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.SiLU().forward(np.array([0.0]))
+    >>> SiLU().forward(np.array([0.0]))
     array([0.])
     """
 
@@ -201,8 +192,7 @@ class GELU(Activation):
 
     Source: Hendrycks and Gimpel (2016), "Gaussian error linear units", arXiv:1606.08415.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.GELU().forward(np.array([0.0]))
+    >>> GELU().forward(np.array([0.0]))
     array([0.])
     """
 
@@ -228,8 +218,7 @@ class Softplus(Activation):
     Computed as max(h, 0) + log(1 + e^−|h|), which does not overflow.
     Source: Dugas, Bengio, Bélisle, Nadeau and Garcia (2001), "Incorporating second-order functional knowledge".
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Softplus().forward(np.array([1e4]))
+    >>> Softplus().forward(np.array([1e4]))
     array([10000.])
     """
 
@@ -248,8 +237,7 @@ class Sin(Activation):
 
     Source: Sitzmann, Martel, Bergman, Lindell and Wetzstein (2020), "Implicit neural representations".
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Sin().forward(np.array([0.0]))
+    >>> Sin().forward(np.array([0.0]))
     array([0.])
     """
 
@@ -266,8 +254,7 @@ class Cos(Activation):
         f      = cos(h)
         ∂L/∂h  = −sin(h) ⊙ ∂L/∂f
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Cos().forward(np.array([0.0]))
+    >>> Cos().forward(np.array([0.0]))
     array([1.])
     """
 
@@ -284,8 +271,7 @@ class Exp(Activation):
         f      = exp(h)
         ∂L/∂h  = f ⊙ ∂L/∂f
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Exp().forward(np.array([0.0]))
+    >>> Exp().forward(np.array([0.0]))
     array([1.])
     """
 
@@ -302,8 +288,7 @@ class Identity(Activation):
         f      = h
         ∂L/∂h  = ∂L/∂f
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Identity().forward(np.array([3.0]))
+    >>> Identity().forward(np.array([3.0]))
     array([3.])
     """
 

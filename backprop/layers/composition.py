@@ -1,14 +1,58 @@
-"""Layers made of layers: around one, and side by side. (One after another is `Sequential`.)"""
+"""Layers made of layers: what they have in common, around one, and side by side. (One after another is `Sequential`.)"""
 
 from __future__ import annotations
+
+from typing import Self
 
 import numpy as np
 
 from backprop import checks
+from backprop.around.boundary import backward, forward, infer
+from backprop.around.held import Arrays
+from backprop.around.nesting import chain, frozen
 from backprop.checks import Array
-from backprop.layers.base import Composite, Gradients, Layer
-from backprop.layers.boundary import forward, infer
-from backprop.layers.nesting import chain
+from backprop.functions import named
+from backprop.layers.base import Gradients, Layer
+
+
+class Composite(Layer):
+    """A layer made of layers. Subclasses fill `self.layers`, a dict of key -> layer in the order of φ.
+
+    In one of one's own: `self.layers[key].forward(h)`, and `self.backward_child(key, dL_df)`, which names the gradients.
+    """
+
+    layers: dict[str, Layer]
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        """The layers inside this one, by key."""
+        return self.layers
+
+    @property
+    def parameters(self) -> dict[str, Array]:  # type: ignore[override]
+        """Parameters of all children, named "key.name"."""
+        return Arrays(named({key: child.parameters for key, child in self.layers.items()}), placed=True)
+
+    @property
+    def buffers(self) -> dict[str, Array]:  # type: ignore[override]
+        """Buffers of all children, named "key.name"."""
+        return Arrays(named({key: child.buffers for key, child in self.layers.items()}), placed=True)
+
+    @property
+    def couples_examples(self) -> bool:  # type: ignore[override]
+        """Whether a layer inside couples the examples of a batch."""
+        return any(child.couples_examples for child in self.layers.values())
+
+    def backward_child(self, key: str, dL_df: Array) -> tuple[Array, Gradients]:
+        """∂L/∂h of one child, and its gradients, named "key.name"."""
+        dL_dh, gradients = backward(self.layers[key], dL_df)
+        return dL_dh, named({key: gradients})
+
+    def frozen(self) -> Self:
+        """A copy with frozen children."""
+        twin = self.copy()
+        vars(twin)["layers"] = type(self.layers)({key: frozen(child) for key, child in self.layers.items()})
+        return twin
 
 
 class Residual(Composite):

@@ -19,8 +19,7 @@ class Dropout(Layer):
     `infer` is the identity. The trainer draws the mask from (seed, step, shard), so a run can be repeated to the bit.
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov (2014), "Dropout", JMLR 15.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Dropout(0.5).infer(np.array([1.0, 2.0]))
+    >>> Dropout(0.5).infer(np.array([1.0, 2.0]))
     array([1., 2.])
     """
 

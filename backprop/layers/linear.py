@@ -25,8 +25,7 @@ class Linear(Layer):
     Raises TypeError or ValueError for widths that are not whole numbers ≥ 1.
     Source: Rumelhart, Hinton and Williams (1986), "Learning representations by back-propagating errors", Nature 323.
 
-    >>> import numpy as np, backprop as bp
-    >>> layer = bp.Linear(2, 1)
+    >>> layer = Linear(2, 1)
     >>> layer.omega = np.array([[2, 3]])
     >>> layer.forward(np.array([1.0, 10.0]))
     array([32.])

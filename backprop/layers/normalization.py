@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from backprop import checks
+from backprop.around.held import place
 from backprop.checks import Array
 from backprop.functions import column
 from backprop.layers import Gradients, Layer
-from backprop.layers.nesting import place
 
 
 class _Normalization(Layer):
@@ -69,8 +69,7 @@ class LayerNorm(_Normalization):
 
     Source: Ba, Kiros and Hinton (2016), "Layer normalization", arXiv:1607.06450.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.LayerNorm(2).forward(np.array([1.0, 3.0])).round(3)
+    >>> LayerNorm(2).forward(np.array([1.0, 3.0])).round(3)
     array([-1.,  1.])
     """
 
@@ -94,8 +93,7 @@ class BatchNorm(_Normalization):
     It couples the examples of a batch: the gradient of a batch is no longer the sum over its examples.
     Source: Ioffe and Szegedy (2015), "Batch normalization", arXiv:1502.03167.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.BatchNorm(1).forward(np.array([[1.0, 3.0]])).round(3)
+    >>> BatchNorm(1).forward(np.array([[1.0, 3.0]])).round(3)
     array([[-1.,  1.]])
     """
 
@@ -152,8 +150,7 @@ class FrozenBatchNorm(BatchNorm):
         ∂L/∂β  = Σₙ ∂L/∂f
         ∂L/∂γ  = Σₙ z ⊙ ∂L/∂f
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.BatchNorm(1, eps=0.25).frozen().forward(np.array([[1.0, 3.0]])).round(3)
+    >>> BatchNorm(1, eps=0.25).frozen().forward(np.array([[1.0, 3.0]])).round(3)
     array([[0.894, 2.683]])
     """
 

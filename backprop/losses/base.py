@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop import checks, notation
+from backprop.around import targets
 from backprop.checks import Array
 from backprop.functions import within
 
@@ -27,8 +28,7 @@ class Loss(notation.Part, ABC):
 
     Raises ValueError for an unknown reduction; `forward` raises TypeError or ValueError for targets that do not fit.
 
-    >>> import numpy as np, backprop as bp
-    >>> class Cubic(bp.Loss):
+    >>> class Cubic(Loss):
     ...     def ell(self, f, y):
     ...         self.d = f - y
     ...         return (self.d**3).sum(axis=0)
@@ -97,42 +97,14 @@ class Loss(notation.Part, ABC):
         y = checks.numeric(self, "y", y)
         fits = y.shape == (K, N) or (K == 1 and y.shape == (N,)) or (single and y.size == K and y.ndim < 2)
         if not fits or shape[0] % each:
-            raise self._misfit(y, shape, f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else ""))
+            raise targets.misfit(self, y, shape, f"y with shape ({K}, {N})" + (f" or ({N},)" if K == 1 else ""))
         checks.finite(self, "y", y.T)
         self.check_values(y)
         return y.reshape(K, N)
 
-    def _misfit(self, y: Array, shape: tuple[int, ...], expected: str) -> ValueError:
-        """The error of targets that do not fit outputs of this shape, and of outputs in rows, as `predict` returns them."""
-        each, got = self.outputs_per_target, f"shape {y.shape} for outputs of shape {shape}"
-        advice = f"Each target takes {each} outputs." if each > 1 else ""
-        if y.shape in (shape[::-1], (shape[1], shape[0] // each)):
-            advice = "Pass y.T."
-        elif self.takes_labels and y.shape == (shape[1], 1):
-            advice = "Pass y.ravel()."
-        if y.shape == shape[:1] != (1,):
-            expected = f"f with one column for each of the {y.size} examples in y"
-            got, advice = f"f with shape {shape}", "A loss takes columns, and predict returns rows: pass f.T."
-        return ValueError(checks.message(self, expected, got, advice))
-
     def from_rows(self, who: str, y: object, K: int, N: int) -> Array:
         """Targets as a person has them, rows (N,) or (N, K), checked and turned into the columns of `targets`."""
-        y = checks.numeric(who, "y", y)
-        width = K // self.outputs_per_target
-        shapes: list[tuple[int, ...]] = [(N,)] if self.takes_labels or width == 1 else []
-        shapes += [(N, width)] if width > 1 or not self.takes_labels else []
-        if y.shape not in shapes:
-            advice = "y takes one row per row of X."
-            if y.T.shape in shapes:
-                advice = "Pass y.T."
-            elif y.shape == (N, 1) and (N,) in shapes:
-                advice = "Pass y.ravel()."
-            elif y.ndim and len(y) == N:
-                advice = f"The network has {K} outputs; {self!r} takes {self.outputs_per_target} per target."
-            expected = f"y with shape {' or '.join(map(str, shapes))} for {N} rows of X and {K} outputs"
-            raise ValueError(checks.message(who, expected, f"shape {y.shape}", advice))
-        checks.finite(who, "y", y)
-        return self.targets(y.T, (K, N))
+        return self.targets(targets.rows(self, who, y, K, N).T, (K, N))
 
     def check_values(self, y: Array) -> None:
         """Refuse target values that mean nothing to this loss; most take any number."""
@@ -147,7 +119,7 @@ class Loss(notation.Part, ABC):
         return repr(self)
 
     def __repr__(self) -> str:
-        return checks.call(self)
+        return notation.call(self)
 
 
 def share(loss: Loss, f: Array, w: Array | None = None) -> Any:
@@ -220,8 +192,7 @@ class LeastSquares(_Difference):
         ℓ      = Σₖ (f − y)²
         ∂ℓ/∂f  = 2 (f − y)
 
-    >>> import numpy as np, backprop as bp
-    >>> loss = bp.LeastSquares()
+    >>> loss = LeastSquares()
     >>> loss.forward(np.array([[1.0, 2.0]]), np.array([0.0, 0.0])), loss.backward()
     (2.5, array([[1., 2.]]))
     """
@@ -239,8 +210,7 @@ class AbsoluteError(_Difference):
         ℓ      = Σₖ |f − y|
         ∂ℓ/∂f  = sign(f − y)          0 where they are equal
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.AbsoluteError().forward(np.array([[1.0, -3.0]]), np.array([0.0, 0.0]))
+    >>> AbsoluteError().forward(np.array([[1.0, -3.0]]), np.array([0.0, 0.0]))
     2.0
     """
 
@@ -259,8 +229,7 @@ class Huber(_Difference):
 
     Source: Huber (1964), "Robust estimation of a location parameter", Annals of Mathematical Statistics 35.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Huber(delta=1.0).per_example(np.array([[0.5, 3.0]]), np.array([0.0, 0.0]))
+    >>> Huber(delta=1.0).per_example(np.array([[0.5, 3.0]]), np.array([0.0, 0.0]))
     array([0.125, 2.5  ])
     """
 
@@ -285,8 +254,7 @@ class Pinball(Loss):
     For K targets and Q quantiles f has Q·K rows: all targets for the first quantile, then for the second, and so on.
     Source: Koenker and Bassett (1978), "Regression quantiles", Econometrica 46.
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Pinball([0.1, 0.9]).per_example(np.array([[0.0], [0.0]]), np.array([1.0]))
+    >>> Pinball([0.1, 0.9]).per_example(np.array([[0.0], [0.0]]), np.array([1.0]))
     array([1.])
     """
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from backprop import checks
+from backprop.around.targets import misfit
 from backprop.checks import Array
 from backprop.functions import FAR, column, sigmoid, softplus_tail, within
 from backprop.losses.base import Loss
@@ -22,8 +23,7 @@ class CrossEntropy(Loss):
     the largest f of each example is subtracted, so logits of ±10⁴ neither overflow nor lose the answer.
     Source: Bridle (1990), "Probabilistic interpretation of feedforward classification network outputs".
 
-    >>> import numpy as np, backprop as bp
-    >>> loss = bp.CrossEntropy()
+    >>> loss = CrossEntropy()
     >>> round(loss.forward(np.zeros((2, 1)), np.array([1])), 4), loss.backward().T
     (0.6931, array([[ 0.5, -0.5]]))
     """
@@ -40,7 +40,7 @@ class CrossEntropy(Loss):
         elif y.shape == (N,) or (single and y.shape == ()):
             return checks.labels(self, y.reshape(N), K)
         if y.shape != (K, N):
-            raise self._misfit(y, shape, f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})")
+            raise misfit(self, y, shape, f"labels with shape ({N},) or one-hot columns with shape ({K}, {N})")
         checks.finite(self, "y", y.T)
         checks.values_between(self, "y", y, 0, 1)
         off = np.abs(y.sum(axis=0, dtype=float) - 1) > 1e-5
@@ -78,8 +78,7 @@ class BinaryCrossEntropy(Loss):
     y is 0 or 1 (or a probability between), (K, N); (N,) for one output.
     Source: Cox (1958), "The regression analysis of binary sequences".
 
-    >>> import numpy as np, backprop as bp
-    >>> loss = bp.BinaryCrossEntropy()
+    >>> loss = BinaryCrossEntropy()
     >>> loss.forward(np.array([[1e4, -1e4]]), np.array([1, 0])), loss.backward()
     (0.0, array([[0., 0.]]))
     """
@@ -114,8 +113,7 @@ class Poisson(Loss):
     f is the logarithm of the expected count. Raises ValueError for negative y.
     Source: Nelder and Wedderburn (1972), "Generalized linear models".
 
-    >>> import numpy as np, backprop as bp
-    >>> bp.Poisson().forward(np.array([[0.0]]), np.array([2.0]))
+    >>> Poisson().forward(np.array([[0.0]]), np.array([2.0]))
     1.0
     """
 
@@ -141,8 +139,7 @@ class GaussianNLL(Loss):
     For K targets f has 2K rows: K means μ, then K log-variances s. The logarithm lets a network output any number.
     Source: Nix and Weigend (1994), "Estimating the mean and variance of the target probability distribution".
 
-    >>> import numpy as np, backprop as bp
-    >>> round(bp.GaussianNLL().forward(np.array([[0.0], [0.0]]), np.array([0.0])), 4)
+    >>> round(GaussianNLL().forward(np.array([[0.0], [0.0]]), np.array([0.0])), 4)
     0.9189
     """
 

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 from backprop.losses.base import Loss
 
@@ -36,7 +36,7 @@ class PerMember(Loss):
         if not vars(type(loss)).get("traced"):
             advice = "Say traced = True in its class, if its passes always make the same calls."
             raise TypeError(checks.message("PerMember", "a loss that can be traced", repr(loss), advice))
-        checks.settings(loss)
+        notation.settings(loss)
         self.loss = loss
         self.members = checks.integer("PerMember", "members", members)
         self._weighted = checks.boolean("PerMember", "weighted", weighted)

@@ -22,9 +22,8 @@ class RMSProp(Optimizer):
 
     Source: Tieleman and Hinton (2012), "Lecture 6.5: rmsprop", Neural Networks for Machine Learning.
 
-    >>> import numpy as np, backprop as bp
     >>> phi = np.array([1.0])
-    >>> bp.RMSProp(0.1).step(phi, np.array([3.0]))
+    >>> RMSProp(0.1).step(phi, np.array([3.0]))
     >>> phi.round(6)
     array([0.])
     """
@@ -64,9 +63,8 @@ class Adagrad(Optimizer):
 
     Source: Duchi, Hazan and Singer (2011), "Adaptive subgradient methods", JMLR 12.
 
-    >>> import numpy as np, backprop as bp
     >>> phi = np.array([1.0])
-    >>> bp.Adagrad(0.1).step(phi, np.array([3.0]))
+    >>> Adagrad(0.1).step(phi, np.array([3.0]))
     >>> phi.round(6)
     array([0.9])
     """
@@ -107,9 +105,8 @@ class Adam(Optimizer):
     go into two numbers: φ ← φ − a M / (√S + e), a = α (1−β₁)/(1−β₁ᵗ) · c, e = eps · c, c = √((1−β₂ᵗ)/(1−β₂)).
     Source: Kingma and Ba (2015), "Adam: a method for stochastic optimization", arXiv:1412.6980.
 
-    >>> import numpy as np, backprop as bp
     >>> phi = np.array([1.0])
-    >>> bp.Adam(0.1).step(phi, np.array([3.0]))
+    >>> Adam(0.1).step(phi, np.array([3.0]))
     >>> phi.round(6)
     array([0.9])
     """
@@ -158,9 +155,8 @@ class AdamW(Adam):
 
     Source: Loshchilov and Hutter (2019), "Decoupled weight decay regularization", arXiv:1711.05101.
 
-    >>> import numpy as np, backprop as bp
     >>> phi = np.array([1.0])
-    >>> bp.AdamW(0.1, weight_decay=0.5).step(phi, np.array([0.0]))
+    >>> AdamW(0.1, weight_decay=0.5).step(phi, np.array([0.0]))
     >>> phi
     array([0.95])
     """

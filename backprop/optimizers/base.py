@@ -209,7 +209,7 @@ class Optimizer(notation.Part, ABC):
 
     def __repr__(self) -> str:
         rate = self.schedule
-        return checks.call(self, learning_rate=rate(0) if isinstance(rate, ConstantRate) else rate)
+        return notation.call(self, learning_rate=rate(0) if isinstance(rate, ConstantRate) else rate)
 
 
 class Mark:
@@ -225,9 +225,8 @@ class SGD(Optimizer):
 
     Source: Sutskever, Martens, Dahl and Hinton (2013), "On the importance of initialization and momentum".
 
-    >>> import numpy as np, backprop as bp
     >>> phi = np.array([1.0])
-    >>> bp.SGD(0.1).step(phi, np.array([2.0]))
+    >>> SGD(0.1).step(phi, np.array([2.0]))
     >>> phi
     array([0.8])
     """

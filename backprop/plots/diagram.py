@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.nesting import chain
 from backprop.checks import Array
 from backprop.gradients.explain import SYMBOLS
 from backprop.layers import FanOut, Layer, Residual
-from backprop.layers.nesting import chain
 from backprop.pictures import INK
 from backprop.plots import canvas
 from backprop.sequential import Sequential

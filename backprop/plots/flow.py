@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.nesting import reseed
 from backprop.checks import Array
 from backprop.gradients import GradientReport
 from backprop.gradients.explain import flattened
 from backprop.gradients.problem import Problem
-from backprop.layers import boundary
-from backprop.layers.nesting import reseed
 from backprop.plots import canvas
 from backprop.training import Callback, Epoch
 

@@ -170,7 +170,7 @@ class ParquetRows:
         """How the target is read."""
         if target is None:
             return None
-        require_names(self._who, [checks.kind_of(self._who, "target", target, str)], self._footers.schema.names)
+        require_names(self._who, [checks.instance(self._who, "target", target, str)], self._footers.schema.names)
         answers = self._table._target
         if answers is None:
             numbers = _kind(self._who, self._footers.schema, target, "as target")

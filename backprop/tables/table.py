@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 from backprop.files import container
 from backprop.files.atomic import PathLike
@@ -225,7 +225,7 @@ class Table:
         return table
 
     def __repr__(self) -> str:
-        return checks.call(self, dtype=self.dtype.name)
+        return notation.call(self, dtype=self.dtype.name)
 
     def _require_fit(self, who: str) -> None:
         if not self._columns:

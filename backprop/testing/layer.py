@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.boundary import is_traced
+from backprop.around.nesting import draws, frozen, reseed
 from backprop.checks import Array
 from backprop.gradients.check import compared
 from backprop.gradients.disturbances import of_part
 from backprop.gradients.problem import Problem, Projection, run
 from backprop.initializers import Constant
-from backprop.layers import Identity, Layer, Linear, boundary
-from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import draws, frozen, reseed
+from backprop.layers import Identity, Layer, Linear
 from backprop.losses import LeastSquares
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential
@@ -47,7 +48,7 @@ def assert_layer(layer: Layer, h: Any) -> None:
 def examine(layer: Layer, h: Any, who: str) -> _Layers:
     """What the promises of a layer are asked of."""
     checks.layer(who, layer, Layer)
-    array = checks.columns(layer, "forward", checks.numeric(who, "h", h))
+    array = boundary.checked_input(layer, "forward", checks.numeric(who, "h", h))
     checks.finite(who, "h", array)
     return _Layers(layer, array)
 
@@ -99,7 +100,7 @@ def _pass(layer: Layer, h: Array, dL_df: Array | None = None) -> dict[str, Array
 
 
 def _gradients_of(layer: Layer, dL_df: Array) -> dict[str, Array]:
-    dL_dh, gradients = checks.backward_result(layer, boundary.backward(layer, dL_df), None)
+    dL_dh, gradients = boundary.backward_result(layer, boundary.backward(layer, dL_df), None)
     return {"∂L/∂h": dL_dh, **{f"∂L/∂{name}": gradient for name, gradient in gradients.items()}}
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from backprop import blame, checks
+from backprop.around.nesting import reseed
 from backprop.checks import Array
 from backprop.engine.trace import CannotTrace
 from backprop.gradients import GradientReport
 from backprop.gradients.numeric import index_of, largest, random_direction
-from backprop.layers.nesting import reseed
 from backprop.losses import Loss
 from backprop.optimizers import SGD
 from backprop.sequential import Sequential

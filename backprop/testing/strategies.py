@@ -9,9 +9,9 @@ import numpy as np
 
 from backprop import checks, layers
 from backprop import losses as of_library
+from backprop.around.nesting import chain
 from backprop.checks import Array
 from backprop.layers import Linear
-from backprop.layers.nesting import chain
 from backprop.losses import BinaryCrossEntropy, Loss, Poisson
 from backprop.sequential import Sequential
 from backprop.testing.promises import LAYOUTS, TRAINED, laid_out

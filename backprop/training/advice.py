@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from backprop.around.nesting import leaves
 from backprop.checks import Array
 from backprop.functions import norm
 from backprop.layers import Linear, ReLU, Sigmoid
-from backprop.layers.nesting import leaves
 from backprop.losses import AbsoluteError, CrossEntropy, GaussianNLL, Huber, LeastSquares, Loss, Pinball
 from backprop.optimizers import Optimizer
 from backprop.schedules import ConstantRate

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 from backprop.engine.blas import axpy
 from backprop.sequential import Sequential
@@ -45,7 +45,7 @@ class WeightAverage(Callback):
     array([0.625])
     """
 
-    __repr__ = checks.call
+    __repr__ = notation.call
 
     def __init__(self, decay: float | None = None, *, start_epoch: int = 1) -> None:
         self.decay = None if decay is None else checks.number("WeightAverage", "decay", decay, above=0, below=1)

@@ -19,7 +19,7 @@ import math
 import os
 from typing import Any, ClassVar, Protocol
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.checks import Array
 from backprop.files.atomic import PathLike
 from backprop.losses import Loss
@@ -82,10 +82,10 @@ class BestWeights(Callback):
     """
 
     min_delta = 0.0
-    __repr__ = checks.call
+    __repr__ = notation.call
 
     def __init__(self, monitor: str | None = None, *, mode: str = "min") -> None:
-        self.monitor = None if monitor is None else checks.kind_of(type(self).__name__, "monitor", monitor, str)
+        self.monitor = None if monitor is None else checks.instance(type(self).__name__, "monitor", monitor, str)
         self.mode = checks.choice(type(self).__name__, "mode", mode, ["min", "max"])
         self._reset()
 
@@ -219,7 +219,7 @@ class Checkpoints(Callback):
     """
 
     outermost = True
-    __repr__ = checks.call
+    __repr__ = notation.call
 
     def __init__(self, path: PathLike, *, every_epochs: int | None = None, every_steps: int | None = None) -> None:
         who = "Checkpoints"

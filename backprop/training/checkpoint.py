@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.architecture import build, describe, require_finite, tensors, with_classes
 from backprop.checks import Array
 from backprop.engine import native, threads
@@ -101,7 +101,7 @@ def outline(layer: Layer) -> Iterator[str]:
     """A line for a layer and for each inside it."""
     for path, each in inside(layer, "net"):
         arguments = not each.children and as_data(each)[0]
-        yield f"{path} = {checks.call(each) if arguments else each.label}"
+        yield f"{path} = {notation.call(each) if arguments else each.label}"
 
 
 def memory(thing: Optimizer | Schedule) -> dict[str, Any]:

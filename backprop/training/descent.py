@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around import boundary
+from backprop.around.nesting import views
 from backprop.checks import Array
-from backprop.constraints import Constraint, Projection, projections
+from backprop.constraints import Constraint
 from backprop.engine import native
 from backprop.engine.native.program import Played, Steps
 from backprop.engine.planning import Shape
@@ -23,14 +25,13 @@ from backprop.engine.step import Batch, Engine, automatic_shards
 from backprop.engine.team import ALONE, Team
 from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
 from backprop.functions import all_finite
-from backprop.layers import boundary
-from backprop.layers.nesting import views
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 from backprop.schedules import ConstantRate
 from backprop.sequential import Sequential
 from backprop.training.data import Examples
 from backprop.training.native import Native
+from backprop.training.projections import Projection, projections
 from backprop.training.state import Position, Settings
 
 LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from backprop import checks
+from backprop import checks, notation
 from backprop.files.atomic import PathLike
 from backprop.training.callbacks import Callback, Training, path_of
 from backprop.training.history import Epoch
@@ -69,7 +69,7 @@ class FileLogger(Callback):
             raise ValueError(checks.message(type(self).__name__, "a file of whole lines", got, "Remove that line."))
 
     def __repr__(self) -> str:
-        return checks.call(self, path=str(self.path))
+        return notation.call(self, path=str(self.path))
 
 
 class CSVLogger(FileLogger):
@@ -140,7 +140,7 @@ class TensorBoardLogger(Callback):
     """
 
     writes = True
-    __repr__ = checks.call
+    __repr__ = notation.call
 
     def __init__(self, folder: PathLike) -> None:
         self.folder = os.fspath(folder)
@@ -174,7 +174,7 @@ class MLflowLogger(Callback):
     """
 
     writes = True
-    __repr__ = checks.call
+    __repr__ = notation.call
 
     def __init__(self, run_name: str | None = None) -> None:
         self.run_name = run_name

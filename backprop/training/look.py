@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from backprop.around import boundary
 from backprop.checks import Array
 from backprop.engine.threads import blas_threads
 from backprop.functions import norm
-from backprop.layers import Layer, ReLU, boundary
+from backprop.layers import Layer, ReLU
 from backprop.losses import Loss
 from backprop.losses.base import share, slope, total
 from backprop.sequential import Sequential

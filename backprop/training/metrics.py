@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.boundary import is_traced
 from backprop.checks import Array
 from backprop.engine.team import ALONE, Team
 from backprop.functions import sigmoid
-from backprop.layers.boundary import is_traced
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, GaussianNLL, Loss, Pinball, Poisson
 from backprop.losses.base import share, total
 from backprop.sequential import Sequential

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.nesting import draws, leaves
 from backprop.checks import Array
 from backprop.engine.native.program import Steps
 from backprop.engine.planning import Shape
@@ -29,7 +30,6 @@ from backprop.engine.step import Engine
 from backprop.engine.threads import Pool
 from backprop.functions import all_finite, norm
 from backprop.layers import BatchNorm
-from backprop.layers.nesting import draws, leaves
 from backprop.losses import Loss
 from backprop.losses.base import share
 from backprop.sequential import Sequential

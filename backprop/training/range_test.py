@@ -141,7 +141,7 @@ def learning_rate_range_test(
     who = "learning_rate_range_test"
     checks.instance(who, "net", net, Sequential)
     checks.instance(who, "loss", loss, Loss)
-    optimizer = checks.kind_of(who, "optimizer", SGD(1.0) if optimizer is None else optimizer, Optimizer)
+    optimizer = checks.instance(who, "optimizer", SGD(1.0) if optimizer is None else optimizer, Optimizer)
     low = checks.number(who, "low", low, above=0)
     high = checks.number(who, "high", high, above=low)
     rates = np.geomspace(low, high, checks.integer(who, "steps", steps, least=10))

@@ -138,7 +138,7 @@ def suggest_batch_size(
     who = "suggest_batch_size"
     checks.instance(who, "net", net, Sequential)
     checks.instance(who, "loss", loss, Loss)
-    optimizer = checks.kind_of(who, "optimizer", SGD(STANDSTILL) if optimizer is None else optimizer, Optimizer)
+    optimizer = checks.instance(who, "optimizer", SGD(STANDSTILL) if optimizer is None else optimizer, Optimizer)
     seconds = checks.number(who, "seconds", seconds, above=0)
     n = Examples(who, net, loss, X, y).n
     sizes = _sizes(who, batch_sizes, n)

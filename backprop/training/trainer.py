@@ -14,7 +14,7 @@ import numpy as np
 
 from backprop import checks, html
 from backprop.checks import Array
-from backprop.constraints import Constraint, projections
+from backprop.constraints import Constraint
 from backprop.engine.plan import Plan
 from backprop.engine.team import ALONE, Team
 from backprop.files import container
@@ -30,6 +30,7 @@ from backprop.training.descent import Descent, interrupts
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.native import choice
+from backprop.training.projections import projections
 from backprop.training.rows import Source, Streamed
 from backprop.training.state import Position, Settings, State
 from backprop.training.watch import (
@@ -51,8 +52,8 @@ class Unsaid(int):
 
 TEN = Unsaid(10)
 SETTABLE: dict[str, Callable[[Any], Any]] = {
-    "loss": lambda value: _checked(checks.kind_of("Trainer", "loss", value, Loss)),
-    "optimizer": lambda value: checks.kind_of("Trainer", "optimizer", value, Optimizer),
+    "loss": lambda value: _checked(checks.instance("Trainer", "loss", value, Loss)),
+    "optimizer": lambda value: checks.instance("Trainer", "optimizer", value, Optimizer),
     "batch_size": lambda value: checks.integer_or("Trainer", "batch_size", value, "full"),
     "shuffle": lambda value: checks.boolean("Trainer", "shuffle", value),
     "seed": lambda value: checks.integer("Trainer", "seed", value, least=0),

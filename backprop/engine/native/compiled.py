@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from backprop import checks
+from backprop.around.boundary import is_traced
+from backprop.around.nesting import inside
 from backprop.checks import Array
 from backprop.engine import native
 from backprop.engine.plan import make
@@ -19,8 +21,6 @@ from backprop.engine.play import Bound, part_at
 from backprop.engine.trace import CannotTrace
 from backprop.engine.twins import Missing, same_setting, trace_infer
 from backprop.layers import Layer
-from backprop.layers.boundary import is_traced
-from backprop.layers.nesting import inside
 
 Function = Callable[[Array], Array]
 

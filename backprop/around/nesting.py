@@ -1,13 +1,13 @@
-"""A layer as a part of a network: where its parameters lie, which layers are inside it, how widths and randomness go together.
+"""Layers in layers: which are inside one, how their widths chain, how randomness is started.
 
 These are functions and not methods, because nobody who reads or writes a layer needs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,68 +16,6 @@ from backprop.checks import Array
 
 if TYPE_CHECKING:
     from backprop.layers.base import Layer
-
-
-def write(name: str, place: Array, value: Any) -> None:
-    """Copy a value into the place that a parameter or buffer has. Raises TypeError or ValueError for what does not fit."""
-    array = np.asarray(value)
-    if array is place:
-        return
-    if array.dtype.kind not in ("fiubc" if place.dtype.kind == "c" else "fiub"):
-        raise TypeError(checks.message(name, "real numbers", f"an array of dtype {array.dtype}"))
-    if array.shape != place.shape:
-        advice = "Pass its transpose." if array.shape == place.shape[::-1] else "It keeps its shape for good."
-        raise ValueError(checks.message(name, f"shape {place.shape}", f"shape {array.shape}", advice))
-    place[...] = array
-
-
-def place(layer: Layer, arrays: Mapping[str, Array]) -> None:
-    """Have these arrays, views of a network's φ, as the parameters of a layer without children, for good.
-
-    A parameter that the layer also keeps as an attribute is moved along. Raises ValueError if `parameters` are not arrays that
-    it keeps.
-    """
-    own = vars(layer)
-    held, parameters = own["parameters"], layer.parameters
-    for name in [name for name, value in own.items() if isinstance(value, np.ndarray)]:
-        key = next((key for key, array in parameters.items() if array is own[name]), None)
-        if key is not None:
-            del own[name]
-            held.aliases[name] = key
-    held.placed = False
-    held.clear()
-    held.update(arrays)
-    held.placed = own["buffers"].placed = True
-    own.update(held)  # self.omega is then a plain attribute, the quickest there is
-    own.update(own["buffers"])
-    for name in arrays:
-        if layer.parameters.get(name) is not arrays[name]:
-            expected = f"parameter {name!r} in self.parameters, or as an attribute"
-            raise ValueError(checks.message(layer.label, expected, "an array that is made anew at each look"))
-
-
-def adopt(layer: Layer, name: str, array: Array) -> None:
-    """Have `array` as the parameter of this name, in a layer that is being put together."""
-    held = vars(layer)["parameters"]
-    before = held[name]
-    dict.__setitem__(held, name, array)
-    for attribute, value in list(vars(layer).items()):
-        if value is before:
-            vars(layer)[attribute] = array
-
-
-def release(layer: Layer) -> None:
-    """Belong to no network any more; the layers of a network stay in it."""
-    vars(layer)["_owned"] = False
-    if hasattr(layer, "phi"):
-        return
-    for held in (vars(layer)["parameters"], vars(layer)["buffers"]):
-        if held.placed:
-            for name in held:
-                vars(layer).pop(name, None)
-        held.placed = False
-    for child in layer.children.values():
-        release(child)
 
 
 def leaves(layer: Layer) -> Iterator[Layer]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backprop import blame, checks
-from backprop.checks import Array, StandIn
+from backprop.checks import Array, Door, StandIn
 
 if TYPE_CHECKING:
     from backprop.layers.base import Gradients, Layer
@@ -62,14 +62,14 @@ def _is_ours(layer: Layer, method: Any) -> bool:
 def _own_forward(layer: Layer, method: Any, h: Array) -> Array:
     f = _run(layer, method, h)
     if not is_traced(layer):
-        checks.forward_result(layer, f, h)
+        forward_result(layer, f, h)
         vars(layer)["_came"] = h.shape
     return f
 
 
 def _own_backward(layer: Layer, method: Any, dL_df: Array) -> tuple[Array, Gradients]:
     result = _run(layer, method, dL_df)
-    return result if is_traced(layer) else checks.backward_result(layer, result, vars(layer).get("_came"))
+    return result if is_traced(layer) else backward_result(layer, result, vars(layer).get("_came"))
 
 
 def _run(layer: Layer, method: Any, array: Array) -> Any:
@@ -96,7 +96,7 @@ def around_forward(equation: Equation) -> Equation:
     def call(self: Layer, h: Array) -> Array:
         if vars(self).get("_inside") or isinstance(h, StandIn):
             return equation(self, h)
-        array = checks.columns(self, "forward", h)
+        array = checked_input(self, "forward", h)
         vars(self)["_shape"] = None
         f = forward(self, np.array(array if array.ndim == 2 else array[:, None]), call)
         f = np.array(f if array.ndim == 2 else f[:, 0])
@@ -114,7 +114,7 @@ def around_backward(equation: Equation) -> Equation:
     def call(self: Layer, dL_df: Array) -> tuple[Array, Gradients]:
         if vars(self).get("_inside") or isinstance(dL_df, StandIn):
             return equation(self, dL_df)
-        array = checks.gradient(self, dL_df, vars(self).get("_shape"))
+        array = checked_gradient(self, dL_df, vars(self).get("_shape"))
         columns = np.array(array if array.ndim == 2 else array[:, None])
         dL_dh, gradients = backward(self, columns, call)
         return np.array(dL_dh if array.ndim == 2 else dL_dh[:, 0]), self._handed_out(gradients)
@@ -130,7 +130,7 @@ def around_infer(equation: Equation) -> Equation:
     def call(self: Layer, h: Array) -> Array:
         if isinstance(h, StandIn):
             return equation(self, h)
-        array = checks.columns(self, "infer", h)
+        array = checked_input(self, "infer", h)
         own = not is_traced(self)
         columns = array if array.ndim == 2 else array[:, None]
         f = equation(self, np.array(columns) if own else columns)
@@ -166,3 +166,64 @@ def _own(value: Any) -> Any:
         dict.update(twin, {key: _own(each) for key, each in value.items()})
         return twin
     return value
+
+
+def checked_input(layer: Any, method: str, h: object) -> Array:
+    """Input of a layer: shape (D,) or (D, N), one example per column. Raises TypeError or ValueError."""
+    array, width = checks.floating(Door(layer, method), "h", h), layer.in_features
+    if array.ndim not in (1, 2) or width not in (None, array.shape[0]):
+        expected = "h with " + (f"{width} rows (one column per example)" if width else "shape (D,) or (D, N)")
+        fits = array.ndim == 2 and array.shape[1] == width
+        advice = "Pass h.T, or use predict(X), which takes one row per example." if fits else ""
+        raise ValueError(checks.message(Door(layer, method), expected, f"shape {array.shape}", advice))
+    return array
+
+
+def checked_gradient(layer: Any, dL_df: object, shape: tuple[int, ...] | None) -> Array:
+    """Argument of `backward`, in the shape of what `forward` returned. Raises RuntimeError before it, TypeError, ValueError."""
+    if shape is None:
+        raise checks.too_early(layer)
+    array = checks.floating(Door(layer, "backward"), "dL_df", dL_df)
+    if array.shape != shape:
+        expected = f"dL_df with shape {shape}, that of what forward returned"
+        raise ValueError(checks.message(Door(layer, "backward"), expected, f"shape {array.shape}"))
+    return array
+
+
+def forward_result(layer: Any, f: Any, h: Array) -> Array:
+    """What a layer's `forward` returned for h (D, N): (D_out, N). Raises TypeError or ValueError for anything else."""
+    who, N, shape = Door(layer, "forward"), h.shape[1], getattr(f, "shape", None)
+    if shape is None or len(shape) != 2 or shape[1] != N:
+        kind, got = (TypeError, f"a {type(f).__name__}") if shape is None else (ValueError, f"shape {shape}")
+        advice = "An example is a column: keep axis 1."
+        raise kind(checks.message(who, f"f with {N} columns for {N} examples", got, advice))
+    checks.numbers(who, "f", f, "fiubc")  # parameters may be complex where h is not
+    return f
+
+
+def backward_result(layer: Any, result: Any, shape: tuple[int, ...] | None) -> tuple[Array, dict[str, Array]]:
+    """What a layer's `backward` returned: (dL_dh, gradients), one gradient per parameter. Raises TypeError or ValueError."""
+    who = Door(layer, "backward")
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        expected = "a pair (dL_dh, gradients), gradients a dict, {} without parameters"
+        raise TypeError(checks.message(who, expected, f"a {type(result).__name__}"))
+    dL_dh, gradients, parameters = *result, layer.parameters
+    if shape is not None and getattr(dL_dh, "shape", None) != shape:
+        returned = f"shape {dL_dh.shape}" if hasattr(dL_dh, "shape") else f"a {type(dL_dh).__name__}"
+        raise ValueError(checks.message(who, f"dL_dh with the shape of h, {shape}", returned))
+    if gradients.keys() != parameters.keys():
+        expected, advice = f"gradients named {list(parameters)}", "Return one gradient per parameter."
+        if not parameters:
+            advice = 'Parameters are the arrays in self.parameters: self.parameters["omega"] = … makes one.'
+        raise ValueError(checks.message(who, expected, f"{list(gradients)}", advice))
+    for name, parameter in parameters.items():
+        got = np.shape(gradients[name])
+        if got != parameter.shape:
+            advice = "It is transposed." if got == parameter.shape[::-1] and len(got) == 2 else ""
+            if len(parameter.shape) == 1:
+                advice = "Sum over the wrong axis? One β serves all examples: sum over them, axis=1."
+            expected = f"gradient {name!r} with shape {parameter.shape}"
+            raise ValueError(checks.message(who, expected, f"shape {got}", advice))
+    for name, array in {"dL_dh": dL_dh, **gradients}.items():
+        checks.numbers(who, name, array, "fiubc")
+    return result
