@@ -9,6 +9,7 @@ Both are made of two exchanges of arrays, `gather` and `swap`; a team of one mak
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate, pairwise
@@ -16,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from backprop import checks
 from backprop.checks import Array
 from backprop.engine.shards import Joins, Node, joined, part, tree
+from backprop.layers import Layer
 
 
 class Team:
@@ -37,8 +40,8 @@ class Team:
         """Whether training ends after this step: the same on all ranks."""
         return bool(presses)
 
-    def meet(self, presses: Sequence[int]) -> bool:
-        """Between two steps: whether any rank wants to stop."""
+    def meet(self, presses: Sequence[int], net: Layer) -> bool:
+        """Between two steps: whether any rank wants to stop. φ and running statistics are the same on all of them."""
         return bool(presses)
 
     def shards(self, S: int) -> tuple[range, ...]:
@@ -90,9 +93,16 @@ class Ranks(Team):
         """As it was agreed in the last step."""
         return self.agreed
 
-    def meet(self, presses: Sequence[int]) -> bool:
-        """Ask all ranks."""
-        self.losses(np.empty(0), self.shards(0))
+    def meet(self, presses: Sequence[int], net: Layer) -> bool:
+        """Ask all ranks. Raises ValueError on each of them where the sums of their bits differ."""
+        of_bits = [(array, f"u{array.itemsize}") for array in (net.phi, *net.buffers.values())]
+        mine = np.array([bool(self.presses), sum(int(a.view(u).sum(dtype=u)) for a, u in of_bits) % (1 << 63)])
+        wishes, sums = self.gather(mine, [2] * self.size, np.empty(2 * self.size, int)).reshape(-1, 2).T
+        self.agreed = bool(wishes.any())
+        _, odd, ranks = differing(sums.tolist())
+        if odd:
+            advice = "Callbacks, after_step, schedules and constraints of your own do the same on every rank, or change nothing."
+            raise ValueError(checks.message("Trainer", "the same weights on all ranks", f"others on {ranks}", advice))
         return self.agreed
 
     def losses(self, losses: Array, of_rank: Sequence[range]) -> None:
@@ -151,6 +161,13 @@ def _nodes(of_rank: tuple[range, ...]) -> tuple[list[list[Node]], Joins[int], in
     nodes = [sorted(tree(S, 1, shards).nodes) for shards in of_rank]
     joins, last = joined({node: i for i, node in enumerate(node for each in nodes for node in each)}, S)
     return nodes, joins, next(iter(last.values()))
+
+
+def differing(values: Sequence[Any]) -> tuple[Any, list[int], str]:
+    """Of what the ranks have: what most of them have, who has another, and these in words."""
+    usual = Counter(values).most_common(1)[0][0]
+    odd = [rank for rank, value in enumerate(values) if value != usual]
+    return usual, odd, f"rank{'s' * (len(odd) > 1)} {', '.join(map(str, odd[:8]))}{' …' * (len(odd) > 8)}"
 
 
 class Enough(Exception):

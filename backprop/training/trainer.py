@@ -261,7 +261,8 @@ class Trainer:
         with self._descent.alone("Trainer.step"):
             descent, settings, rows = self._ready(), self.settings, np.arange(examples.n)
             if self.team.size > 1:
-                self.team.compare("Trainer.step", {"t": self.optimizer.t} | examples.fingerprint())
+                self.team.agree("Trainer.step", self.state(), (examples, None), {}, False)
+                self.team.meet((), self.net)
             descent.require_shards(examples, replace(settings, batch_size="full"))
             descent.remember()
             batch = descent.batch(examples, examples.n, settings)
@@ -373,12 +374,13 @@ class Trainer:
                         watch.history.stopped = self.team.all_texts(watch.history.stopped)[0]  # rank 0 decides
                         if watch.history.stopped:
                             break
-                        if self.team.meet(interrupted):
+                        if self.team.meet(interrupted, self.net):
                             raise KeyboardInterrupt
         finally:
             self._callbacks, self._fitting = (), False
         if self.team.size > 1 and watch.history.stopped == "Ctrl-C":
             raise KeyboardInterrupt  # the program ends on all ranks: what comes next is not what it was to be
+        self.team.meet((), self.net)  # as callbacks have left it
         return watch.history
 
     def _left(self, epochs: int, until: int | None) -> int:
@@ -441,9 +443,8 @@ class Trainer:
 
     def _agree(self, examples: Examples, validation: Examples | None, n: int, metrics: Metrics) -> None:
         """Begin on all ranks, or on none: where they would do different things, or have too few shards."""
-        names = [each if isinstance(each, str) else getattr(each, "__name__", "") for each in metrics]
         running = [described(callback) for callback in self._callbacks if not callback.writes]
-        also = {"epochs": n, "metrics": names, "callbacks": running}
+        also = {"epochs": n, "metrics": list(metrics), "callbacks": running}
         self.team.agree("Trainer", self.state(), (examples, validation), also)
         self._descent.require_shards(examples, self.settings)
 
