@@ -1,7 +1,7 @@
 """Ways to die and to disagree in a job, signals, and chaos: all ranks end in time, or in the bits of a run that never stopped.
 
-BACKPROP_DEATHS=1 asks for three ranks, too, for every signal, and for a job of its own for each disagreement, of which else three are chosen;
-BACKPROP_CHAOS=20 for so many trials, BACKPROP_SEED=N for others.
+BACKPROP_DEATHS=1 asks for three ranks, too, for every signal, and for a job of its own for each disagreement, of which else three
+are chosen; BACKPROP_CHAOS=20 for so many trials, BACKPROP_SEED=N for others.
 """
 
 import json

@@ -602,6 +602,7 @@ def test_a_rehearsal_notices_what_differs_from_what_the_team_was_told():
 def test_the_team_of_a_single_process():
     team = bp.distributed.team()
     assert (team.rank, team.size, bp.distributed.team()) == (0, 1, team)
+    assert team is ALONE is ranks.trainer_of("SGD", None).team  # so the one takes the very code of the other
     with pytest.raises(TypeError, match="team: a Team"):
         ranks.trainer_of("SGD", 3)
     with pytest.raises(ValueError, match="another team"):
