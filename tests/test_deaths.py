@@ -184,6 +184,38 @@ def none_left(folder, seconds):
         time.sleep(0.1)
 
 
+ELSEWHERE = """
+import sys, numpy as np, backprop as bp
+class Odd(bp.Callback):
+    def epoch(self, trainer, record):
+        if (trainer.team.rank, record.epoch) == (1, 2):
+            raise OSError("its log is gone")
+X, team = np.ones((96, 4), np.float32), bp.distributed.team()
+net = bp.Sequential(bp.Linear(4, 1), seed=0)
+trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=16, shards=8, team=team)
+if sys.argv[1] == "catches":
+    try:
+        trainer.fit(X, X[:, 0], epochs=5, verbose=0, callbacks=[Odd()])
+    except OSError:
+        pass
+else:
+    for record in trainer.epochs(X, X[:, 0], 5):
+        if (team.rank, record.epoch) == (1, 2):
+            break
+trainer.fit(X, X[:, 0], epochs=5, verbose=0)
+"""
+
+
+@pytest.mark.parametrize("how", ["catches", "leaves"])
+def test_a_rank_that_goes_on_elsewhere_ends_all(how, tmp_path):
+    needs_mpi()
+    (tmp_path / "program.py").write_text(ELSEWHERE)
+    code, _, err = launch(tmp_path, "program.py", how, n=3, options=["--max-restarts", "0"])
+    assert code == 1
+    assert re.search("attempt 1 has failed: .*rank [012] of 3", err)
+    assert how == "leaves" or "all ranks at the same place of one training, got others" in err
+
+
 THREADS = """
 import sys, threading, numpy as np, backprop as bp
 team, refused = bp.distributed.team(), []

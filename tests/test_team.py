@@ -436,6 +436,27 @@ def test_weights_that_go_apart_end_all_ranks(where):
     assert same(together(3, goes_apart)) == expected[where]
 
 
+def test_a_rank_that_has_come_elsewhere_is_not_taken_for_one_that_has_not():
+    """Where what the ranks say is of one length."""
+    net = ranks.network("BatchNorm")
+
+    def apart(team):
+        with pytest.raises(RuntimeError, match="all ranks at the same place of one training, got others"):
+            team.meet((), net) if team.rank else team.losses(np.zeros(2), team.shards(2))
+        with pytest.raises(RuntimeError, match="all ranks at the same place of one training, got others"):
+            team.compare("Trainer", {"t": 1}) if team.rank else start.require_same(Other(team), "", {})
+        return 0
+
+    class Other:
+        def __init__(self, team):
+            self.team = team
+
+        def all_texts(self, text):
+            return self.team.all_texts("EarlyStopping")
+
+    same(together(2, apart))
+
+
 def test_what_a_rank_may_have_of_its_own():
     """Counts of a layer, and what a function finds that knows its rank."""
     X, y, _ = ranks.data()

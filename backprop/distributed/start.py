@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
-from backprop.engine.team import Team, differing
+from backprop.engine.team import Team, differing, require_one_place
 from backprop.layers.nesting import inside
 from backprop.training import checkpoint
 from backprop.training.state import State
@@ -82,7 +82,9 @@ def _told(value: Any) -> tuple[str, str]:
 
 def require_same(team: Team, who: str, mine: dict[str, Any]) -> None:
     """Raise ValueError on every rank that names the first fact which is another on some of them."""
-    of_ranks = [json.loads(text) for text in team.all_texts(json.dumps({name: _told(mine[name]) for name in mine}))]
+    texts = team.all_texts(json.dumps({name: _told(mine[name]) for name in mine}))
+    require_one_place(all(text.startswith("{") for text in texts))
+    of_ranks = [json.loads(text) for text in texts]
     for name in dict.fromkeys(name for each in of_ranks for name in each):
         values = [tuple(each.get(name, ("none", ""))) for each in of_ranks]
         usual, odd, ranks = differing(values)

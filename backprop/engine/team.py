@@ -22,6 +22,8 @@ from backprop.checks import Array
 from backprop.engine.shards import Joins, Node, joined, part, tree
 from backprop.layers import Layer
 
+IN_A_STEP, BETWEEN = 2.0, 4  # added to a wish to stop: a rank that has come elsewhere would say another number
+
 
 class Team:
     """A team of one: what a single process does."""
@@ -96,9 +98,12 @@ class Ranks(Team):
     def meet(self, presses: Sequence[int], net: Layer) -> bool:
         """Ask all ranks. Raises ValueError on each of them where the sums of their bits differ."""
         of_bits = [(array, f"u{array.itemsize}") for array in (net.phi, *net.buffers.values())]
-        mine = np.array([bool(self.presses), sum(int(a.view(u).sum(dtype=u)) for a, u in of_bits) % (1 << 63)])
-        wishes, sums = self.gather(mine, [2] * self.size, np.empty(2 * self.size, int)).reshape(-1, 2).T
-        self.agreed = bool(wishes.any())
+        mine = np.array(
+            [sum(int(a.view(u).sum(dtype=u)) for a, u in of_bits) % (1 << 63), BETWEEN + bool(self.presses)]
+        )
+        sums, wishes = self.gather(mine, [2] * self.size, np.empty(2 * self.size, int)).reshape(-1, 2).T
+        require_one_place(np.isin(wishes - BETWEEN, [0, 1]).all())
+        self.agreed = bool((wishes > BETWEEN).any())
         _, odd, ranks = differing(sums.tolist())
         if odd:
             advice = "Callbacks, after_step, schedules and constraints of your own do the same on every rank, or change nothing."
@@ -109,10 +114,11 @@ class Ranks(Team):
         """One exchange: the losses of a rank's shards, and its wish to stop."""
         counts = [len(shards) + 1 for shards in of_rank]
         mine = of_rank[self.rank]
-        sent = np.append(losses[mine.start : mine.stop], float(bool(self.presses)))
+        sent = np.append(losses[mine.start : mine.stop], IN_A_STEP + bool(self.presses))
         found = self.gather(sent, counts, np.empty(sum(counts)))
         wishes = np.cumsum(counts) - 1
-        self.agreed = bool(found[wishes].any())
+        require_one_place(np.isin(found[wishes] - IN_A_STEP, [0, 1]).all())
+        self.agreed = bool((found[wishes] > IN_A_STEP).any())
         losses[:] = np.delete(found, wishes)
 
     def all_rows(self, mine: Array, of_rank: Sequence[range]) -> Array:
@@ -161,6 +167,13 @@ def _nodes(of_rank: tuple[range, ...]) -> tuple[list[list[Node]], Joins[int], in
     nodes = [sorted(tree(S, 1, shards).nodes) for shards in of_rank]
     joins, last = joined({node: i for i, node in enumerate(node for each in nodes for node in each)}, S)
     return nodes, joins, next(iter(last.values()))
+
+
+def require_one_place(yes: Any) -> None:
+    """Raise RuntimeError where another rank has come to another place of the program."""
+    if not yes:
+        advice = "What one rank alone leaves early, or an error that it alone catches, has to end its program."
+        raise RuntimeError(checks.message("team", "all ranks at the same place of one training", "others", advice))
 
 
 def differing(values: Sequence[Any]) -> tuple[Any, list[int], str]:

@@ -378,10 +378,14 @@ class Trainer:
                             raise KeyboardInterrupt
         finally:
             self._callbacks, self._fitting = (), False
-        if self.team.size > 1 and watch.history.stopped == "Ctrl-C":
+        return self._together(watch.history)
+
+    def _together(self, history: History) -> History:
+        """The history; of several ranks none gets it after Ctrl-C, or where callbacks have left them other weights."""
+        if self.team.size > 1 and history.stopped == "Ctrl-C":
             raise KeyboardInterrupt  # the program ends on all ranks: what comes next is not what it was to be
-        self.team.meet((), self.net)  # as callbacks have left it
-        return watch.history
+        self.team.meet((), self.net)
+        return history
 
     def _left(self, epochs: int, until: int | None) -> int:
         """How many epochs there are to train."""
