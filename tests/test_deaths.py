@@ -10,6 +10,7 @@ import random
 import re
 import signal
 import time
+from contextlib import suppress
 from itertools import product
 
 import pytest
@@ -284,6 +285,37 @@ def test_chaos_ends_in_the_bits_of_a_run_that_never_stopped(trial, tmp_path):
     code, out, err = job.ends()
     assert killed
     assert (code, fingerprint(out)) == (0, never_stopped()), f"{ranks}, killed {killed}\n{err}"
+
+
+@pytest.mark.parametrize("trial", range(TRIALS // 2))
+def test_any_signal_to_anyone_at_any_time(trial, tmp_path):
+    """Also to the launcher: nothing is left, no failure looks like success, and the next job goes on to the same bits."""
+    needs_mpi()
+    rng = random.Random(SEED * 1000 + trial)
+    for told in ("ready", "saved", "saved"):
+        n = rng.randint(1, 3)
+        job = Job(tmp_path, DOOMED, "slow", 0, 0, n=n, options=["--max-restarts", "1"])
+        run = tmp_path / ".backprop-run"
+        if told == "saved":
+            job.wait_for("saved")
+        time.sleep(rng.uniform(0, 1))
+        places = [guard.place(run, rank).get("process") for rank in range(n)]
+        victim = rng.choice([job.process.pid, *filter(None, places)])
+        number = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSTOP])
+        with suppress(ProcessLookupError):
+            os.kill(victim, number)
+        if (victim, number) == (job.process.pid, signal.SIGSTOP):
+            time.sleep(1)
+            os.kill(victim, signal.SIGCONT)
+        out, err = job.process.communicate(timeout=120)
+        none_left(tmp_path, TIMEOUT + 4)
+        done = (run / "done").exists()
+        assert job.process.returncode == 0 or not done or victim == job.process.pid, (
+            f"{told} {n} {victim} {number} {err}"
+        )
+        assert job.process.returncode or fingerprint(out) == never_stopped(), f"{told} {n} {number}\n{err}"
+    code, out, err = launch(tmp_path, DOOMED, "none", 0, 0)
+    assert (code, fingerprint(out)) == (0, never_stopped()), err
 
 
 def saved(run):

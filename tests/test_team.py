@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -570,6 +572,38 @@ def test_estimators_train_by_a_team():
     assert found == fitted(ALONE)
 
 
+def test_statistics_beside_a_layer_that_is_called_by_itself_are_refused_by_name():
+    X, y, _ = ranks.data()
+
+    def refused(team):
+        net = bp.Sequential(bp.Linear(5, 7), bp.BatchNorm(7), Applied(np.positive), bp.Linear(7, 1), seed=0)
+        trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=48, shards=8, team=team)
+        before = net.phi.copy()
+        with pytest.raises(ValueError, match=r"running statistics that can be moved after the passes.*`traced = True`"):
+            trainer.fit(X, y, epochs=1, verbose=0)
+        assert_array_equal(net.phi, before)
+        return 0
+
+    same(together(2, refused))
+
+
+def test_estimators_that_draw_other_seeds_are_told_of_random_state():
+    X, y, _ = ranks.data()
+
+    def fits(team):
+        model = MLPRegressor(max_iter=2, shards=8, random_state=np.random.RandomState(team.rank == 1))
+        with pytest.raises(ValueError, match=r"seed from random_state \d+, as on other ranks, got \d+ on rank 1"):
+            model.fit(X, y, team=team)
+        return 0
+
+    same(together(3, fits))
+
+
+def test_a_team_is_not_handed_to_other_processes():
+    with pytest.raises(TypeError, match="team: expected to stay in its process, got pickle"):
+        pickle.dumps(Threads(0, Post(2)))
+
+
 def test_rank_0_writes_and_the_others_return(tmp_path):
     X, y, _ = ranks.data()
 
@@ -582,11 +616,12 @@ def test_rank_0_writes_and_the_others_return(tmp_path):
         trainer.net.save(own / "net.safetensors")
         names = sorted(path.name for path in own.iterdir())
         trainer.net.copy().save(own / "copy.safetensors")  # which is its owner's
-        return names, (own / "copy.safetensors").exists()
+        copy.deepcopy(trainer).net.save(own / "twin.safetensors")  # which is the team's
+        return names, (own / "copy.safetensors").exists(), (own / "twin.safetensors").exists()
 
     first, *others = together(3, writes)
-    assert first == (["log.csv", "net.safetensors", "run.safetensors"], True)
-    assert others == [([], True)] * 2
+    assert first == (["log.csv", "net.safetensors", "run.safetensors"], True, True)
+    assert others == [([], True, False)] * 2
 
 
 def test_statistics_move_in_the_order_of_shards_on_any_number_of_threads():

@@ -22,7 +22,7 @@ from backprop.training.state import State
 
 MOST = 200  # characters that are told of a fact
 OWN = ("threads", "native")  # settings that change no bits
-ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of an object without words of its own, in this process
+ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")  # of an object without words of its own, in this process
 
 
 def facts(state: State, examples: Sequence[Any], also: dict[str, Any], arrays: bool = True) -> dict[str, Any]:

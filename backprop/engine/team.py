@@ -79,6 +79,10 @@ class Ranks(Team):
     def __init__(self) -> None:
         self._rooms: dict[str, Array] = {}
 
+    def __reduce__(self) -> Any:
+        advice = "A search that hands a team to its fits runs them here: n_jobs=1, on all ranks alike."
+        raise TypeError(checks.message("team", "to stay in its process", "pickle", advice))
+
     def gather(self, mine: Array, counts: Sequence[int], out: Array) -> Array:
         """`out`: the arrays of all ranks, one after another, of these lengths."""
         raise NotImplementedError

@@ -500,6 +500,7 @@ class Trainer:
         twin = object.__new__(type(self))
         memo[id(self)] = twin
         vars(twin).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        twin.net.saves = self.net.saves  # the copy is the team's, as this one
         return twin
 
     @classmethod
