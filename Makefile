@@ -61,7 +61,7 @@ mutants: .venv/dev
 	$(BIN)/python tests/mutants.py
 
 bench: .venv/bench
-	for name in batch_size curvature estimators exports generated latency memory per_example second_order tables reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in batch_size curvature estimators exports generated latency memory per_example second_order tables ranks reproducible peers; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: .venv/dev
 	$(BIN)/python docs/build.py

@@ -2,13 +2,15 @@
 
     python tests/doomed.py WHAT RANK STEP [EPOCHS]     files are written to the working directory
 
-A death is died once, so that the next attempt lives. "slow" is nothing but slow, "none" nothing at all.
+A death is died once, so that the next attempt lives. "slow" is nothing but slow, "none" nothing at all. "every" begins with
+each of the disagreements, one after another, and leaves in told.R what rank R was told.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -73,9 +75,28 @@ def data(seed: int = 0, n: int = N) -> tuple[np.ndarray, np.ndarray]:
     return X, X[:, 0] * X[:, 1]
 
 
-def main(what: str, rank: int, at: int, epochs: int) -> None:
-    """Train, and print a fingerprint of everything that training leaves behind."""
-    team = bp.distributed.team()
+DISAGREEMENTS = (
+    "layers",
+    "widths",
+    "dtype",
+    "weights",
+    "loss",
+    "optimizer",
+    "learning rate",
+    "batch size",
+    "shards",
+    "seed",
+    "rows",
+    "fewer rows",
+    "fewer epochs",
+    "callbacks",
+    "metrics",
+    "constraints",
+)
+
+
+def trained(team: bp.distributed.Team, what: str, rank: int, at: int, epochs: int) -> bp.Trainer:
+    """A training with, on one rank, something odd."""
     odd = what if team.rank == rank else ""
     if os.path.exists(CHECKPOINT):
         trainer = bp.Trainer.resume(CHECKPOINT, team=team)
@@ -89,12 +110,31 @@ def main(what: str, rank: int, at: int, epochs: int) -> None:
         rate = 2e-3 if odd == "learning rate" else 1e-3
         optimizer = bp.SGD(rate) if odd == "optimizer" else bp.Adam(rate)
         batch_size, shards = 32 if odd == "batch size" else 16, 4 if odd == "shards" else 8
+        settings = {"shards": shards, "constraints": {"*.omega": bp.MaxNorm(3)} if odd == "constraints" else None}
         seed = 1 if odd == "seed" else 0
-        trainer = bp.Trainer(net, loss, optimizer, batch_size=batch_size, shards=shards, seed=seed, team=team)
+        trainer = bp.Trainer(net, loss, optimizer, batch_size=batch_size, seed=seed, team=team, **settings)
     X, y = data(1 if odd == "rows" else 0, N // 2 if odd == "fewer rows" else N)
-    epochs -= odd == "fewer epochs"
+    limit = 0.2 if odd == "metrics" else 0.1
+    metrics = [lambda f, y: float((abs(f - y) < limit).mean())]
     callbacks = [Doom("slow" if what == "slow" else odd, at), bp.Checkpoints(CHECKPOINT, every_steps=4)]
-    trainer.fit(X, y, until=epochs, verbose=0, callbacks=callbacks[odd == "callbacks" :])
+    callbacks = callbacks[odd == "callbacks" :]
+    trainer.fit(X, y, until=epochs - (odd == "fewer epochs"), verbose=0, callbacks=callbacks, metrics=metrics)
+    return trainer
+
+
+def main(what: str, rank: int, at: int, epochs: int) -> None:
+    """Train, and print a fingerprint of everything that training leaves behind."""
+    team = bp.distributed.team()
+    if what == "every":
+        told = {}
+        for each in DISAGREEMENTS:
+            try:
+                trained(team, each, rank, at, epochs)
+            except ValueError as error:
+                told[each] = str(error)
+        Path(f"told.{team.rank}").write_text(json.dumps(told))
+        return
+    trainer = trained(team, what, rank, at, epochs)
     if team.rank == 0:
         state = b"".join(trainer.optimizer.state[name].tobytes() for name in sorted(trainer.optimizer.state))
         print(hashlib.sha256(trainer.net.phi.tobytes() + state).hexdigest())

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from backprop.engine import native
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-WITHOUT_PICTURE = {"generated", "reproducible"}
+WITHOUT_PICTURE = {"generated", "ranks", "reproducible"}
 pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="benchmarks are not part of an installed package")
 
 # benchmark, extra arguments, lines in its CSV, columns of text, columns of positive numbers, columns that may be NaN
@@ -95,6 +96,15 @@ CASES = [
         {"batch", "operations", "compiled_in", "seconds"},
         {"repetition"},
         marks=pytest.mark.skipif(native.player is None or not shutil.which("cc"), reason="no player or no compiler"),
+    ),
+    pytest.param(
+        "ranks",
+        [],
+        2 * 2,  # repetitions × numbers of ranks
+        {"net"},
+        {"ranks", "batch", "seconds", "scaling"},
+        {"repetition"},
+        marks=pytest.mark.skipif(find_spec("mpi4py") is None, reason="the extra mpi"),
     ),
     ("reproducible", [], 3 + 2, {"group", "threads", "sha256"}, {"run", "hashes"}, set()),
 ]

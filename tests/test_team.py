@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -267,7 +270,98 @@ def test_a_signal_ends_steps_that_are_played_in_one_call():
     assert shas[t] == found
 
 
+class Scaled(bp.LeastSquares):
+    """A loss whose code and setting are the user's."""
+
+    strength = 2.0
+
+    def ell(self, f, y):
+        return self.strength * super().ell(f, y)
+
+    def dell_df(self, f, y):
+        return self.strength * super().dell_df(f, y)
+
+
+class ScaledElsewhere(bp.LeastSquares):
+    """The same in other words."""
+
+    strength = 2.0
+
+    def ell(self, f, y):
+        return self.strength * (f - y) ** 2
+
+    def dell_df(self, f, y):
+        return 2 * self.strength * (f - y)
+
+
+ScaledElsewhere.__name__, ScaledElsewhere.__qualname__ = Scaled.__name__, Scaled.__qualname__
+
+
+class Applied(bp.Layer):
+    """A layer of a function."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def forward(self, h):
+        self.calls += 1
+        return self.function(h)
+
+    def backward(self, dL_df):
+        return dL_df, {}
+
+
+class Halving(bp.Schedule):
+    """A schedule of one's own."""
+
+    def __init__(self, learning_rate, every=3):
+        self.learning_rate, self.every = learning_rate, every
+
+    def __call__(self, t):
+        return self.learning_rate / 2 ** (t // self.every)
+
+
+def scaled(strength):
+    loss = Scaled()
+    loss.strength = strength
+    return loss
+
+
+def net_of(function):
+    return bp.Sequential(bp.Linear(5, 1, seed=0), Applied(function))
+
+
+def tolerance(limit):
+    def within(f, y):
+        return float(np.mean(np.abs(f - y) < limit))
+
+    return within
+
+
 DISAGREEMENTS = {
+    "settings of a loss": (lambda of: of.update(loss=scaled(3.0)), "loss Scaled()", {"loss": Scaled()}),
+    "code of a loss": (lambda of: of.update(loss=ScaledElsewhere()), "of other code", {"loss": Scaled()}),
+    "function in a layer": (
+        lambda of: of.update(net=net_of(lambda h: h - 1)),
+        "layer 2 inside",
+        {"net": lambda: net_of(lambda h: h)},
+    ),
+    "schedule": (
+        lambda of: of.update(rule=bp.SGD(Halving(0.1, 4))),
+        "Halving(learning_rate=0.1)",
+        {"rule": lambda: bp.SGD(Halving(0.1))},
+    ),
+    "metric": (lambda of: of.update(metrics=[tolerance(0.2)]), "metrics [", {"metrics": [tolerance(0.1)]}),
+    "metric's name": (
+        lambda of: of.update(metrics=["r2"]),
+        "metrics ['neg_max_error']",
+        {"metrics": ["neg_max_error"]},
+    ),
+    "constraint": (
+        lambda of: of.update(constraints={"*.omega": bp.MaxNorm(2)}),
+        "MaxNorm",
+        {"constraints": {"*.omega": bp.MaxNorm(3)}},
+    ),
     "layers": (lambda of: of.update(net=bp.Sequential(bp.Linear(5, 7), bp.ReLU(), bp.Linear(7, 1), seed=0)), "layer 2"),
     "loss": (lambda of: of.update(loss=bp.Huber()), "loss LeastSquares()"),
     "optimizer": (lambda of: of.update(rule=bp.SGD(0.2)), "optimizer SGD"),
@@ -285,23 +379,113 @@ DISAGREEMENTS = {
 
 @pytest.mark.parametrize("name", DISAGREEMENTS)
 def test_ranks_that_would_do_different_things_are_told_the_first_difference(name):
-    change, told = DISAGREEMENTS[name]
+    change, told, *usual = DISAGREEMENTS[name]
 
     def begins(team):
         X, y, _ = ranks.data()
         of = {"X": X, "y": y, "validation": (X[:50], y[:50]), "epochs": 2, "loss": bp.LeastSquares()}
         of |= {"net": ranks.network("SGD"), "rule": bp.SGD(0.1), "batch_size": 48, "seed": 1, "shards": 11}
+        of |= {"metrics": [], "constraints": {}}
+        of |= {
+            key: each() if callable(each) and key in ("net", "rule") else each
+            for own in usual
+            for key, each in own.items()
+        }
         if team.rank == 1:
             change(of)
-        settings = {key: of[key] for key in ("batch_size", "seed", "shards")}
+        settings = {key: of[key] for key in ("batch_size", "seed", "shards", "constraints")}
         trainer = bp.Trainer(of["net"], of["loss"], of["rule"], team=team, **settings)
         before = trainer.net.phi.copy()
+        options = {"validation_data": of["validation"], "metrics": of["metrics"], "verbose": 0}
         with pytest.raises(ValueError, match="on rank 1") as caught:
-            trainer.fit(of["X"], of["y"], epochs=of["epochs"], validation_data=of["validation"], verbose=0)
+            trainer.fit(of["X"], of["y"], epochs=of["epochs"], **options)
         assert_array_equal(trainer.net.phi, before)
         return str(caught.value)
 
     assert told in same(together(3, begins))
+
+
+@pytest.mark.parametrize("where", ["after_step", "epoch", "end", "estimator"])
+def test_weights_that_go_apart_end_all_ranks(where):
+    """Whatever of one's own it is that does other things on one rank, and which the start check cannot know."""
+
+    class Odd(bp.Callback):
+        rank = None
+
+        def epoch(self, trainer, record):
+            if (where, record.epoch, self.rank) == ("epoch", 2, 1):
+                trainer.net.phi[3] += 1e-6
+            if (where, self.rank) == ("estimator", 1):
+                trainer.net.phi[3] += 1e-6
+
+        def end(self, trainer):
+            if (where, self.rank) == ("end", 1):
+                trainer.net.phi[3] += 1e-6
+
+    def goes_apart(team):
+        X, y, _ = ranks.data()
+        trainer, odd = ranks.trainer_of("Adam with clipping", team), Odd()
+        odd.rank = team.rank
+        if where == "after_step":
+            trainer.after_step = [lambda: trainer.net.phi.__setitem__(0, team.rank == 1)]
+        model = MLPRegressor(max_iter=3, shards=8, random_state=0, callbacks=[odd])
+        fit = partial(model.fit, X, y, team=team) if where == "estimator" else partial(trainer.fit, X, y, epochs=3)
+        with pytest.raises(ValueError, match="the same weights on all ranks, got others on rank 1"):
+            fit() if where == "estimator" else fit(verbose=0, callbacks=[odd])
+        return trainer.epochs_done
+
+    expected = {"after_step": 0, "epoch": 2, "end": 3, "estimator": 0}
+    assert same(together(3, goes_apart)) == expected[where]
+
+
+def test_a_rank_that_has_come_elsewhere_is_not_taken_for_one_that_has_not():
+    """Where what the ranks say is of one length."""
+    net = ranks.network("BatchNorm")
+
+    def apart(team):
+        with pytest.raises(RuntimeError, match="all ranks at the same place of one training, got others"):
+            team.meet((), net) if team.rank else team.losses(np.zeros(2), team.shards(2))
+        with pytest.raises(RuntimeError, match="all ranks at the same place of one training, got others"):
+            team.compare("Trainer", {"t": 1}) if team.rank else start.require_same(Other(team), "", {})
+        return 0
+
+    class Other:
+        def __init__(self, team):
+            self.team = team
+
+        def all_texts(self, text):
+            return self.team.all_texts("EarlyStopping")
+
+    same(together(2, apart))
+
+
+def test_what_a_rank_may_have_of_its_own():
+    """Counts of a layer, and what a function finds that knows its rank."""
+    X, y, _ = ranks.data()
+
+    def steps(team):
+        trainer = bp.Trainer(net_of(np.positive), bp.LeastSquares(), bp.SGD(0.01), batch_size=48, shards=8, team=team)
+        seen = []
+        trainer.after_step = [lambda: seen.append((team.rank, trainer.optimizer.t))] * (team.rank == 0)
+        for _ in range(2):
+            trainer.fit(X, y, epochs=1, verbose=0)
+        trainer.step(X, y)
+        return ranks.sha(trainer)
+
+    assert same(together(2, steps)) == steps(ALONE)
+
+
+def test_a_loss_of_other_code_is_refused_in_a_step():
+    X, y, _ = ranks.data()
+
+    def steps(team):
+        loss = scaled(3.0 if team.rank else 2.0)
+        trainer = bp.Trainer(ranks.network("SGD"), loss, bp.SGD(0.01), shards=8, team=team)
+        with pytest.raises(ValueError, match=r"Trainer.step: expected loss Scaled\(\).* on rank 1"):
+            trainer.step(X, y)
+        return ranks.sha(trainer)
+
+    same(together(2, steps))
 
 
 def test_objects_without_words_of_their_own_are_the_same_on_all_ranks():
@@ -388,6 +572,38 @@ def test_estimators_train_by_a_team():
     assert found == fitted(ALONE)
 
 
+def test_statistics_beside_a_layer_that_is_called_by_itself_are_refused_by_name():
+    X, y, _ = ranks.data()
+
+    def refused(team):
+        net = bp.Sequential(bp.Linear(5, 7), bp.BatchNorm(7), Applied(np.positive), bp.Linear(7, 1), seed=0)
+        trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.01), batch_size=48, shards=8, team=team)
+        before = net.phi.copy()
+        with pytest.raises(ValueError, match=r"running statistics that can be moved after the passes.*`traced = True`"):
+            trainer.fit(X, y, epochs=1, verbose=0)
+        assert_array_equal(net.phi, before)
+        return 0
+
+    same(together(2, refused))
+
+
+def test_estimators_that_draw_other_seeds_are_told_of_random_state():
+    X, y, _ = ranks.data()
+
+    def fits(team):
+        model = MLPRegressor(max_iter=2, shards=8, random_state=np.random.RandomState(team.rank == 1))
+        with pytest.raises(ValueError, match=r"seed from random_state \d+, as on other ranks, got \d+ on rank 1"):
+            model.fit(X, y, team=team)
+        return 0
+
+    same(together(3, fits))
+
+
+def test_a_team_is_not_handed_to_other_processes():
+    with pytest.raises(TypeError, match="team: expected to stay in its process, got pickle"):
+        pickle.dumps(Threads(0, Post(2)))
+
+
 def test_rank_0_writes_and_the_others_return(tmp_path):
     X, y, _ = ranks.data()
 
@@ -400,11 +616,12 @@ def test_rank_0_writes_and_the_others_return(tmp_path):
         trainer.net.save(own / "net.safetensors")
         names = sorted(path.name for path in own.iterdir())
         trainer.net.copy().save(own / "copy.safetensors")  # which is its owner's
-        return names, (own / "copy.safetensors").exists()
+        copy.deepcopy(trainer).net.save(own / "twin.safetensors")  # which is the team's
+        return names, (own / "copy.safetensors").exists(), (own / "twin.safetensors").exists()
 
     first, *others = together(3, writes)
-    assert first == (["log.csv", "net.safetensors", "run.safetensors"], True)
-    assert others == [([], True)] * 2
+    assert first == (["log.csv", "net.safetensors", "run.safetensors"], True, True)
+    assert others == [([], True, False)] * 2
 
 
 def test_statistics_move_in_the_order_of_shards_on_any_number_of_threads():
@@ -441,6 +658,7 @@ def test_a_rehearsal_notices_what_differs_from_what_the_team_was_told():
 def test_the_team_of_a_single_process():
     team = bp.distributed.team()
     assert (team.rank, team.size, bp.distributed.team()) == (0, 1, team)
+    assert team is ALONE is ranks.trainer_of("SGD", None).team  # so the one takes the very code of the other
     with pytest.raises(TypeError, match="team: a Team"):
         ranks.trainer_of("SGD", 3)
     with pytest.raises(ValueError, match="another team"):

@@ -6,6 +6,7 @@ speak any more:
     alive.R   where rank R is; written each second, and locked by its process for as long as that lives
     crash.R   what Python had to say when rank R crashed
     failed    the first failure, by the rank that saw it
+    died      the first rank that has died without a word, by the shell that waits for its end beside each rank
     saved     a line for each checkpoint
     done      written last of all, when every rank has come to the end of its program: the only sign of success
 """
@@ -19,6 +20,7 @@ import math
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -34,6 +36,8 @@ from backprop.training import checkpoint
 
 FAILED, STOPPED = 1, 128 + signal.SIGINT
 HOST = socket.gethostname()[:80]
+# It writes if nothing was read, the mark of this attempt is still there, and no other has written.
+WITNESS = 'exec > /dev/null 2>&1; read -r _ || { [ -e "$0" ] && set -C && printf %s "$1" > "$2"; }'
 WIDTH = 250  # of what is in alive.R, so that it is replaced in one write
 
 _guards: list[Guard] = []
@@ -65,7 +69,9 @@ class Guard(AbstractContextManager["Guard"]):
         self.comm, self.folder, self.timeout = comm, folder, timeout
         self.exchange, self.since = 0, math.inf  # the last one, and since when this rank has waited in it
         self.ended, self.code, self.process = False, 0, os.getpid()
+        self.lost = False  # the launcher
         self._over = threading.Event()
+        self._witness: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
         """Watch from here on."""
@@ -74,9 +80,10 @@ class Guard(AbstractContextManager["Guard"]):
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda *_: self._stop())
         sys.excepthook = lambda kind, error, trace: self.failed(error)
+        threading.excepthook = lambda a: None if a.exc_type is SystemExit else self.failed(a.exc_value or a.exc_type())
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.rank == 0:
-            for stale in ("done", "failed"):
+            for stale in ("done", "failed", "died"):
                 (self.folder / stale).unlink(missing_ok=True)
         self._open()
         checkpoint.after_save.append(self._saved)
@@ -100,6 +107,13 @@ class Guard(AbstractContextManager["Guard"]):
             fcntl.lockf(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._crash = open(self.folder / f"crash.{self.rank}", "w")  # noqa: SIM115 - both to the end
         faulthandler.enable(self._crash)
+        self._mark = self.folder / f"died.{self.rank}.{self.process}"
+        self._mark.touch()
+        who = f"rank {self.rank} of {self.size} (process {self.process} on {HOST})"
+        told = f"{who} has died without a word: killed, out of memory, or os._exit"
+        command: list[str | Path] = ["/bin/sh", "-c", WITNESS, self._mark, told, self.folder / "died"]
+        if os.name == "posix":
+            self._witness = subprocess.Popen(command, stdin=subprocess.PIPE, env={}, start_new_session=True)
 
     def _saved(self, path: str, t: int) -> None:
         with open(self.folder / "saved", "a", encoding="utf-8") as file:
@@ -137,6 +151,9 @@ class Guard(AbstractContextManager["Guard"]):
                     time.sleep(0.01)
             self.code = int(worst[0])
         self._over.set()
+        if self._witness is not None:
+            self._witness.communicate(b"\n")
+        self._mark.unlink(missing_ok=True)
         if self.rank == 0 and self.code == 0:
             write_atomically(self.folder / "done", b"")
 
@@ -151,6 +168,7 @@ class Guard(AbstractContextManager["Guard"]):
         if mine:
             path = self.folder / "failed"
             with suppress(OSError), open(path, "x", encoding="utf-8", errors="backslashreplace") as file:
+                self._mark.unlink(missing_ok=True)  # it has not died without a word
                 file.write(line)
         if mine and self.comm is not None:
             faulthandler.dump_traceback_later(2, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - if MPI hangs
@@ -160,10 +178,23 @@ class Guard(AbstractContextManager["Guard"]):
         self._tell()
         while not self._over.wait(min(1.0, self.timeout / 8)):
             self._tell()
-            if time.monotonic() - self.since > self.timeout:
-                self.end(f"has waited {self.timeout:g} s for the others: {where(self.folder, self.size)}")
-            elif self.ended and self._awaited():
-                self.end(f"has come to the end of its program before the others: {where(self.folder, self.size)}")
+            if why := self._hopeless():
+                self.end(why)
+
+    def _hopeless(self) -> str:
+        """Why there is nothing to wait for; "" while there is."""
+        launcher = self.folder / "launcher"
+        if time.monotonic() - self.since > self.timeout:
+            return f"has waited {self.timeout:g} s for the others: {where(self.folder, self.size)}"
+        if self.ended and self._awaited():
+            return f"has come to the end of its program before the others: {where(self.folder, self.size)}"
+        # A lock is asked for only where it was taken: there are file systems on which others do not see it.
+        own = os.environ.get("BACKPROP_LAUNCHER") == HOST and not self.lost
+        if own and launcher.exists() and not is_locked(launcher):
+            self.lost = True
+            os.kill(self.process, signal.SIGTERM)  # to end after the step at hand, with a checkpoint; else by force
+            faulthandler.dump_traceback_later(self.timeout, exit=True, file=self._crash)
+        return ""
 
     def _tell(self) -> None:
         now = {"exchange": self.exchange, "waits": self.since < math.inf, "ended": self.ended}
@@ -175,6 +206,18 @@ class Guard(AbstractContextManager["Guard"]):
         """Whether another rank waits in an exchange that this one never came to."""
         places = [place(self.folder, rank) for rank in range(self.size)]
         return any(each["waits"] and not each["ended"] and each["exchange"] >= self.exchange for each in places if each)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether the process that wrote this file lives."""
+    import fcntl
+
+    try:
+        with open(path, "r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    return False
 
 
 def place(folder: Path, rank: int) -> dict[str, Any]:

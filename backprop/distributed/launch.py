@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backprop import checks
-from backprop.distributed.guard import FAILED, HOST, place, where
+from backprop.distributed.guard import FAILED, HOST, is_locked, place, where
 
 GRACE = 2.0  # seconds in which what has failed may end by itself
 
@@ -43,17 +43,13 @@ class Launcher:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in (self.folder / "launcher", *self.folder.glob("alive.*")):
-            if path.exists() and is_locked(path):
+            if is_locked(path):
                 got, advice = f"{path}, of one that is still running", "Stop it, or give --run another folder."
                 raise RuntimeError(checks.message(self.folder, "no other job in this folder", got, advice))
         own = open(self.folder / "launcher", "w")  # noqa: SIM115 - and its lock, until this process ends
         fcntl.lockf(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (self.folder / "saved").write_text("")
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-        ):  # for good: nothing comes after it in this process
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # for good: this process ends with the job
             signal.signal(number, lambda number, frame: self.signals.append(number))
         with own:
             return self._attempts()
@@ -80,10 +76,11 @@ class Launcher:
 
     def _attempt(self, n: int) -> str | None:
         """Run n ranks to their end; why that was a failure, None if it was none."""
-        for stale in ("done", "failed", "alive.*", "crash.*"):
+        for stale in ("done", "failed", "died*", "alive.*", "crash.*"):
             for path in self.folder.glob(stale):
-                path.unlink()
+                path.unlink(missing_ok=True)
         own = {"BACKPROP_RUN": self.folder.absolute(), "BACKPROP_TIMEOUT": self.timeout, "BACKPROP_RANKS": n}
+        own["BACKPROP_LAUNCHER"] = HOST
         environ = os.environ | {name: str(value) for name, value in own.items()}
         job = subprocess.Popen(self._command(n), env=environ, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -122,14 +119,12 @@ class Launcher:
         return ""
 
     def _reason(self, job: subprocess.Popen[bytes], n: int) -> str:
-        with suppress(OSError):  # it is empty where its writer was killed, or had no room
-            if told := (self.folder / "failed").read_text(encoding="utf-8"):
-                return told
-        crashes = {path.suffix[1:]: path.read_text() for path in sorted(self.folder.glob("crash.*"))}
-        if any(crashes.values()):
-            return "\n".join(f"rank {rank} of {n}: {told}" for rank, told in crashes.items() if told)
-        why = "no rank could say why (killed? out of memory? or see what it has printed)"
-        return f"status {job.returncode}, and {why}: {where(self.folder, n)}"
+        paths = [path for name in ("failed", "crash.*", "died") for path in sorted(self.folder.glob(name))]
+        # It is empty where its writer was killed, or had no room.
+        said = {path.name: told for path in paths if (told := path.read_text(encoding="utf-8"))}
+        crashes = [f"rank {name[6:]} of {n}: {told}" for name, told in said.items() if name.startswith("crash")]
+        silent = f"{said.get('died', 'no rank could say why')}: {where(self.folder, n)}"
+        return said.get("failed") or "\n".join(crashes) or f"status {job.returncode}, and {silent}"
 
     def _kill(self, job: subprocess.Popen[bytes]) -> None:
         """End whatever is left of the job."""
@@ -143,11 +138,3 @@ class Launcher:
                     if told.get("host") == HOST:
                         os.kill(told["process"], signal.SIGKILL)
                 time.sleep(0.01)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether the process that wrote this file lives."""
-    with open(path, "r+b") as file, suppress(OSError):
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    return True

@@ -9,6 +9,7 @@ Both are made of two exchanges of arrays, `gather` and `swap`; a team of one mak
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate, pairwise
@@ -16,8 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from backprop import checks
 from backprop.checks import Array
 from backprop.engine.shards import Joins, Node, joined, part, tree
+from backprop.layers import Layer
+
+IN_A_STEP, BETWEEN = 2.0, 4  # added to a wish to stop: a rank that has come elsewhere would say another number
 
 
 class Team:
@@ -37,8 +42,8 @@ class Team:
         """Whether training ends after this step: the same on all ranks."""
         return bool(presses)
 
-    def meet(self, presses: Sequence[int]) -> bool:
-        """Between two steps: whether any rank wants to stop."""
+    def meet(self, presses: Sequence[int], net: Layer) -> bool:
+        """Between two steps: whether any rank wants to stop. φ and running statistics are the same on all of them."""
         return bool(presses)
 
     def shards(self, S: int) -> tuple[range, ...]:
@@ -74,6 +79,10 @@ class Ranks(Team):
     def __init__(self) -> None:
         self._rooms: dict[str, Array] = {}
 
+    def __reduce__(self) -> Any:
+        advice = "A search that hands a team to its fits runs them here: n_jobs=1, on all ranks alike."
+        raise TypeError(checks.message("team", "to stay in its process", "pickle", advice))
+
     def gather(self, mine: Array, counts: Sequence[int], out: Array) -> Array:
         """`out`: the arrays of all ranks, one after another, of these lengths."""
         raise NotImplementedError
@@ -90,19 +99,30 @@ class Ranks(Team):
         """As it was agreed in the last step."""
         return self.agreed
 
-    def meet(self, presses: Sequence[int]) -> bool:
-        """Ask all ranks."""
-        self.losses(np.empty(0), self.shards(0))
+    def meet(self, presses: Sequence[int], net: Layer) -> bool:
+        """Ask all ranks. Raises ValueError on each of them where the sums of their bits differ."""
+        of_bits = [(array, f"u{array.itemsize}") for array in (net.phi, *net.buffers.values())]
+        mine = np.array(
+            [sum(int(a.view(u).sum(dtype=u)) for a, u in of_bits) % (1 << 63), BETWEEN + bool(self.presses)]
+        )
+        sums, wishes = self.gather(mine, [2] * self.size, np.empty(2 * self.size, int)).reshape(-1, 2).T
+        require_one_place(np.isin(wishes - BETWEEN, [0, 1]).all())
+        self.agreed = bool((wishes > BETWEEN).any())
+        _, odd, ranks = differing(sums.tolist())
+        if odd:
+            advice = "Callbacks, after_step, schedules and constraints of your own do the same on every rank, or change nothing."
+            raise ValueError(checks.message("Trainer", "the same weights on all ranks", f"others on {ranks}", advice))
         return self.agreed
 
     def losses(self, losses: Array, of_rank: Sequence[range]) -> None:
         """One exchange: the losses of a rank's shards, and its wish to stop."""
         counts = [len(shards) + 1 for shards in of_rank]
         mine = of_rank[self.rank]
-        sent = np.append(losses[mine.start : mine.stop], float(bool(self.presses)))
+        sent = np.append(losses[mine.start : mine.stop], IN_A_STEP + bool(self.presses))
         found = self.gather(sent, counts, np.empty(sum(counts)))
         wishes = np.cumsum(counts) - 1
-        self.agreed = bool(found[wishes].any())
+        require_one_place(np.isin(found[wishes] - IN_A_STEP, [0, 1]).all())
+        self.agreed = bool((found[wishes] > IN_A_STEP).any())
         losses[:] = np.delete(found, wishes)
 
     def all_rows(self, mine: Array, of_rank: Sequence[range]) -> Array:
@@ -151,6 +171,20 @@ def _nodes(of_rank: tuple[range, ...]) -> tuple[list[list[Node]], Joins[int], in
     nodes = [sorted(tree(S, 1, shards).nodes) for shards in of_rank]
     joins, last = joined({node: i for i, node in enumerate(node for each in nodes for node in each)}, S)
     return nodes, joins, next(iter(last.values()))
+
+
+def require_one_place(yes: Any) -> None:
+    """Raise RuntimeError where another rank has come to another place of the program."""
+    if not yes:
+        advice = "What one rank alone leaves early, or an error that it alone catches, has to end its program."
+        raise RuntimeError(checks.message("team", "all ranks at the same place of one training", "others", advice))
+
+
+def differing(values: Sequence[Any]) -> tuple[Any, list[int], str]:
+    """Of what the ranks have: what most of them have, who has another, and these in words."""
+    usual = Counter(values).most_common(1)[0][0]
+    odd = [rank for rank, value in enumerate(values) if value != usual]
+    return usual, odd, f"rank{'s' * (len(odd) > 1)} {', '.join(map(str, odd[:8]))}{' …' * (len(odd) > 8)}"
 
 
 class Enough(Exception):

@@ -316,6 +316,7 @@ class BaseMLP(BaseModel):
     def _facts(self, train: Examples, held_out: Examples | None, groups: Array | None) -> dict[str, Any]:
         """What the ranks of a team have to have alike: parameters, names and labels; of numbers in plenty their SHA-256."""
         found: dict[str, Any] = {name: value for name, value in self.get_params(deep=False).items() if name not in OWN}
+        found["seed from random_state"] = self._course.seed
         found["callbacks"] = [
             described(callback) for callback in self.callbacks or () if not getattr(callback, "writes", False)
         ]

@@ -166,7 +166,7 @@ class Descent:
             with running(trainer, self.callbacks), interrupts(self.team) as interrupted:
                 for _ in range(epochs):
                     stop = self._epoch(records, tasks)
-                    if self.team.meet(interrupted):
+                    if self.team.meet(interrupted, trainer.net):
                         raise KeyboardInterrupt
                     stop = self.team.all_texts(str(stop))[0] == "True"  # rank 0 decides
                     stalled = not stop and (model.early_stopping or not incremental) and self._stalled()

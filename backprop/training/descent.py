@@ -100,7 +100,7 @@ class Descent:
                     done = min(start, examples.n)
             progress(min(start, examples.n) - done)
             self.require_finite(examples, rows)
-            stops = self.team.stops(interrupted) or self.team.meet(interrupted)
+            stops = self.team.stops(interrupted) or self.team.meet(interrupted, self.engine.net)
         if stops:
             raise KeyboardInterrupt
         return at.total / self._share(examples.weights(order), examples.n)

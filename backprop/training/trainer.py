@@ -262,7 +262,8 @@ class Trainer:
         with self._descent.alone("Trainer.step"):
             descent, settings, rows = self._ready(), self.settings, np.arange(examples.n)
             if self.team.size > 1:
-                self.team.compare("Trainer.step", {"t": self.optimizer.t} | examples.fingerprint())
+                self.team.agree("Trainer.step", self.state(), (examples, None), {}, False)
+                self.team.meet((), self.net)
             descent.require_shards(examples, replace(settings, batch_size="full"))
             descent.remember()
             batch = descent.batch(examples, examples.n, settings)
@@ -374,13 +375,18 @@ class Trainer:
                         watch.history.stopped = self.team.all_texts(watch.history.stopped)[0]  # rank 0 decides
                         if watch.history.stopped:
                             break
-                        if self.team.meet(interrupted):
+                        if self.team.meet(interrupted, self.net):
                             raise KeyboardInterrupt
         finally:
             self._callbacks, self._fitting = (), False
-        if self.team.size > 1 and watch.history.stopped == "Ctrl-C":
+        return self._together(watch.history)
+
+    def _together(self, history: History) -> History:
+        """The history; of several ranks none gets it after Ctrl-C, or where callbacks have left them other weights."""
+        if self.team.size > 1 and history.stopped == "Ctrl-C":
             raise KeyboardInterrupt  # the program ends on all ranks: what comes next is not what it was to be
-        return watch.history
+        self.team.meet((), self.net)
+        return history
 
     def _left(self, epochs: int, until: int | None) -> int:
         """How many epochs there are to train."""
@@ -442,9 +448,8 @@ class Trainer:
 
     def _agree(self, examples: Examples, validation: Examples | None, n: int, metrics: Metrics) -> None:
         """Begin on all ranks, or on none: where they would do different things, or have too few shards."""
-        names = [each if isinstance(each, str) else getattr(each, "__name__", "") for each in metrics]
         running = [described(callback) for callback in self._callbacks if not callback.writes]
-        also = {"epochs": n, "metrics": names, "callbacks": running}
+        also = {"epochs": n, "metrics": list(metrics), "callbacks": running}
         self.team.agree("Trainer", self.state(), (examples, validation), also)
         self._descent.require_shards(examples, self.settings)
 
@@ -497,6 +502,7 @@ class Trainer:
         memo[id(self)] = twin
         idle = {"_callbacks": (), "_fitting": False}  # whatever runs here, there nothing does
         vars(twin).update({name: copy.deepcopy(value, memo) for name, value in (vars(self) | idle).items()})
+        twin.net.saves = self.net.saves  # the copy is the team's, as this one
         return twin
 
     @classmethod
