@@ -201,6 +201,45 @@ def test_callbacks_are_told_of_each_member():
     assert stops.epochs == [1, 2] * 3 * 2  # fast, and gently
 
 
+@pytest.mark.parametrize(
+    ("fast", "gentle", "taken"),
+    [
+        ([0.1, 0.1], [1.0, 1.0], [0, 1]),
+        ([1.0, 1.0], [0.1, 0.1], [2, 3]),
+        ([1.0, 1.0], [-1.0, -1.0], [0, 1, 2, 3]),  # wrong in opposite ways
+        ([1.0, 1.0], [0.1], [0, 1]),  # cut short
+        ([], [0.1], [2]),
+    ],
+)
+def test_members_are_chosen_that_are_least_wrong_on_unseen_rows(fast, gentle, taken):
+    from backprop.estimators import members
+
+    rows, part = members.Rows(np.zeros((4, 1)), np.zeros(4), None), np.array([0, 1, 0, 1])
+    made = [
+        members.Member(bp.Sequential(bp.Linear(1, 1)), m, kind, outside=np.full((2, 1), off))
+        for kind, each in ((False, fast), (True, gentle))
+        for m, off in enumerate(each)
+    ]
+    names = [(member.part, member.gentle) for member in members.chosen(bp.LeastSquares(), made, rows, part)]
+    assert names == [[(0, False), (1, False), (0, True), (1, True)][place] for place in taken]
+
+
+def test_relevance_is_the_certainty_of_a_correlation():
+    from types import SimpleNamespace
+
+    from backprop.estimators import members
+
+    draw = np.random.default_rng(0)
+    X, w = draw.normal(size=(400, 3)), np.r_[np.ones(300), np.zeros(100)]
+    X[:, 2] = 1
+    y = np.where(w, 2 * X[:, 0] + draw.normal(size=400), 5 * X[:, 1])
+    course = SimpleNamespace(loss=bp.LeastSquares(), outputs=1)
+    found = members.relevance(members.Rows(X, y, w), course)
+    sure = np.sqrt(300) * np.abs(np.corrcoef(X[:300, 0], y[:300])[0, 1])
+    assert_allclose(found / found[2], [sure, 1, 1], rtol=1e-6)
+    assert_allclose(np.mean(found**2), 1)
+
+
 def test_verbose_says_what_is_done(capsys):
     model = fitted("one number", verbose=1)
     said = capsys.readouterr().out
