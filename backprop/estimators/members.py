@@ -52,7 +52,7 @@ WIDTHS = (128, 128)
 RATE, PACE = 6e-3, 4.0
 STEPS, FEWEST, MOST = 1600, 20, 80  # steps of a member; least and most epochs
 SEEN = 1_200_000  # rows that a member has seen after its last epoch, where rows are many
-FEW, GENTLE = 1000, 3.0  # rows up to which gentle members are tried too, and how many times as slowly they learn
+FEW, GENTLE = 500, 3.0  # rows up to which gentle members are tried too, and how many times as slowly they learn
 PATIENCE = 12  # epochs without progress after which a member ends
 SLOWEST = 8  # epochs that a member has at least, where time is short and there are others
 

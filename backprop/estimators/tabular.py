@@ -199,7 +199,7 @@ class TabularClassifier(Classes, BaseTabular):
     """A strong classifier for tables, without a setting: k networks, each stopped by rows of its own, that answer as one.
 
     Frames of numbers, booleans and words with holes go in as they are; probabilities come out. What predicts is one
-    `Sequential`, `network_`. `members` are how many networks; up to 1,000 rows, or where there are fewer than inputs, as many
+    `Sequential`, `network_`. `members` are how many networks; up to 500 rows, or where there are fewer than inputs, as many
     that learn gently are tried too. `max_time` are the seconds that `fit` may take, with which a faster machine gives other bits;
     `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member after another; `verbose`
     prints what each has come to. `missing` and `unknown` are those of `Table`. After `fit` there are `report_`, a text of what
