@@ -3,6 +3,7 @@
 columns     cut to ±4 deviations, as normal scores, and in eight pieces: by layers that learn from the data without descending,
             so that the rows go through them once
 a member    InputScale, Linear, ReLU, Linear, ReLU, Linear, on all rows but those of a part of its own, by which it stops
+few rows    the members are trained a second time, gently: the ones, the others or all, whichever do best on rows not seen
 together    the same layers, with the members side by side, and the mean of their answers
 """
 
@@ -50,6 +51,8 @@ LEARNED_FROM = 50_000  # rows that edges and scores are learned from
 WIDTHS = (128, 128)
 RATE, PACE = 6e-3, 4.0
 STEPS, FEWEST, MOST = 1600, 20, 80  # steps of a member; least and most epochs
+SEEN = 1_200_000  # rows that a member has seen after its last epoch, where rows are many
+FEW, GENTLE = 500, 3.0  # rows up to which gentle members are tried too, and how many times as slowly they learn
 PATIENCE = 12  # epochs without progress after which a member ends
 SLOWEST = 8  # epochs that a member has at least, where time is short and there are others
 
@@ -149,6 +152,7 @@ class Member:
 
     net: Sequential
     part: int
+    gentle: bool = False
     best: float = math.inf
     epoch: int = 0
     phi: Array | None = None
@@ -174,7 +178,8 @@ def batch_of(n: int) -> int:
 
 def epochs_of(n: int, batch_size: int) -> int:
     """Most epochs of a member."""
-    return int(np.clip(STEPS // math.ceil(n / batch_size), FEWEST, MOST))
+    epochs = np.clip(STEPS // math.ceil(n / batch_size), FEWEST, MOST)
+    return int(np.clip(SEEN // max(n, 1), SLOWEST, epochs))
 
 
 def decay_of(n: int) -> float:
@@ -198,44 +203,93 @@ def parts(k: int, key: Array, groups: Array | None, random: np.random.Generator)
 def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: EpochTasks) -> tuple[list[Member], bool]:
     """Train the members, as many at a time as there are cores: member m on all rows but part m, or on all, judged by `judges`.
 
-    Each is the same whatever the others do. Returns those that have something to show, and whether Ctrl-C was pressed. Raises
-    KeyboardInterrupt where there is none yet, FloatingPointError where numbers are not finite from the start.
+    Each is the same whatever the others do. With few rows, or fewer than inputs, gentle ones come after. Returns those that are
+    `chosen`, and whether Ctrl-C was pressed. Raises KeyboardInterrupt where no member has anything to show yet,
+    FloatingPointError where numbers are not finite from the start.
     """
     stop = Event()
+    n, inputs = rows.X.shape
+    jobs = [
+        (m, gentle) for gentle in ([False, True] if n <= max(FEW, inputs) else [False]) for m in range(course.members)
+    ]
 
-    def one(m: int) -> Member | None:
-        if stop.is_set() or (m and time.perf_counter() > course.until):
+    def one(place: int) -> Member | None:
+        if stop.is_set() or (place and time.perf_counter() > course.until):
             return None  # the first one is always there
-        member = Member(_network(course, rows.X.shape[1], m), m)
+        m, gentle = jobs[place]
         inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
-        now, rounds = time.perf_counter(), math.ceil((course.members - m) / workers)
+        member = Member(_network(course, inside, m, gentle), m, gentle)
+        now, rounds = time.perf_counter(), math.ceil((len(jobs) - place) / workers)
         _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
         best = f"best epoch {member.epoch} of {len(member.losses)}, validation loss {member.best:.6g}"
-        course.say(f"Member {m + 1} of {course.members}: {best}")
+        course.say(f"Member {m + 1} of {course.members}{', gently' if gentle else ''}: {best}")
         return member
 
     # Callbacks are told of one member after another, and need not know of threads.
-    workers = 1 if course.callbacks else min(course.members, cores())
+    workers = 1 if course.callbacks else min(len(jobs), cores())
     with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(one, m) for m in range(course.members)]
-        while wait(jobs, timeout=0.05).not_done:
+        running_jobs = [pool.submit(one, place) for place in range(len(jobs))]
+        while wait(running_jobs, timeout=0.05).not_done:
             if pressed:
                 stop.set()
-        made = [member for job in jobs if (member := job.result()) is not None]
-        for _ in jobs:
+        made = [member for job in running_jobs if (member := job.result()) is not None]
+        for _ in range(course.members):
             tasks.end(tasks.begin()) if tasks.fit else None
     done = [member for member in made if member.phi is not None]
     if pressed and not done:
         raise KeyboardInterrupt
     if not done:
         raise next(member.error for member in made if member.error)
-    return done, bool(pressed)
+    return chosen(course.loss, done, judges, part), bool(pressed)
 
 
-def _network(course: Course, inputs: int, m: int) -> Sequential:
-    H, G = WIDTHS
+def chosen(loss: Loss, done: list[Member], judges: Rows, part: Array | None) -> list[Member]:
+    """The fast members, the gentle ones, or all: those with the least loss on rows that they have not seen.
+
+    Where one kind has been cut short, the other.
+    """
+    gentle, fast = ([member for member in done if member.gentle is kind] for kind in (True, False))
+    if len(gentle) != len(fast):
+        return max(fast, gentle, key=len)
+
+    def unseen(members: list[Member]) -> float:
+        f, targets, w = judged(members, judges, part)
+        y = targets if loss.takes_labels else targets.reshape(f.shape).T
+        return float(copy.copy(loss).forward(f.T, y, sample_weight=w))
+
+    return min(fast, gentle, done, key=unseen)
+
+
+def _network(course: Course, inside: Rows, m: int, gentle: bool) -> Sequential:
+    (H, G), inputs = WIDTHS, inside.X.shape[1]
     layers = [InputScale(inputs, pace=PACE), Linear(inputs, H), ReLU(), Linear(H, G), ReLU(), Linear(G, course.outputs)]
-    return Sequential(*layers, seed=course.seed + m)
+    net = Sequential(*layers, seed=course.seed + m)
+    if gentle:
+        net.parameters["0.gamma"] = net.parameters["0.gamma"] * relevance(inside, course)
+    return net
+
+
+def relevance(rows: Rows, course: Course) -> Array:
+    """A factor for each input (E,), of mean square 1: how surely it goes with a target, √n |ρ|, but at least 1 before scaling.
+
+    ρ is the correlation of Pearson, with whichever target or class it is largest; of inputs that have nothing to do with any
+    √n |ρ| is about 1. Such factors at the start let a network see the few that count among many.
+    Source: Fan and Lv (2008), "Sure independence screening for ultrahigh dimensional feature space", on ranking by correlation.
+    """
+    n = len(rows.X)
+    w = np.full(n, 1 / n) if rows.w is None else rows.w / rows.w.sum()
+    y = np.eye(course.outputs)[rows.targets] if course.loss.takes_labels else rows.targets.reshape(n, -1)
+    X, y = (_standard(np.asarray(each, np.float64), w) for each in (rows.X, y))
+    rho = np.abs((X * w[:, None]).T @ y).max(axis=1)
+    sure = np.maximum(rho / np.sqrt((w**2).sum()), 1)
+    return np.asarray(sure / np.sqrt(np.mean(sure**2)))
+
+
+def _standard(x: Array, w: Array) -> Array:
+    """Columns to mean 0 and deviation 1; those of one value to 0."""
+    x = x - w @ x
+    deviation = np.sqrt(w @ x**2)
+    return x / np.where(deviation > 1e-9, deviation, np.inf)
 
 
 def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Event, until: float) -> None:
@@ -243,8 +297,9 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
     net, n, began = member.net, len(inside.X), time.perf_counter()
     batch_size = min(course.batch_size, n)
     steps = math.ceil(n / batch_size)
-    epochs, rate = course.epochs, CosineDecay(RATE, steps=steps * course.epochs)
-    loss, rule, seed = copy.copy(course.loss), AdamW(rate, weight_decay=decay_of(n)), course.seed + member.part
+    slow = GENTLE if member.gentle else 1.0
+    epochs, rate = course.epochs, CosineDecay(RATE / slow, steps=steps * course.epochs)
+    loss, rule, seed = copy.copy(course.loss), AdamW(rate, weight_decay=slow * decay_of(n)), course.seed + member.part
     trainer = Trainer(net, loss, rule, batch_size=batch_size, seed=seed, threads=1, native=course.native)
     records = trainer.epochs(
         inside.X, inside.targets, course.epochs, sample_weight=inside.w, validation_data=outside.judging
@@ -257,7 +312,7 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
                 now = time.perf_counter()
                 if record.epoch == 1 and until < math.inf:
                     epochs = min(epochs, 1 + max(SLOWEST, int(0.9 * (until - now) / (now - began))))
-                    rule.schedule = CosineDecay(RATE, steps=steps * epochs)
+                    rule.schedule = CosineDecay(RATE / slow, steps=steps * epochs)
                 stops += [stop.is_set() or now > course.until, record.epoch >= epochs]
                 if any(stops) or record.epoch - member.epoch >= PATIENCE:
                     member.cut = stops[-2] or epochs < course.epochs
@@ -273,11 +328,17 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
 
 def judged(members: list[Member], judges: Rows, part: Array | None) -> tuple[Array, Array, Array | None]:
     """What members say (n, K) of rows that they were not trained on, and the targets and weights of these rows."""
-    outside = [member.outside for member in members if member.outside is not None]
     if part is None:
-        return np.mean(outside, axis=0), judges.targets, judges.w
-    own = judges.at(np.concatenate([np.flatnonzero(part == member.part) for member in members]))
-    return np.concatenate(outside), own.targets, own.w
+        return np.mean([_outside(member) for member in members], axis=0), judges.targets, judges.w
+    parts = sorted({member.part for member in members})
+    said = [np.mean([_outside(member) for member in members if member.part == each], axis=0) for each in parts]
+    own = judges.at(np.concatenate([np.flatnonzero(part == each) for each in parts]))
+    return np.concatenate(said), own.targets, own.w
+
+
+def _outside(member: Member) -> Array:
+    assert member.outside is not None  # of each that has a best epoch
+    return member.outside
 
 
 def together(before: Inputs, members: list[Member], of: str, sharpness: float, dtype: Any) -> Sequential:

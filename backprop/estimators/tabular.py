@@ -168,11 +168,13 @@ class BaseTabular(BaseModel):
         kinds = {"numbers, as they are, as normal scores and in pieces": before.several, "two values": before.two}
         columns = " and ".join(f"{len(own)} columns of {kind}" for kind, own in kinds.items() if len(own))
         by = "the validation data" if given else f"{'rows' if groups is None else 'groups'} that it was not trained on"
+        gentle = sum(member.gentle for member in found)
         epochs, weights = [member.epoch for member in found], self.network_.size // len(found)
         lines = [
             f"{self._who}: {n:,} rows; {columns}.",
             f"{len(found)} members of {weights:,} weights each, in batches of {course.batch_size}; "
             f"each at its best epoch, {min(epochs)} to {max(epochs)} of {course.epochs}, by {by}.",
+            *([f"{gentle} of them have learned gently, which did best on such rows."] if gentle else []),
             self._worth(),
         ]
         if short:
@@ -197,10 +199,11 @@ class TabularClassifier(Classes, BaseTabular):
     """A strong classifier for tables, without a setting: k networks, each stopped by rows of its own, that answer as one.
 
     Frames of numbers, booleans and words with holes go in as they are; probabilities come out. What predicts is one
-    `Sequential`, `network_`. `members` are how many networks; `max_time` the seconds that `fit` may take, with which a faster
-    machine gives other bits; `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member
-    after another; `verbose` prints what each has come to. `missing` and `unknown` are those of `Table`. After `fit` there are
-    `report_`, a text of what was done, `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
+    `Sequential`, `network_`. `members` are how many networks; up to 500 rows, or where there are fewer than inputs, as many
+    that learn gently are tried too. `max_time` are the seconds that `fit` may take, with which a faster machine gives other bits;
+    `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member after another; `verbose`
+    prints what each has come to. `missing` and `unknown` are those of `Table`. After `fit` there are `report_`, a text of what
+    was done, `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
 
     Probabilities are calibrated by one number, for the rows that members were not trained on. These have also chosen the
     epochs of their members: that is less of a promise than rows which have chosen nothing.

@@ -213,7 +213,14 @@ class _Pieces(Layer):
 
     def added(self, x: Array) -> Array:
         """The sum of x (T, N) over the pieces of each row."""
-        return np.concatenate([part.sum(axis=0, keepdims=True) for part in self._by_row(x)])
+        ends = np.cumsum(self.pieces)
+        alike = [[j for j, n in enumerate(self.pieces) if n == each] for each in sorted(set(self.pieces))]
+        sums = []
+        for rows in alike:  # those of as many pieces at a time: few operations, however many rows there are
+            n = self.pieces[rows[0]]
+            own = x if len(alike) == 1 else x[np.concatenate([np.arange(ends[j] - n, ends[j]) for j in rows])]
+            sums.append(own if n == 1 else own.reshape(len(rows), n, *x.shape[1:]).sum(axis=1))
+        return sums[0] if len(alike) == 1 else np.concatenate(sums)[np.argsort(np.concatenate(alike))]
 
     def _by_row(self, x: Array) -> list[Array]:
         ends = np.cumsum(self.pieces).tolist()
