@@ -22,6 +22,10 @@ from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _site.moved import MOVED
+
 OUT = Path(__file__).resolve().parents[1] / "out"
 WIDTHS, THEMES = (1300, 400), ("dark", "light")
 LEAST, MOST = 900, 15_000  # heights; a picture shows the whole page, if it is no longer than that
@@ -139,7 +143,9 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     every = sorted(page.relative_to(arguments.site).as_posix() for page in arguments.site.rglob("*.html"))
     pages = arguments.pages or [
-        page for page in every if not page.startswith(("source/", "_", "genindex", "search"))
+        page
+        for page in every
+        if not page.startswith(("source/", "_", "genindex", "search")) and page.removesuffix(".html") not in MOVED
     ] + [SEARCH]
     # Every page in the two ways in which most goes wrong; those asked for in all four.
     ways = (
@@ -155,10 +161,14 @@ def main() -> int:
         picture = arguments.out / f"{name}-{width}-{theme}.png"
         return [f"{page} ({width}, {theme}) {fault}" for fault in look(browser, address, page, width, theme, picture)]
 
+    faults = 0
     with served(arguments.site) as address, ThreadPoolExecutor(3) as pool:
-        faults = [fault for found in pool.map(visit, views) for fault in found]
-    print(*faults, f"{len(pages)} pages, {len(faults)} faults; the pictures are in {arguments.out}", sep="\n")
-    return min(len(faults), 1)
+        for found in pool.map(visit, views):
+            faults += len(found)
+            for fault in found:
+                print(fault, flush=True)
+    print(f"{len(pages)} pages, {faults} faults; the pictures are in {arguments.out}")
+    return min(faults, 1)
 
 
 if __name__ == "__main__":
