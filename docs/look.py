@@ -2,7 +2,8 @@
 
 Each page is opened in a frame of its own width on a local server, with two pixels for one, as on a dense screen. Besides the
 photographs, it says which pages are wider than their frame (something overflows), which show mathematics as TeX, or cover the
-lines of code below it, which pictures are missing, or have too few pixels for a dense screen, and whether search finds something.
+lines of code below it, which pictures are missing, too small to be read, or have too few pixels for a dense screen, and whether
+search finds something.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ OUT = Path(__file__).resolve().parents[1] / "out"
 WIDTHS, THEMES = (1300, 400), ("dark", "light")
 LEAST, MOST = 900, 15_000  # heights; a picture shows the whole page, if it is no longer than that
 SHARP = 1.3  # pixels of a picture for one of the page, at least
+LEGIBLE = 0.5  # of the size at which a picture was drawn, at least
 SEARCH = "search.html?q=softmax"
 FRAME = """<!doctype html><body style="margin:0"><iframe id="f" width="{width}" height="{height}" style="border:0"
 src="/{page}"></iframe><script>
@@ -45,6 +47,9 @@ function look() {{
   const cut = [...page.querySelectorAll("div.math")].filter(e => e.scrollWidth > e.clientWidth + 1).length;
   const blurred = [...page.querySelectorAll("article img")]
     .filter(e => !e.src.endsWith(".svg") && e.naturalWidth < {sharp} * e.clientWidth).map(e => e.src.split("/").pop());
+  const small = [...page.querySelectorAll("article img")].filter(e => !e.closest(".doors"))
+    .filter(e => e.getBoundingClientRect().width < {legible} * (parseFloat(e.style.width) || e.naturalWidth))
+    .map(e => e.src.split("/").pop());
   const error = page.querySelectorAll("mjx-merror").length;
   const covered = [...page.querySelectorAll("p.implements a")].filter(e => {{
     e.scrollIntoView({{block: "center", behavior: "instant"}});
@@ -53,7 +58,7 @@ function look() {{
   }}).map(e => e.textContent);
   page.documentElement.scrollTo({{top: 0, behavior: "instant"}});
   const height = page.documentElement.scrollHeight;
-  document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, found, error, cut, covered, height}});
+  document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, small, found, error, cut, covered, height}});
 }}
 setTimeout(look, 4000);
 setTimeout(look, 18000);  // where the machine is busy, formulas take longer
@@ -71,7 +76,7 @@ class Silent(SimpleHTTPRequestHandler):
             return
         width, height, theme, page = query.split(",", 3)
         size = {"width": int(width), "height": int(height)}
-        body = FRAME.format(**size, theme=theme, page=html.escape(page), sharp=SHARP).encode()
+        body = FRAME.format(**size, theme=theme, page=html.escape(page), sharp=SHARP, legible=LEGIBLE).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
@@ -125,6 +130,7 @@ def look(browser: str, address: str, page: str, width: int, theme: str, picture:
     wrong += [f"covers lines of code: {report['covered']}"] if report["covered"] else []
     wrong += [f"lacks pictures {report['broken']}"] if report["broken"] else []
     wrong += [f"has pictures that dense screens blur: {report['blurred']}"] if report["blurred"] else []
+    wrong += [f"has pictures too small to be read: {report['small']}"] if report["small"] else []
     wrong += ["finds nothing"] if page.startswith("search") and not report["found"] else []
     return wrong
 
