@@ -38,12 +38,12 @@ def fixed(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
 
 
-def shortened(rows: Sequence[Sequence[object]]) -> list[Sequence[object]]:
+def shortened(rows: Sequence[Sequence[object]], most: int = MOST) -> list[Sequence[object]]:
     """The first and the last rows of many, with a row of … between them.
 
     >>> len(shortened([[i] for i in range(100)])), shortened([[1], [2]])
     (12, [[1], [2]])
     """
-    if len(rows) <= MOST:
+    if len(rows) <= most:
         return list(rows)
-    return [*rows[:3], ["…"] * len(rows[0]), *rows[3 - MOST + 1 :]]
+    return [*rows[: most // 4], ["…"] * len(rows[0]), *rows[most // 4 - most + 1 :]]

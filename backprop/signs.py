@@ -2,12 +2,14 @@
 
 An output that is not UTF-8, as where Windows writes to a file, or under LANG=C, knows no Ω and no arrow. Python then raises
 UnicodeEncodeError in the middle of `print(net)`. `let_print` has such an output spell the signs of this library; every other
-character that it does not know stays the error it was, for what is not ours is not ours to change.
+character that it does not know stays the error it was, for what is not ours is not ours to change. Columns stay under each other:
+the blanks behind a cell pay for the letters that its spelling takes.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -20,6 +22,7 @@ TABLE = """
     ≈ ~  ∝ ~  ≠ !=  ≤ <=  ≥ >=  ± +-  ∞ inf  ½ 1/2  ¼ 1/4  ¾ 3/4  ⅓ 1/3
 """
 _WORDS = TABLE.split()
+CELL = re.compile(r"(\S++(?: \S++)*+)(  ++)")  # what stands in a column, and the blanks up to the next one
 SPELLED = dict(zip(_WORDS[::2], _WORDS[1::2], strict=True)) | {"\u0302": "^", "\u0304": "", "\u00a0": " "}
 
 
@@ -36,15 +39,28 @@ def spelled(sign: str) -> str | None:
     return SPELLED.get(sign)
 
 
+def letters(text: str) -> str:
+    """A text as an output shows it that knows none of our signs; what is not ours stays.
+
+    >>> letters("∂L/∂Ω of größe")
+    'dL/domega of größe'
+    """
+    return "".join(sign if (found := spelled(sign)) is None else found for sign in text)
+
+
 def spelling(
     otherwise: Callable[[UnicodeError], tuple[str | bytes, int]],
 ) -> Callable[[UnicodeError], tuple[str | bytes, int]]:
     """What a codec does with characters it does not know: spell them if they are ours, else what is done otherwise."""
 
     def spell(error: UnicodeError) -> tuple[str | bytes, int]:
-        if isinstance(error, UnicodeEncodeError) and (sign := spelled(error.object[error.start])) is not None:
+        if not isinstance(error, UnicodeEncodeError) or (sign := spelled(error.object[error.start])) is None:
+            return otherwise(error)
+        cell = CELL.match(error.object, error.start)
+        words = letters(cell[1]) if cell else ""
+        if not cell or not words.isascii():  # a character that is not ours is told of when its turn comes
             return sign, error.start + 1
-        return otherwise(error)
+        return words.ljust(max(cell.end() - cell.start(), len(words) + 2)), cell.end()
 
     return spell
 

@@ -18,16 +18,18 @@ import contextlib
 import io
 import json
 import linecache
+import multiprocessing
+import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 SOURCES = Path(__file__).resolve().parent / "class" / "exercises"
 CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
-GRADE = re.compile(r"^(\w+) = grade\(", re.MULTILINE)
 MAGIC = re.compile(r"^([ \t]*)([%!?].*|[\w.]+\?+[ \t]*)$", re.MULTILINE)
 SOLUTION = re.compile(r"^( *)# your turn(.*)\n((?:.*\n)*?) *# thank you\n?", re.MULTILINE)
 
@@ -84,14 +86,25 @@ def handed_in(path: Path) -> list[tuple[str, str]]:
         raise ValueError(f"{path.name}: expected a notebook, got {type(error).__name__}: {error}") from None
 
 
-def asked(made: list[tuple[str, str]]) -> dict[str, None]:
-    """The names of the grades that a notebook has, or that its exercise, known by its first line, had."""
-    texts = [text for kind, text in made if kind == "code"]
+def exercise_of(made: list[tuple[str, str]]) -> str:
+    """The source of the exercise that a notebook is, known by its first line; "" for another notebook."""
     for source in SOURCES.glob("*.py"):
         whole = source.read_text("utf-8")
         title = next(cells(whole))[1].partition("\n")[0]
-        texts += [whole] if any(text.startswith(title) for _, text in made) else []
-    return dict.fromkeys(name for text in texts for name in GRADE.findall(text))
+        if any(text.startswith(title) for _, text in made):
+            return whole
+    return ""
+
+
+def questions(made: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What is graded, by the name of its grade: `name = grade(…)` in cells of code that can be read."""
+    found = {}
+    for code in (python(text) for kind, text in made if kind == "code"):
+        with contextlib.suppress(SyntaxError):
+            for each in ast.walk(ast.parse(code)):
+                if isinstance(each, ast.Assign) and ast.unparse(each.value).startswith("grade("):
+                    found[ast.unparse(each.targets[0])] = ast.unparse(each.value)
+    return found
 
 
 def python(code: str) -> str:
@@ -110,9 +123,14 @@ def grades(path: Path) -> dict[str, Any]:
     """
     from backprop.testing import Grade
 
-    made = handed_in(path)
+    made, told = handed_in(path), sys.stderr
     names: dict[str, Any] = {"__name__": "__main__", "display": lambda *things, **settings: None}
-    with contextlib.chdir(path.parent), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        contextlib.chdir(path.parent),
+        open(os.devnull, "w", encoding="utf-8") as nowhere,  # much may be printed
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         for number, (kind, text) in enumerate(made):
             if kind == "code":
                 code, name = python(text), f"{path.name}, cell {number}"
@@ -120,22 +138,59 @@ def grades(path: Path) -> dict[str, Any]:
                 try:
                     exec(compile(code, name, "exec", dont_inherit=True), names)
                 except (Exception, SystemExit) as error:
-                    print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+                    print(f"{name}: {type(error).__name__}: {str(error)[:300]}", file=told)
     found = {name: value for name, value in names.items() if isinstance(value, Grade)}
-    return {name: found.get(name) for name in asked(made) | found}
+    return {name: found.get(name) for name in questions(cells(exercise_of(made))) | questions(made) | found}
 
 
-def report(path: Path) -> bool:
-    """Print the grades of a notebook; False for a file that is none."""
-    print(path.name)
+def _grade(path: Path, answer: Connection) -> None:
+    """In a process of its own: send the points by name, or None, and what there is to tell."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # what programs print that a notebook starts
+    sys.stderr = told = io.StringIO()
     try:
-        found = grades(path)
+        given = grades(path)
     except (OSError, ValueError) as error:
+        answer.send((None, str(error)))
+    else:
+        points = {name: None if grade is None else (grade.points, len(grade.marks)) for name, grade in given.items()}
+        answer.send((points, told.getvalue()))
+
+
+def graded(path: Path, seconds: float) -> tuple[dict[str, tuple[int, int] | None] | None, str]:
+    """The points of a notebook by name, and what there is to tell.
+
+    It runs in a process of its own, for as long as it may: no notebook keeps the next one from being graded, or grades it.
+    """
+    context = multiprocessing.get_context("spawn")
+    mine, its = context.Pipe(duplex=False)
+    process = context.Process(target=_grade, args=(path, its))
+    process.start()
+    its.close()
+    try:
+        return mine.recv() if mine.poll(seconds) else (None, f"{path.name}: it has not ended after {seconds:g} seconds")
+    except EOFError:
+        return None, f"{path.name}: it has ended the process in which it ran"
+    finally:
+        process.kill()
+        process.join()
+
+
+def report(path: Path, seconds: float) -> bool:
+    """Print the grades of a notebook; False if there are none."""
+    print(path.name)
+    found, told = graded(path, seconds)
+    if told:
+        print(told.strip(), file=sys.stderr)
+    if found is None:
         print("  not graded")
-        print(error, file=sys.stderr)
         return False
-    for name, each in found.items():
-        print(f"  {name:<24}{'missing' if each is None else f'{each.points} of {len(each.marks)}'}")
+    made = handed_in(path)
+    given, asked = questions(made), questions(cells(exercise_of(made)))
+    for name, points in found.items():
+        changed = points and given.get(name) != asked.get(name, given.get(name))
+        said = "{} of {}".format(*points) if points else "missing"
+        print(f"  {name:<24}{said}{', of another question' * bool(changed)}")
     return True
 
 
@@ -146,9 +201,10 @@ def main() -> None:
         "--solutions", type=Path, metavar="FOLDER", help="write the notebooks with solutions there, too"
     )
     parser.add_argument("--grade", type=Path, nargs="+", metavar="NOTEBOOK", help="run and grade these instead")
+    parser.add_argument("--seconds", type=float, default=120.0, help="that each may take (default: %(default)g)")
     arguments = parser.parse_args()
     if arguments.grade:
-        read = [report(path) for path in arguments.grade]  # all of them, whatever the first one is
+        read = [report(path, arguments.seconds) for path in arguments.grade]  # all of them, whatever the first one is
         sys.exit(not all(read))
     for source in sorted(SOURCES.glob("*.py")):
         text = source.read_text("utf-8")

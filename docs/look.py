@@ -2,7 +2,8 @@
 
 Each page is opened in a frame of its own width on a local server, with two pixels for one, as on a dense screen. Besides the
 photographs, it says which pages are wider than their frame (something overflows), which show mathematics as TeX, or cover the
-lines of code below it, which pictures are missing, or have too few pixels for a dense screen, and whether search finds something.
+lines of code below it, which pictures are missing, too small to be read, or have too few pixels for a dense screen, and whether
+search finds something.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _site.moved import MOVED
+
 OUT = Path(__file__).resolve().parents[1] / "out"
 WIDTHS, THEMES = (1300, 400), ("dark", "light")
 LEAST, MOST = 900, 15_000  # heights; a picture shows the whole page, if it is no longer than that
 SHARP = 1.3  # pixels of a picture for one of the page, at least
+LEGIBLE = 0.5  # of the size at which a picture was drawn, at least
 SEARCH = "search.html?q=softmax"
 FRAME = """<!doctype html><body style="margin:0"><iframe id="f" width="{width}" height="{height}" style="border:0"
 src="/{page}"></iframe><script>
@@ -41,6 +47,9 @@ function look() {{
   const cut = [...page.querySelectorAll("div.math")].filter(e => e.scrollWidth > e.clientWidth + 1).length;
   const blurred = [...page.querySelectorAll("article img")]
     .filter(e => !e.src.endsWith(".svg") && e.naturalWidth < {sharp} * e.clientWidth).map(e => e.src.split("/").pop());
+  const small = [...page.querySelectorAll("article img")].filter(e => !e.closest(".doors"))
+    .filter(e => e.getBoundingClientRect().width < {legible} * (parseFloat(e.style.width) || e.naturalWidth))
+    .map(e => e.src.split("/").pop());
   const error = page.querySelectorAll("mjx-merror").length;
   const covered = [...page.querySelectorAll("p.implements a")].filter(e => {{
     e.scrollIntoView({{block: "center", behavior: "instant"}});
@@ -49,7 +58,7 @@ function look() {{
   }}).map(e => e.textContent);
   page.documentElement.scrollTo({{top: 0, behavior: "instant"}});
   const height = page.documentElement.scrollHeight;
-  document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, found, error, cut, covered, height}});
+  document.body.dataset.report = JSON.stringify({{wide, tex, broken, blurred, small, found, error, cut, covered, height}});
 }}
 setTimeout(look, 4000);
 setTimeout(look, 18000);  // where the machine is busy, formulas take longer
@@ -67,7 +76,7 @@ class Silent(SimpleHTTPRequestHandler):
             return
         width, height, theme, page = query.split(",", 3)
         size = {"width": int(width), "height": int(height)}
-        body = FRAME.format(**size, theme=theme, page=html.escape(page), sharp=SHARP).encode()
+        body = FRAME.format(**size, theme=theme, page=html.escape(page), sharp=SHARP, legible=LEGIBLE).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
@@ -121,6 +130,7 @@ def look(browser: str, address: str, page: str, width: int, theme: str, picture:
     wrong += [f"covers lines of code: {report['covered']}"] if report["covered"] else []
     wrong += [f"lacks pictures {report['broken']}"] if report["broken"] else []
     wrong += [f"has pictures that dense screens blur: {report['blurred']}"] if report["blurred"] else []
+    wrong += [f"has pictures too small to be read: {report['small']}"] if report["small"] else []
     wrong += ["finds nothing"] if page.startswith("search") and not report["found"] else []
     return wrong
 
@@ -139,7 +149,9 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     every = sorted(page.relative_to(arguments.site).as_posix() for page in arguments.site.rglob("*.html"))
     pages = arguments.pages or [
-        page for page in every if not page.startswith(("source/", "_", "genindex", "search"))
+        page
+        for page in every
+        if not page.startswith(("source/", "_", "genindex", "search")) and page.removesuffix(".html") not in MOVED
     ] + [SEARCH]
     # Every page in the two ways in which most goes wrong; those asked for in all four.
     ways = (
@@ -155,10 +167,14 @@ def main() -> int:
         picture = arguments.out / f"{name}-{width}-{theme}.png"
         return [f"{page} ({width}, {theme}) {fault}" for fault in look(browser, address, page, width, theme, picture)]
 
+    faults = 0
     with served(arguments.site) as address, ThreadPoolExecutor(3) as pool:
-        faults = [fault for found in pool.map(visit, views) for fault in found]
-    print(*faults, f"{len(pages)} pages, {len(faults)} faults; the pictures are in {arguments.out}", sep="\n")
-    return min(len(faults), 1)
+        for found in pool.map(visit, views):
+            faults += len(found)
+            for fault in found:
+                print(fault, flush=True)
+    print(f"{len(pages)} pages, {faults} faults; the pictures are in {arguments.out}")
+    return min(faults, 1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ sentences with bold words. The rest of the text goes to the speaker's notes (pre
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import sys
@@ -17,6 +16,7 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
 from _site.equations import IMPLEMENTED  # noqa: E402
+from _site.made import emptied, make  # noqa: E402
 
 DETAILS = re.compile(r"<details>.*?</details>\n", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\([^)]+\)")
@@ -101,7 +101,7 @@ def deck(page: str) -> str:
 
 def lay_out(notes: Path, target: Path) -> list[str]:
     """Write the decks and what they show to a folder, and return their names."""
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     names = []
     for page in sorted(notes.glob("[0-9][0-9]_*.md")):
         (target / page.name).write_text(deck(page.read_text("utf-8")), "utf-8")
@@ -119,9 +119,7 @@ def build(folder: Path) -> int:
     """Make the slides in `folder`, with its working files in `folder`.pages; 0 if nothing is wrong."""
     from sphinx.application import Sphinx
 
-    pages = folder.with_name(folder.name + ".pages")
-    for old in (folder, pages):
-        shutil.rmtree(old, ignore_errors=True)
+    pages = emptied(folder)
     lay_out(DOCS / "notes", pages)
     settings = SETTINGS | {"exclude_patterns": [".trees"]}
     app = Sphinx(pages, None, folder, pages / ".trees", "revealjs", settings, status=None, warningiserror=True)
@@ -130,9 +128,4 @@ def build(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=DOCS.parent / "out" / "slides")
-    folder = parser.parse_args().folder.absolute()
-    if code := build(folder):
-        sys.exit(code)
-    print(f"The slides are in {folder / 'index.html'}")
+    make(build, "slides", __doc__)

@@ -58,12 +58,13 @@ def try_archive(archive: Path, folder: Path) -> None:
         files = run("git", "ls-files").splitlines()
         if missing := [name for name in files if (ROOT / name).exists() and not (unpacked / name).exists()]:
             sys.exit(f"the archive lacks {missing}")
-    run(sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=unpacked)  # the archive's own player
+    own = {"cwd": unpacked, "PYTHONPATH": str(unpacked)}  # programs that tests start elsewhere are the archive's, too
+    run(sys.executable, "setup.py", "-q", "build_ext", "--inplace", **own)  # the archive's own player
     others = [f"--ignore={name}" for name in OTHER_EXTRAS]
-    run(sys.executable, "-m", "pytest", "--collect-only", "-q", *others, cwd=unpacked)
-    said = run(sys.executable, "-m", "pytest", "-q", *QUICK, cwd=unpacked)
+    run(sys.executable, "-m", "pytest", "--collect-only", "-q", *others, **own)
+    said = run(sys.executable, "-m", "pytest", "-q", *QUICK, **own)
     print(said.splitlines()[-1])
-    where = run(sys.executable, "-c", "import backprop; print(backprop.__file__)", cwd=unpacked).strip()
+    where = run(sys.executable, "-c", "import backprop; print(backprop.__file__)", **own | {"cwd": folder}).strip()
     if not Path(where).is_relative_to(unpacked.resolve()):
         sys.exit(f"the tests were of {where}, not of the archive")
 

@@ -61,6 +61,8 @@ class TestNames:
     def test_all_is_sorted_and_without_doubles(self):
         assert sorted(set(bp.__all__)) == list(bp.__all__)
         assert set(bp.__all__) <= set(dir(bp))
+        assert "__all__" in dir(bp)
+        assert len(bp.__dir__()) == len(set(bp.__dir__()))
 
     @pytest.mark.parametrize("name", bp.__all__)
     def test_every_name_resolves_and_is_documented(self, name):

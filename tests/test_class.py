@@ -229,6 +229,40 @@ class TestAnHour:
         expected = [*lost, "ada.ipynb", *ada, "charles.ipynb", *charles]
         assert [each.strip() for each in printed.splitlines()] == expected
 
+    @pytest.mark.parametrize(
+        ("line", "seconds", "told"),
+        [
+            ("while True: print(7)", 2, "7.ipynb: it has not ended after 2 seconds"),
+            ("import os; os._exit(0)", 120, "7.ipynb: it has ended the process in which it ran"),
+            ("raise KeyboardInterrupt", 120, "7.ipynb: it has ended the process in which it ran"),
+        ],
+    )
+    def test_a_notebook_without_an_end_or_with_a_wrong_one_is_not_graded(self, tmp_path, capfd, line, seconds, told):
+        path = handed_in(tmp_path, SOURCES[0], exercises.solved, FIRST, f"{line}\n{FIRST}").rename(tmp_path / "7.ipynb")
+        assert not exercises.report(path, seconds)
+        printed, said = capfd.readouterr()
+        assert printed == "7.ipynb\n  not graded\n"
+        assert said.splitlines()[-1] == told
+
+    def test_a_notebook_that_changes_the_grader_grades_nobody_else(self, tmp_path, monkeypatch, capfd):
+        sly = handed_in(tmp_path, SOURCES[0], exercises.with_holes, FIRST, FIRST + SLY).rename(tmp_path / "sly.ipynb")
+        empty = handed_in(tmp_path, SOURCES[0], exercises.with_holes)
+        monkeypatch.setattr(sys, "argv", ["exercises.py", "--grade", str(sly), str(empty)])
+        with pytest.raises(SystemExit):
+            exercises.main()
+        printed, _ = capfd.readouterr()
+        assert re.findall(r"(\d) of \d", printed.partition(empty.name)[2]) == ["0", "0", "0"]
+        assert "solution" not in printed
+
+    def test_a_question_that_was_changed_is_told_of(self, tmp_path, capfd):
+        asked = "grade(dL_dphi, L, np.array([0.0, 0.0]), np.array([0.6, -0.2]))"
+        easier = "grade(lambda x: 0 * x, lambda x: 0.0, phi)"
+        path = handed_in(tmp_path, SOURCES[0], exercises.solved, asked, easier)
+        assert exercises.report(path, seconds=60)
+        points = dict(re.findall(r"  (\w+) +(.*)", capfd.readouterr().out))
+        assert points["grade_of_loss"] == "2 of 2"
+        assert points["grade_of_gradient"].endswith(" of another question")
+
     @pytest.mark.parametrize("code", ["x = 7 \\\n  % 4", 'text = """\n%s\n!"""'])
     def test_what_python_understands_is_no_magic(self, code):
         assert exercises.python(code) == code
@@ -267,6 +301,16 @@ import numpy as np
 np.dot?
 display(np.ones(2))
 os.chdir("elsewhere")
+"""
+
+FIRST = "import numpy as np\n"
+SLY = """
+import os
+import backprop.testing.grading
+np.allclose = lambda *arrays, **settings: True
+backprop.testing.grading._number = None
+os.system("echo solution")
+print("solution")
 """
 
 DOCUMENT = """

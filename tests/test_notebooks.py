@@ -118,6 +118,22 @@ def test_markup_in_a_name_is_text():
     trainer = bp.Trainer(net, bp.LeastSquares(), bp.SGD(0.1))
     trainer.constraints = {}
     assert "<b>" not in trainer._repr_html_()
+    assert "<b>" not in bp.explain(net, bp.LeastSquares(), X, X)._repr_markdown_()
+
+
+def test_one_epoch_is_one():
+    trainer = bp.Trainer(network(), bp.LeastSquares(), bp.SGD(0.05))
+    assert repr(trainer.fit(X, Y, epochs=1, verbose=0)).startswith("History(1 epoch; ")
+
+
+def test_the_plan_of_a_deep_network_shows_its_ends():
+    layers = [layer for _ in range(60) for layer in (bp.Linear(2, 2), bp.Tanh())]
+    plan = bp.Trainer(bp.Sequential(*layers, seed=0), bp.LeastSquares(), bp.SGD(0.1)).plan(4)
+    html = plan._repr_html_()
+    assert Markup(html).tags.count("tr") == 401
+    assert len(str(plan).splitlines()) > 500
+    assert "matmul(0.omega, Xᵀ)" in html
+    assert "0.omega ←" in html
 
 
 class TestPictures:

@@ -34,6 +34,14 @@ def ended(encoding, *arguments, cwd=None, **environment):
     return run.stdout
 
 
+SHAPE = r"  (\([\d, ]*\)) +([-\d\[].*)"  # of an array, and its numbers
+
+
+def shown(text, encoding, errors="backprop.spell"):
+    """A text as a file or a terminal of an encoding gets it."""
+    return text.encode(encoding, errors).decode(encoding)
+
+
 class TestEncodings:
     PROGRAM = """
 import backprop as bp
@@ -58,6 +66,42 @@ except ValueError as error:
             assert "dL/domega" in text
             assert "Linear(2 -> 3)" in text
             assert "phi" in text
+
+    @pytest.mark.parametrize("encoding", ENCODINGS)
+    def test_columns_stay_under_each_other(self, encoding):
+        """Each column of `explain` and of a network begins, or ends, in one place, whatever the signs take."""
+        layers = bp.Linear(2, 3), bp.Sigmoid(), bp.LayerNorm(3), bp.Linear(3, 1)
+        net = bp.Sequential(*layers, seed=0)
+        passes = bp.explain(net, bp.LeastSquares(), [[1.0, 2.0], [0.5, -1.0]], [1.0, 0.0], [1.0, 2.0])
+        text = shown(passes.text, encoding)
+        shapes = {
+            (found.start(1), found.start(2)) for found in map(re.compile(SHAPE).search, text.splitlines()) if found
+        }
+        ((_, numbers),) = shapes
+        assert {len(blanks) for blanks in re.findall(r"^( +)\[", text, re.MULTILINE)} == {numbers + 1}  # further rows
+        assert "\n".join(shown(line, encoding) for line in passes.lines) == text  # an equation at a time as well
+        rows = shown(str(net), encoding).splitlines()
+        assert len({len(row) for row in rows[:-1]}) == 1
+        assert rows[-1].index("  0.") == len(rows[0])
+
+    def test_a_name_that_is_not_ours_is_told_of_beside_signs_that_are(self):
+        assert shown("Ω of größe   1\nΩ   2", "ascii", "backprop.tell") == "omega of gr\\xf6\\xdfe   1\nomega  2"
+        with pytest.raises(UnicodeEncodeError, match="u672c"):
+            shown("Ω of 本   1", "cp1252")
+
+    @pytest.mark.parametrize(
+        ("text", "spelled"),
+        [
+            ("Ω      1\nβ      2", "omega  1\nbeta   2"),
+            ("Ω 1", "omega 1"),
+            ("Ω  1", "omega  1"),
+            ("a → b    c → d    e", "a -> b   c -> d   e"),
+            ("Ω\n\n   β", "omega\n\n   beta"),
+            ("Ω   ", "omega  "),
+        ],
+    )
+    def test_blanks_pay_for_letters(self, text, spelled):
+        assert shown(text, "ascii") == spelled
 
     def test_the_demo_is_a_module_to_run(self):
         assert b"--epochs" in ended("ascii", "-m", "backprop.demo", "--help")

@@ -21,7 +21,8 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 
 from _site.equations import EQUATION, IMPLEMENTED, NotOnce, find, line_of  # noqa: E402
-from _site.layout import contents, lay_out  # noqa: E402
+from _site.layout import contents, lay_out, links  # noqa: E402
+from _site.made import emptied  # noqa: E402
 from _site.moved import MOVED  # noqa: E402
 
 NOTES = sorted((DOCS / "notes").glob("*.md"))
@@ -242,6 +243,28 @@ class TestEquations:
 
 
 class TestLayout:
+    def test_a_folder_of_somebody_else_is_left_alone(self, tmp_path):
+        for folder in (tmp_path / "site", tmp_path / "site.pages"):
+            folder.mkdir()
+            (folder / "thesis.txt").write_text("mine")
+            with pytest.raises(SystemExit, match=f"{folder.name} is not a folder that was made here"):
+                emptied(tmp_path / "site")
+            assert (folder / "thesis.txt").read_text() == "mine"
+            (folder / "thesis.txt").unlink()
+        pages = emptied(tmp_path / "site")
+        (pages / "old.md").write_text("gone")
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / ".buildinfo").write_text("")
+        assert emptied(tmp_path / "site") == pages
+        assert not (pages / "old.md").exists()
+        assert not (tmp_path / "site").exists()
+
+    def test_the_words_of_a_picture_stand_on_one_line(self, tmp_path):
+        page = tmp_path / "docs" / "a.md"
+        assert (
+            links("![two\nwords](b.gif)\ntwo\nlines\n", page, tmp_path, tmp_path) == "![two words](b.gif)\ntwo\nlines\n"
+        )
+
     def test_an_index_is_the_order_of_reading(self):
         index = "# Title\n\n## Learn\n\n| [One](one.md) | [two](two.md) |\n\n## Look up\n\n- [Two](two.md)\n- [Out](https://x.org)\n"
         first, second = contents(index).strip().split("\n\n```{toctree}")

@@ -86,7 +86,7 @@ class Plan:
         rows: list[Sequence[object]] = [*self._rows()]
         if self.L is not None:
             rows.insert(self._turn, ("L is known: it is finite, or nothing changes", "", "", ""))
-        return html.table(repr(self), ["operation", "output", "place", "from"], rows, names=4)
+        return html.table(repr(self), ["operation", "output", "place", "from"], html.shortened(rows, 400), names=4)
 
     @property
     def _turn(self) -> int:

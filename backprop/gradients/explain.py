@@ -14,11 +14,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from types import MappingProxyType
 
 import numpy as np
 
-from backprop import checks
+from backprop import checks, signs
 from backprop.checks import Array
 from backprop.gradients.problem import Problem
 from backprop.layers import Layer
@@ -91,7 +92,7 @@ class Explanation:
             parts.append(f"## {heading}")
             for step in steps:
                 items = "\n".join(_show(item, "", self._width) for item in step.items)
-                parts.append(f"### {step.title}\n\n```text\n{items}\n```")
+                parts.append(f"### {escape(step.title)}\n\n```text\n{items}\n```")
         return "\n\n".join(parts)
 
     def walk(self) -> None:
@@ -121,8 +122,10 @@ class Explanation:
 
     @property
     def _width(self) -> int:
-        """Of the column of equations."""
-        lengths = [len(item.equation) for _, steps in self._passes() for step in steps for item in step.items]
+        """Of the column of equations, with room for those that an output of letters only makes longer."""
+        lengths = [
+            len(signs.letters(item.equation)) for _, steps in self._passes() for step in steps for item in step.items
+        ]
         return max(length for length in lengths if length <= HEAD)
 
     def _repr_markdown_(self) -> str:
@@ -147,7 +150,7 @@ def explain(net: Sequential, loss: Loss, X: Array, y: Array, sample_weight: Arra
     >>> net = bp.Sequential(bp.Linear(1, 1, initializer=bp.Constant(2)), bp.Exp())
     >>> passes = bp.explain(net, bp.LeastSquares(), X=np.zeros((1, 1)), y=np.array([3.0]))
     >>> print(str(passes).splitlines()[-1])
-        ∂L/∂Ω_0 = ∂L/∂f_0 xᵀ     (1, 1)    [[0.]]
+        ∂L/∂Ω_0 = ∂L/∂f_0 xᵀ        (1, 1)    [[0.]]
     """
     checks.instance("explain", "net", net, Sequential)
     problem = Problem("explain", net, loss, X, y, sample_weight, dtype=np.float64).fresh()
@@ -271,7 +274,7 @@ def _rename(equation: str, names: dict[str, str]) -> str:
 
 def _show(item: Item, margin: str, width: int) -> str:
     """Equation, shape and numbers side by side; further rows of numbers line up below the first."""
-    fits = len(item.equation) <= width
+    fits = len(signs.letters(item.equation)) <= width
     above = "" if fits else f"{margin}{item.equation}\n"
     left = f"{margin}{item.equation if fits else '':{width}}  {item.value.shape!s:8}  "
     return above + left + _digits(item.value).replace("\n", "\n" + " " * len(left))

@@ -77,7 +77,8 @@ class History(Sequence[Epoch]):
         if not self.epochs:
             return "History(no epochs)"
         last = ", ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].flat().items())
-        return f"History({len(self)} epochs; last: {last}{'; stopped: ' + self.stopped if self.stopped else ''})"
+        stopped = f"; stopped: {self.stopped}" if self.stopped else ""
+        return f"History({len(self)} epoch{'s' * (len(self) != 1)}; last: {last}{stopped})"
 
     def _repr_html_(self) -> str:
         names = [name for name in self.names() if name != "examples_per_second"]

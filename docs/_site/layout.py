@@ -5,7 +5,8 @@
     docs/index.md and index.md of a folder        the order: links that open a row or an item are the contents of their section
     backprop/*.py and whatever else is linked     source:<path>     `sources` shows them, line by line
 
-Links are rewritten, text is not touched. A page that no index links to makes Sphinx warn, so it cannot be forgotten.
+Links are rewritten, text is not touched, but that the words of a picture come to stand on one line. A page that no index links to
+makes Sphinx warn, so it cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ OF_THE_PROJECT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 FENCE = re.compile(r"^(`{3,}).*?^\1", re.MULTILINE | re.DOTALL)
 DENSE = 120  # pixels in an inch
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))|(?<=src=\")([^\"]+)(?=\")")
+ALT = re.compile(r"!\[[^\]]*\]")
 HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 ENTRY = re.compile(r"^(?:\| |- |\* |\d+\. )\[([^\]]*)\]\(([^)\s#]+)\.md\)", re.MULTILINE)
 
@@ -76,6 +78,7 @@ def links(text: str, page: Path, root: Path, target: Path) -> str:
             return f"{shown}){{width={width}px" if width else shown
         return f"source:{path}{anchor}"
 
+    text = ALT.sub(lambda words: " ".join(words[0].split()), text)  # of words on two lines Sphinx makes one
     return re.sub(r"(\{width=\d+px)\)", r"\1}", LINK.sub(rewritten, text))
 
 
