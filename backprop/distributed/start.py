@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from backprop import checks
+from backprop.around.nesting import inside
 from backprop.engine.team import Team, differing, require_one_place
-from backprop.layers.nesting import inside
 from backprop.training import checkpoint
 from backprop.training.state import State
 
