@@ -155,6 +155,7 @@ class Member:
     losses: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     cut: bool = False  # by Ctrl-C or the time
+    ended: bool = False
     error: FloatingPointError | None = None
     outside: Array | None = None
 
@@ -195,21 +196,26 @@ def parts(k: int, key: Array, groups: Array | None, random: np.random.Generator)
     return part
 
 
-def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: EpochTasks) -> tuple[list[Member], bool]:
+def train(
+    course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: EpochTasks, bar: Any
+) -> tuple[list[Member], bool]:
     """Train the members, as many at a time as there are cores: member m on all rows but part m, or on all, judged by `judges`.
 
-    Each is the same whatever the others do. Returns those that have something to show, and whether Ctrl-C was pressed. Raises
-    KeyboardInterrupt where there is none yet, FloatingPointError where numbers are not finite from the start.
+    Each is the same whatever the others do; a progress `bar` of all their epochs shows how far they are. Returns those that have
+    something to show, and whether Ctrl-C was pressed. Raises KeyboardInterrupt where there is none yet, FloatingPointError where
+    numbers are not finite from the start.
     """
-    stop = Event()
+    stop, begun = Event(), list[Member]()
 
     def one(m: int) -> Member | None:
         if stop.is_set() or (m and time.perf_counter() > course.until):
             return None  # the first one is always there
         member = Member(_network(course, rows.X.shape[1], m), m)
+        begun.append(member)
         inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
         now, rounds = time.perf_counter(), math.ceil((course.members - m) / workers)
         _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
+        member.ended = True
         best = f"best epoch {member.epoch} of {len(member.losses)}, validation loss {member.best:.6g}"
         course.say(f"Member {m + 1} of {course.members}: {best}")
         return member
@@ -219,8 +225,10 @@ def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: E
     with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(one, m) for m in range(course.members)]
         while wait(jobs, timeout=0.05).not_done:
+            _show(bar, course, begun)
             if pressed:
                 stop.set()
+        _show(bar, course, begun)
         made = [member for job in jobs if (member := job.result()) is not None]
         for _ in jobs:
             tasks.end(tasks.begin()) if tasks.fit else None
@@ -230,6 +238,17 @@ def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: E
     if not done:
         raise next(member.error for member in made if member.error)
     return done, bool(pressed)
+
+
+def _show(bar: Any, course: Course, begun: list[Member]) -> None:
+    """Draw how far the members are; one that has ended early is as far as the others will be."""
+    begun = [member for member in begun if member.losses]
+    done = sum(course.epochs if member.ended else len(member.losses) for member in begun)
+    if begun:
+        ended = sum(member.ended for member in begun)
+        best = float(np.mean([member.best for member in begun]))
+        bar.set_postfix({"members": f"{ended}/{course.members}", "validation_loss": f"{best:.4g}"}, refresh=False)
+    bar.update(done - getattr(bar, "n", done))
 
 
 def _network(course: Course, inputs: int, m: int) -> Sequential:
