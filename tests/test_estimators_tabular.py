@@ -335,6 +335,16 @@ def test_categories_that_only_the_rows_held_out_have(tmp_path):
         assert told.exit_code == (unknown == "refuse")
 
 
+def test_a_class_that_only_the_rows_held_out_have(tmp_path):
+    """It was refused after the training."""
+    y = ["ab"[k % 2] for k in range(40)]
+    y[3], y[5], y[8], y[13], y[21] = "vwxyz"
+    pd.DataFrame({"x": np.arange(40) % 7, "y": y}).to_csv(tmp_path / "d.csv", index=False)
+    done = run("fit", tmp_path / "d.csv", "--target", "y", "--members", "1", "--out", tmp_path / "m.safetensors")
+    assert done.exit_code == 0, done.output
+    assert "of classes that no other row has: the model will not know them" in done.output
+
+
 def test_ctrl_c_on_the_command_line_saves_the_best_and_exits_with_130(shell, monkeypatch):
     from backprop.estimators import members
 

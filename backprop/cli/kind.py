@@ -7,23 +7,8 @@ from collections.abc import Collection
 import click
 
 PLAIN, TABULAR = "plain", "tabular"
-OF = {
-    PLAIN: (
-        *(
-            "hidden",
-            "activation",
-            "loss",
-            "optimizer",
-            "learning_rate",
-            "weight_decay",
-            "batch_size",
-            "epochs",
-            "patience",
-        ),
-        *("log", "checkpoint", "start"),
-    ),
-    TABULAR: ("members", "max_time"),
-}
+SHAPE, DESCENT = "hidden activation", "loss optimizer learning_rate weight_decay batch_size epochs patience"
+OF = {PLAIN: f"{SHAPE} {DESCENT} log checkpoint start".split(), TABULAR: ["members", "max_time"]}
 
 
 def chosen(said: str | None, given: Collection[str]) -> tuple[str, str]:
@@ -35,18 +20,12 @@ def chosen(said: str | None, given: Collection[str]) -> tuple[str, str]:
     asks += [] if said is None else [(said, f"--model {said}")]
     one = dict(reversed(asks))
     if len(one) == 2:
-        text = (
-            f"{one[PLAIN]} asks for the plain network, and {one[TABULAR]} for the tabular one: leave one of them out."
-        )
-        raise click.UsageError(text)
+        both = f"{one[PLAIN]} asks for the plain network, and {one[TABULAR]} for the tabular one"
+        raise click.UsageError(f"{both}: leave one of them out.")
     kind = next(iter(one), TABULAR)
-    implied = kind == PLAIN and said is None and "start" not in given
-    words = (
-        f"The plain network is trained, as {one[kind]} is an option of it; --model tabular is the default."
-        if implied
-        else ""
-    )
-    return kind, words
+    if kind == TABULAR or said is not None or "start" in given:
+        return kind, ""
+    return kind, f"The plain network is trained, as {one[kind]} is an option of it; --model tabular is the default."
 
 
 def _flag(name: str) -> str:

@@ -31,7 +31,8 @@ def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
     table, _ = prepare(plan, found, data)
     rows, frame = plan.hold_out(found.frame), _of_task(plan.features(found.frame), plan, table)
     groups = None if plan.group is None else found.frame[plan.group].take(rows.training).to_pylist()
-    frames = {"training": frame.take(rows.training), "validation": frame.take(rows.held)}
+    train = frame.take(rows.training)
+    frames = {"training": train, "validation": _of_known_classes(train, frame.take(rows.held), plan, table)}
     model = _trained(plan, table, frames["training"], groups)
     net, own = model.as_network()
     own = bp.Table.from_state(own.state() | {"unknown": "ignore"})  # of categories that only the rows held out have
@@ -75,6 +76,15 @@ def _trained(plan: Plan, table: Table, frame: Any, groups: list[Any] | None) -> 
         warnings.filterwarnings("ignore", ".*hold one value only")  # as well
         model.fit(frame, plan.target, groups=groups)
     return model.set_params(verbose=False)
+
+
+def _of_known_classes(train: Any, held: Any, plan: Plan, table: Table) -> Any:
+    """The rows held out without those of a class that no row of the training has, of which nothing can be learnt."""
+    known = set(train[plan.target].to_pylist())
+    there = [table.classes is None or value in known for value in held[plan.target].to_pylist()]
+    if not all(there):
+        tell(f"Held out are {there.count(False)} rows of classes that no other row has: the model will not know them.")
+    return held.filter(there)
 
 
 def _of_task(frame: Any, plan: Plan, table: Table) -> Any:
