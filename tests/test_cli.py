@@ -233,7 +233,8 @@ def files(tmp_path_factory):
         Path("layers.py").write_text(LAYERS)
         pyarrow.parquet.write_table(pyarrow.csv.read_csv("flats.csv"), "flats.parquet")
         succeeds("fit", "flats.csv", "--target", "rent", "--epochs", 30, "-o", "rent.safetensors")
-        succeeds("fit", "irises.csv", "--target", "species", "--missing", "impute", "-o", "species.safetensors")
+        plain = ["--missing", "impute", "--model", "plain"]
+        succeeds("fit", "irises.csv", "--target", "species", *plain, "-o", "species.safetensors")
     finally:
         os.chdir(before)
     return folder
@@ -268,7 +269,8 @@ class TestJourney:
         assert len(Path("log.jsonl").read_text().splitlines()) > 5
 
     def test_classes_with_words_and_holes(self, folder):
-        arguments = ["irises.csv", "--target", "species", "--missing", "impute", "-o", "m.safetensors", "--json"]
+        arguments = ["irises.csv", "--target", "species", "--missing", "impute", "--model", "plain"]
+        arguments += ["-o", "m.safetensors", "--json"]
         result = json.loads(succeeds("fit", *arguments).stdout)
         assert result["task"] == "classification"
         assert result["validation"]["accuracy"] >= 0.9
@@ -902,6 +904,7 @@ class TestHelp:
         assert commands.help.count("  backprop ") >= 2
 
     def test_every_example_works(self, folder, monkeypatch):
+        monkeypatch.setattr("backprop.estimators.members.epochs_of", lambda n, batch_size: 2)
         monkeypatch.setattr("backprop.demo.run", lambda out, epochs, seed: None)  # TestDemo runs it
         monkeypatch.setattr("backprop.distributed.launch.Launcher.run", lambda launcher: 0)  # tests/test_launch.py does
         monkeypatch.setattr("os.execve", lambda *arguments: None)
@@ -1198,7 +1201,7 @@ class TestProcesses:
     def test_more_categories_than_a_file_holds(self, folder):
         """They were refused when the model was to be saved, after all the training."""
         write_csv("many.csv", [{"user": f"u{k % 66_000}", "y": k % 7} for k in range(140_000)])
-        result = run("fit", "many.csv", "--target", "y", "-o", "m.safetensors")
+        result = run("fit", "many.csv", "--target", "y", "--hidden", "8", "-o", "m.safetensors")
         assert result.exit_code == 1
         assert "column 'user'" in result.stderr
         assert "features" in result.stderr

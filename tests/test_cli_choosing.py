@@ -20,6 +20,8 @@ pa = pytest.importorskip("pyarrow")
 
 from backprop.cli.group import spoken  # noqa: E402
 from backprop.cli.holdout import HoldOut, advice, units  # noqa: E402
+from backprop.cli.kind import OF, chosen  # noqa: E402
+from backprop.cli.models import load  # noqa: E402
 
 
 def fitted(*arguments, out="m.safetensors"):
@@ -233,6 +235,74 @@ class TestHoldOut:
         assert result.exit_code == code
         assert reason in result.stderr
         assert not Path("m.safetensors").exists()
+
+
+class TestNetworks:
+    """Which network fit trains, and what is said of it."""
+
+    @pytest.mark.parametrize(
+        ("said", "given", "kind", "told"),
+        [
+            (None, (), "tabular", ""),
+            (None, ("seed", "validation", "group", "members"), "tabular", ""),
+            ("tabular", ("max_time",), "tabular", ""),
+            ("plain", (), "plain", ""),
+            ("plain", ("epochs", "hidden"), "plain", ""),
+            (None, ("start", "epochs"), "plain", ""),  # the model that it names is plain
+            *(
+                (None, (name,), "plain", f"--{name.replace('_', '-')} is an option")
+                for name in OF["plain"]
+                if name != "start"
+            ),
+        ],
+    )
+    def test_chosen(self, said, given, kind, told):
+        found, words = chosen(said, given)
+        assert found == kind
+        assert told in words
+        assert bool(words) == bool(told)
+
+    @pytest.mark.parametrize(
+        ("wrong", "reason"),
+        [
+            (["--model", "tabular", "--hidden", "3"], "--hidden asks for the plain network, and --model tabular"),
+            (["--model", "tabular", "--from", "rent.safetensors"], "--from asks for the plain network, and --model"),
+            (["--model", "plain", "--members", "3"], "--model plain asks for the plain network, and --members"),
+            (["--weight-decay", "0", "--max-time", "3"], "--weight-decay asks for the plain network, and --max-time"),
+            (["--checkpoint", "c.safetensors", "--model", "tabular"], "--checkpoint asks for the plain network"),
+        ],
+    )
+    def test_options_of_both_are_refused(self, folder, wrong, reason):  # noqa: F811
+        result = run("fit", "flats.csv", "--target", "rent", "-o", "m.safetensors", *wrong)
+        assert result.exit_code == 2
+        assert reason in result.stderr
+        assert result.stderr.strip().endswith("for the tabular one: leave one of them out.")
+        assert not Path("m.safetensors").exists()
+
+    def test_every_option_of_a_network_is_one_of_fit(self):
+        from backprop.cli import commands
+
+        names = {parameter.name for parameter in commands.commands["fit"].params}
+        assert {name for own in OF.values() for name in own} <= names
+
+    def test_a_plain_one_that_an_option_implies_is_told(self, folder):  # noqa: F811
+        told = fitted("flats.csv", "--target", "rent", "--hidden", "4", "--epochs", 1)[1]
+        assert "The plain network is trained, as --hidden is an option of it" in told
+        assert "plain" not in fitted("flats.csv", "--target", "rent", "--model", "plain", "--epochs", 1)[1]
+        assert "plain" not in fitted("flats.csv", "--from", "m.safetensors", "--epochs", 1, out="on.safetensors")[1]
+
+    def test_the_default_is_the_tabular_one(self, folder, monkeypatch):  # noqa: F811
+        """With words and holes, and without a setting: what is told, what is saved, and how data are read again."""
+        monkeypatch.setattr("backprop.estimators.members.epochs_of", lambda n, batch_size: 4)
+        found, told = fitted("irises.csv", "--target", "species", "--members", 2)
+        assert "The tabular network: 120 rows" in told
+        assert "2 members" in told
+        assert found["rows"] == {"training": 120, "validation": 30}
+        assert found["stopped"] == ""
+        assert "soil is missing" in load(Path("m.safetensors")).table.feature_names
+        rows = json.loads(succeeds("evaluate", "m.safetensors", "irises.csv", "--json").stdout)["held_out"]
+        assert rows.pop("rows") == 30
+        assert rows == pytest.approx(found["validation"])
 
 
 FIT = ["flats.csv", "--target", "rent", "--checkpoint", "run.safetensors", "--learning-rate", "0.05"]

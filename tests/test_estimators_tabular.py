@@ -319,7 +319,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory):
-    """A folder with files, and models of `fit --model tabular`: of numbers from data with holes, of classes from whole ones."""
+    """A folder with files, and models of `fit`: of numbers from data with holes, of classes from whole ones."""
     folder = tmp_path_factory.mktemp("tabular")
     whole = FRAME.drop(columns="garden").assign(rent=RENT, house=np.arange(N) // 4)
     whole.assign(size=whole["size"].mask(whole.index % 9 == 0)).to_csv(folder / "holes.csv", index=False)
@@ -331,8 +331,6 @@ def shell(tmp_path_factory):
             "holes.csv",
             "--target",
             "rent",
-            "--missing",
-            "impute",
             "--group",
             "house",
             "--out",
@@ -340,18 +338,81 @@ def shell(tmp_path_factory):
         ),
         ("whole.csv", "--target", "dear", "--out", folder / "dear.safetensors"),
     ):
-        done = run("fit", folder / arguments[0], "--model", "tabular", *arguments[1:])
+        done = run("fit", folder / arguments[0], *arguments[1:])
         assert done.exit_code == 0, done.output
         assert "8 members" in done.output
+        assert "The tabular network: " in done.output
+        assert "The plain network" not in done.output
     return folder
 
 
-def test_options_of_the_plain_network_are_refused(shell):
-    fit = ["fit", shell / "whole.csv", "--target", "dear", "--model", "tabular", "--out", shell / "no.safetensors"]
-    for option in (["--hidden", "3"], ["--epochs", "3"], ["--from", shell / "whole.csv"]):
-        refused = run(*fit, *option)
-        assert refused.exit_code == 2
-        assert f"{option[0]} is for --model plain" in refused.output
+def test_categories_that_only_the_rows_held_out_have(tmp_path):
+    """One that occurs once is in no row of the training, and was refused after it; what is unknown later is told."""
+    frame = pd.DataFrame(
+        {"town": np.where(np.arange(60) % 2, "Bonn", "Ulm"), "x": np.arange(60.0), "y": np.arange(60.0)}
+    )
+    for row in range(0, 60, 3):
+        frame.loc[row, "town"] = f"once {row}"
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    fit = [
+        "fit",
+        tmp_path / "d.csv",
+        "--target",
+        "y",
+        "--members",
+        "1",
+        "--max-time",
+        "0.2",
+        "--out",
+        tmp_path / "m.safetensors",
+    ]
+    for unknown in ("ignore", "refuse"):
+        done = run(*fit, "--unknown", unknown)
+        assert done.exit_code == 0, done.output
+        told = run("evaluate", tmp_path / "m.safetensors", tmp_path / "d.csv")
+        assert ("the model does not know 'once" if unknown == "ignore" else "--unknown ignore") in told.output
+        assert told.exit_code == (unknown == "refuse")
+
+
+def test_a_class_that_only_the_rows_held_out_have(tmp_path):
+    """It was refused after the training."""
+    y = ["ab"[k % 2] for k in range(40)]
+    y[3], y[5], y[8], y[13], y[21] = "vwxyz"
+    pd.DataFrame({"x": np.arange(40) % 7, "y": y}).to_csv(tmp_path / "d.csv", index=False)
+    done = run("fit", tmp_path / "d.csv", "--target", "y", "--members", "1", "--out", tmp_path / "m.safetensors")
+    assert done.exit_code == 0, done.output
+    assert "of classes that no other row has: the model will not know them" in done.output
+
+
+def test_ctrl_c_on_the_command_line_saves_the_best_and_exits_with_130(shell, monkeypatch):
+    from backprop.estimators import members
+
+    note = members.Member.note
+
+    def pressing(member, record, phi):
+        note(member, record, phi)
+        if record.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(members.Member, "note", pressing)
+    from backprop.__main__ import main
+
+    path = shell / "stopped.safetensors"
+    assert main(["fit", str(shell / "whole.csv"), "--target", "dear", "--out", str(path)]) == 130
+    assert load_any(path).stopped_ == "Ctrl-C"
+    assert "cut short" in load_any(path).report_
+    path.unlink()
+
+
+def test_a_bar_shows_how_far_the_members_are(capsys):
+    model = fitted("one number", verbose="bar")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "100%" in shown.err
+    assert "members=2/2" in shown.err
+    assert "validation_loss" in shown.err
+    with pytest.raises(ValueError, match="verbose"):
+        model.set_params(verbose="loud").fit(HOLES, RENT)
 
 
 def test_the_held_out_groups_are_remembered(shell):
@@ -401,6 +462,7 @@ SERVED = {
     "explain": ("explain", "dear", "whole.csv"),
     "look": ("look", "rent"),
     "numpy": ("export", "dear", "--to", "numpy", "--out", "dear.py"),
+    "holes in NumPy": ("export", "rent", "--to", "numpy", "--out", "holes_net.py"),
 }
 REFUSED = {
     "probabilities": ("predict", "rent", "holes.csv", "--probabilities", "needs a model of classes"),
@@ -424,17 +486,15 @@ REFUSED = {
         "b.svg",
         "a model of classes",
     ),
-    "holes in C": ("export", "rent", "--to", "c", "--out", "rent.h", "fit --missing refuse, on data without holes"),
-    "holes in NumPy": (
-        "export",
+    "torch": ("export", "rent", "--to", "torch", "--out", "r.safetensors", "--to numpy, onnx and c"),
+    "resume": (
+        "resume",
         "rent",
-        "--to",
-        "numpy",
+        "holes.csv",
         "--out",
-        "r.py",
-        "--to numpy: expected a table without features",
+        "x.safetensors",
+        "got a model whose training has ended. Fit anew.",
     ),
-    "resume": ("resume", "rent", "holes.csv", "--out", "x.safetensors", "expected a checkpoint, got an 'estimator'"),
     "from": (
         "fit",
         "holes.csv",
@@ -442,9 +502,9 @@ REFUSED = {
         "rent",
         "--out",
         "x.safetensors",
-        "got a TabularRegressor. Its members have",
+        "got a tabular one. Its members have",
     ),
-    "check": ("check", "rent", "should have the form package.module:Name"),
+    "check": ("check", "rent", "expected a layer as package.module:Name, got a model file"),
 }
 
 

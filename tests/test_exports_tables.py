@@ -54,7 +54,7 @@ def frame(missing=False, target="numbers", only=None):
 
 def fitted(missing="refuse", unknown="refuse", target="numbers", only=None, dtype="float32", **settings):
     """A network of random weights, its table, and the frame."""
-    data = frame(missing == "impute", target, only)
+    data = frame(missing != "refuse", target, only)
     table = bp.Table("y", missing=missing, unknown=unknown, scale_target=True, dtype=dtype, **settings)
     with warnings.catch_warnings(action="ignore"):
         X, _ = table.fit(data)
@@ -67,6 +67,11 @@ CASES = [
     {"missing": "impute", "unknown": "ignore"},
     {"missing": "impute", "target": "three"},
     {"unknown": "ignore", "target": "two", "dtype": "float64"},
+    {"missing": "indicate", "target": "three"},
+    {"missing": "indicate", "unknown": "ignore", "most_categories": 2},
+    {"unknown": "ignore", "most_categories": 1, "only": ["size of a\nflat */", "town", "code", "flag"]},
+    {"missing": "indicate", "only": ["size of a\nflat */", "same"]},
+    {"missing": "indicate", "only": ["lift", "town"], "most_categories": 1},
     {"only": ["town"]},
     {"only": ["size of a\nflat */", "same"], "scale": False},
 ]

@@ -366,7 +366,19 @@ def test_in_a_terminal(folder, name):
     data, verdict = FILES[name]
     Path("x.csv").write_text(data)
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "backprop", "fit", "x.csv", "--target", "y", "-o", "m.safetensors"]
+    command = [
+        sys.executable,
+        "-m",
+        "backprop",
+        "fit",
+        "x.csv",
+        "--target",
+        "y",
+        "-o",
+        "m.safetensors",
+        "--hidden",
+        "none",
+    ]
     process = subprocess.Popen(command, stdout=follower, stderr=follower)
     os.close(follower)
     shown = b""

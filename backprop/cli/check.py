@@ -67,6 +67,9 @@ def check(
 
 def _made(name: str, arguments: tuple[str, ...]) -> Layer:
     """The layer of a name: an object, or what a class or function makes of the arguments."""
+    if name.endswith(".safetensors"):
+        advice = "Its layers are of the library, or your own, which is what is tested: backprop check layers:Swish."
+        raise refusal(name, "a layer as package.module:Name", "a model file", advice)
     thing = named(name)
     if isinstance(thing, bp.Layer):
         return thing

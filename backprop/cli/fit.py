@@ -14,6 +14,7 @@ import click
 import backprop as bp
 from backprop.cli import options, tabular
 from backprop.cli.group import Command, refusal, tell
+from backprop.cli.kind import PLAIN, TABULAR, chosen
 from backprop.cli.models import Model, load, measures
 from backprop.cli.training import (
     ACTIVATIONS,
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
 
 SHAPES = {"hidden", "activation", "missing", "categories", "task"}  # what a model has settled for those who train it on
 SHARE = click.FloatRange(0, 1, max_open=True)
+MODEL = "[tabular; plain where an option of the plain network is given]"
+MISSING = (
+    "Holes; impute: mean, most frequent category; indicate: and that there was one. [tabular: indicate; plain: refuse]"
+)
+UNKNOWN = "Categories in later data that are not in these. [tabular: ignore; plain: refuse]"
+HOLES = {TABULAR: {"missing": "indicate", "unknown": "ignore"}, PLAIN: {"missing": "refuse", "unknown": "refuse"}}
+MAX_TIME = "Of the tabular network: the best after so long; another machine then gives another model."
 PATIENCE = "Stop after so many epochs without a better validation loss, and keep the best weights. 0: never stop."
 
 
@@ -44,8 +52,10 @@ PATIENCE = "Stop after so many epochs without a better validation loss, and keep
 @click.option("--target", help="The column to predict; needed unless --from names a model.")
 @options.out("Model file to write, ending in .safetensors.", options.MODEL, required=True)
 @options.choice("--task", ["auto", "classification", "regression"], "auto: words are classes, numbers are numbers.")
-@options.choice("--model", ["plain", "tabular"], "tabular: eight networks that need no setting, for the best answers.")
-@options.numbers("--hidden", "64,64", "Widths of the hidden layers, or none.")
+@click.option("--model", type=click.Choice([TABULAR, PLAIN]), help=MODEL)
+@options.numbers(
+    "--hidden", "64,64", "Of the plain network, as all from here to --patience: widths of the hidden layers, or none."
+)
 @options.choice("--activation", ACTIVATIONS)
 @click.option("--loss", type=click.Choice(list(LOSSES)), help="[cross-entropy for classes, least-squares for numbers]")
 @options.choice("--optimizer", OPTIMIZERS)
@@ -55,20 +65,27 @@ PATIENCE = "Stop after so many epochs without a better validation loss, and keep
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.0)
 @options.whole("--batch-size", 32)
 @options.whole("--epochs", 100, "Most passes over the data.")
-@click.option("--validation", type=SHARE, default=0.2, help="Share of the rows held out to watch training.")
+@options.whole("--patience", 10, PATIENCE, least=0)
+@options.whole("--members", 8, "Of the tabular network: how many, which answer as one.")
+@click.option("--max-time", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help=MAX_TIME)
+@click.option(
+    "--validation",
+    type=SHARE,
+    default=0.2,
+    help="Share of the rows held out to measure on; the plain network stops by it.",
+)
 @click.option("--group", metavar="COLUMN", help="Hold out whole groups, such as patients; the column is no feature.")
 @click.option("--time", metavar="COLUMN", help="Hold out the latest rows by this column, which is no feature.")
-@options.whole("--patience", 10, PATIENCE, least=0)
 @options.whole("--seed", 0, "Of weights, shuffling and held-out rows.", least=0)
-@options.choice("--missing", ["refuse", "impute"], "Holes in the data; impute: the mean, the most frequent category.")
-@options.choice("--unknown", ["refuse", "ignore"], "Categories in later data that are not in these.")
+@click.option("--missing", type=click.Choice(["refuse", "impute", "indicate"]), help=MISSING)
+@click.option("--unknown", type=click.Choice(["refuse", "ignore"]), help=UNKNOWN)
 @options.columns("--categories", "Columns of numbers that are names, such as post codes.")
 @options.reading
 @click.option(
-    "--from", "start", type=options.FILE, help="Train this model on with DATA; what is not said is as in its fit."
+    "--from", "start", type=options.FILE, help="Train this plain model on with DATA; what is not said is as in its fit."
 )
-@click.option("--log", type=options.LOG, help="Write a line per epoch, as .csv or .jsonl.")
-@click.option("--checkpoint", type=options.MODEL, help="Write what backprop resume goes on from.")
+@click.option("--log", type=options.LOG, help="Of the plain network: a line per epoch, as .csv or .jsonl.")
+@click.option("--checkpoint", type=options.MODEL, help="Of the plain network: what backprop resume goes on from.")
 @options.as_json
 @click.pass_context
 def fit(
@@ -80,7 +97,6 @@ def fit(
     log: Path | None,
     checkpoint: Path | None,
     as_json: bool,
-    model: str,
     **settings: Any,
 ) -> int | None:
     """Train a network on DATA and save it, with all that later data need, in one file.
@@ -88,29 +104,38 @@ def fit(
     DATA is a .csv, .parquet, .npy or .npz file (arrays X and y), a folder of .parquet files, or - for a CSV on standard input.
     Columns of numbers are scaled, words become categories, and a target of words makes classes.
 
+    The network is the tabular one: eight members without a setting, each stopped by rows of its own, which answer as one. Its
+    training is over when it ends. Who gives --hidden, or another option of the plain network, gets that: one stack of layers, of
+    which all can be set, and which alone has a --log, a --checkpoint to resume, and can be trained on by --from. All other
+    commands take both.
+
     \b
     Examples:
       backprop fit flats.csv --target rent --out rent.safetensors
-      backprop fit irises.csv --target species --missing impute --epochs 20 -o species.safetensors
+      backprop fit irises.csv --target species --members 2 -o species.safetensors
+      backprop fit irises.csv --target species --missing impute --hidden 32 --epochs 20 -o species.safetensors
       cat flats.csv | backprop fit - --target rent -o rent.safetensors --json
       backprop fit visits.csv --target pain --group patient -o pain.safetensors
-      backprop fit flats.csv --target rent --model tabular -o best.safetensors
-      backprop fit later.csv --from rent.safetensors -o rent-later.safetensors
+      backprop fit flats.csv --target rent --model plain -o plain.safetensors
+      backprop fit later.csv --from plain.safetensors -o later.safetensors
 
     Ctrl-C ends training after the step at hand and saves the model (exit code 130). Files that are there are replaced, each in
     one move. The results are measured on the rows held out too; better still, evaluate on a file that fit has not seen.
     """
     options.outputs(out, log, checkpoint, given=(data, start))
     given = {name for name in settings if _given(context, name)}
-    if model == "tabular":
-        beside = {"start": start, "log": log, "checkpoint": checkpoint}
-        tabular.require_none_given(given | {name for name, value in beside.items() if value is not None})
+    beside = {"start": start, "log": log, "checkpoint": checkpoint}
+    kind, words = chosen(settings["model"], given | {name for name, value in beside.items() if value is not None})
+    settings |= {"model": kind} | {name: settings[name] or usual for name, usual in HOLES[kind].items()}
+    if kind == TABULAR:
         return tabular.fit(_plan(settings, given, None), data, out, as_json)
     before_it = None if start is None else load(start)
     plan = _plan(settings, given, before_it)
     known = before_it.table if before_it else None
     found = plan.found(data, known, first=lambda frame: advise(plan, frame, data))
     table, parts = prepare(plan, found, data, known)
+    if words:
+        tell(words)
     trainer = trainer_of(plan, before_it.net if before_it else network_of(plan, table), table)
     before = before_it and Before(trainer, table, parts)
     if before_it:
@@ -159,10 +184,16 @@ def _of_model(settings: dict[str, Any], given: set[str], model: Model) -> Plan:
     """The plan that goes on with a model. Raises ValueError for a model that cannot be trained on."""
     table = model.table
     if model.estimator:
-        advice = "In Python its class loads it, and partial_fit or warm_start trains it on."
-        if model.estimator.startswith("Tabular"):
-            advice = "Its members have ended at their best epochs: fit it anew, with the new rows and the old ones."
-        raise refusal(model.path, "a model of backprop fit --model plain", f"a {model.estimator}", advice)
+        got, advice = (
+            f"a {model.estimator}",
+            "In Python its class loads it, and partial_fit or warm_start trains it on.",
+        )
+        if model.tabular:
+            got, advice = (
+                "a tabular one",
+                "Its members have ended at their best epochs: fit anew, with the new rows and the old ones.",
+            )
+        raise refusal(model.path, "a model of backprop fit --model plain", got, advice)
     if table is None or table.target is None:
         raise refusal(model.path, "a model that knows its target, as of backprop fit", "another one")
     if settings["target"] not in (None, table.target):

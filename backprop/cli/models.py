@@ -16,7 +16,7 @@ import click
 import backprop as bp
 from backprop.cli.data import Reading, as_categories
 from backprop.cli.formats import of_arrow
-from backprop.cli.group import refusal
+from backprop.cli.group import refusal, tell
 from backprop.cli.reading import Known, found_in, naming
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ class Model:
     notes: Mapping[str, Any] = field(default_factory=dict)
     estimator: str = ""
     in_order: bool = False
+
+    @property
+    def tabular(self) -> bool:
+        """Whether it is the default of fit, or an estimator for tables that Python has saved."""
+        return self.estimator.startswith("Tabular")
 
     def plan(self) -> Plan | None:
         """How backprop fit has trained it, if it has."""
@@ -223,7 +228,21 @@ def load_with_targets(
         if model.table.target is not None:
             model.table.targets(found.read)  # which says what is close
         raise refusal(data, "the column of the target", f"columns {names}", "Name it: --target COLUMN.")
+    tell_unknown(model.table, found.features)
     return model, model.table, found
+
+
+def tell_unknown(table: Table | None, frame: Any) -> None:
+    """Tell of categories that a model does not know, where it takes them for none."""
+    if table is None or table.unknown != "ignore":
+        return
+    for each in table.state()["columns"]:
+        name, known = each["name"], each.get("categories")
+        if known is not None and not each.get("other") and name in frame.column_names:
+            new = [value for value in frame[name].unique().to_pylist() if value is not None and value not in known]
+            if new:
+                what = ", ".join(map(repr, new[:5]))
+                tell(f"Column {name!r}: the model does not know {what}; it takes them for none.")
 
 
 def task(table: Table) -> str:

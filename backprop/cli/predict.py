@@ -22,6 +22,7 @@ from backprop.cli.models import (
     seen_before,
     shown,
     task,
+    tell_unknown,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def predict(
     kind = out_format(out, kind)
     loaded = load(model, layers)
     rows = loaded.rows(data, how, answers=False)
+    tell_unknown(loaded.table, rows.features)
     f = loaded.net.predict(rows.X)
     columns = predictions(loaded.table, f, probabilities)
     if kind == ".npy" and probabilities and len(columns) > 1:

@@ -35,7 +35,7 @@ def resume(
 
     All other settings are in the checkpoint; its weights come out as if training had never stopped, and it is written again
     as training goes on. After early stopping it is patient once more, and the best weights so far stay the best. Other data are
-    refused: fit --from trains a model on with new rows.
+    refused: fit --from trains a model on with new rows. Only the plain network has checkpoints.
 
     \b
     Examples:
@@ -44,6 +44,7 @@ def resume(
       backprop resume run.safetensors flats.csv --out rent.safetensors --epochs 50 --patience 20
     """
     options.outputs(out, log, given=(data, checkpoint))
+    _require_checkpoint(checkpoint)
     trainer = bp.Trainer.resume(checkpoint)
     if "fit" not in trainer.notes:
         raise refusal(checkpoint, "a checkpoint of backprop fit", "one that a program of your own has saved")
@@ -60,6 +61,17 @@ def resume(
         history = train(trainer, parts, left, plan.patience, [*callbacks, bp.Checkpoints(checkpoint)])
         save(trainer, table, out)
     return finish(trainer, table, parts, history, out, as_json)
+
+
+def _require_checkpoint(path: Path) -> None:
+    """Refuse the model of a training that has ended, as that of the tabular network always has."""
+    from backprop.files import container
+
+    if container.kind(path) == "estimator":
+        advice = (
+            "Fit anew. fit --checkpoint trains the plain network, which can go on; predict and plot take the model."
+        )
+        raise refusal(path, "a checkpoint of backprop fit --checkpoint", "a model whose training has ended", advice)
 
 
 def _same_data(plan: Plan, trainer: Trainer, checkpoint: Path, data: Path) -> tuple[Table, Parts]:

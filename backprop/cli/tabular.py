@@ -1,83 +1,93 @@
-"""`backprop fit --model tabular`: the estimators for tables, trained on a file."""
+"""`backprop fit` without an option of the plain network: the estimators for tables, trained on a file."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import click
+from typing import TYPE_CHECKING, Any
 
 import backprop as bp
-from backprop.cli.group import answer, tell
+from backprop.cli.group import INTERRUPTED, answer, tell
 from backprop.cli.models import by_part, default_loss, measures, task
 from backprop.cli.training import Plan, advise, prepare
 
 if TYPE_CHECKING:
     from backprop.tables import Table
 
-# What says how a plain network is built and trained, of which this one decides by itself.
-PLAIN = (
-    "hidden",
-    "activation",
-    "loss",
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "batch_size",
-    "epochs",
-    "patience",
-)
-OF_TRAINING = ("start", "log", "checkpoint")
-
-
-def require_none_given(given: set[str]) -> None:
-    """Refuse options that say how the plain network is trained. Raises click.UsageError."""
-    if found := sorted(given & {*PLAIN, *OF_TRAINING}):
-        name = "--from" if found[0] == "start" else f"--{found[0].replace('_', '-')}"
-        raise click.UsageError(f"{name} is for --model plain: the tabular network decides that by itself, in one go.")
+CTRL_C = "Ctrl-C"
 
 
 def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
-    """Train the members on the rows that are not held out, save them as an estimator, and tell what they are worth."""
-    from backprop import estimators
+    """Train the members on the rows that are not held out, save them as an estimator, and tell what they are worth.
+
+    Returns the exit code of Ctrl-C where it ended training.
+    """
+    _require_sklearn()
     from backprop.training.data import Examples
 
     found = plan.found(data, None, first=lambda frame: advise(plan, frame, data))
-    table, parts = prepare(plan, found, data)
-    rows, frame = plan.hold_out(found.frame), plan.features(found.frame)
-    kind = estimators.TabularRegressor if table.classes is None else estimators.TabularClassifier
-    model = kind(random_state=plan.seed, missing=_missing(plan), unknown=plan.unknown)
-    train = _as_trained(frame, plan, table).take(rows.training)
-    groups = found.frame[plan.group].take(rows.training).to_pylist() if plan.group is not None else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", bp.TrainingAdvice)  # the table has been looked at
-        model.fit(train, plan.target, groups=groups)
+    table, _ = prepare(plan, found, data)
+    rows, frame = plan.hold_out(found.frame), _of_task(plan.features(found.frame), plan, table)
+    groups = None if plan.group is None else found.frame[plan.group].take(rows.training).to_pylist()
+    train = frame.take(rows.training)
+    frames = {"training": train, "validation": _of_known_classes(train, frame.take(rows.held), plan, table)}
+    model = _trained(plan, table, frames["training"], groups)
     net, own = model.as_network()
-    frames = {"training": train}
-    if "validation" in parts:
-        frames["validation"] = _as_trained(frame, plan, table).take(rows.held)
-    parts = {name: (own.transform(part), own.targets(part)) for name, part in frames.items()}
+    own = bp.Table.from_state(own.state() | {"unknown": "ignore"})  # of categories that only the rows held out have
+    parts = {name: (own.transform(part), own.targets(part)) for name, part in frames.items() if len(part)}
     seen = Examples("fit", net, default_loss(own, net.out_features), *parts["training"]).fingerprint()
-    made = cast("Table", model.table_)  # of a file there is always one
-    made.notes = table.notes | {"fit": asdict(plan), "data": seen}
+    model.table_.notes = table.notes | {"fit": asdict(plan), "data": seen}
     model.save(out)
-    tell(model.report_)
+    tell(model.report_.replace(type(model).__name__, "The tabular network", 1))
+    if model.stopped_ == CTRL_C:
+        tell("Stopped by Ctrl-C: the best so far.")
     tell(f"Model saved to {out}.")
     worth = {name: measures(own, net.predict(X), y) for name, (X, y) in parts.items()}
     counts = {name: len(X) for name, (X, _) in parts.items()}
     result = {"model": str(out), "task": task(own), "features": len(own.feature_names), "rows": counts}
-    result |= {"held_out": plan.held_out(), **worth}
+    result |= {"held_out": plan.held_out(), "epochs": model.n_iter_, "stopped": model.stopped_, **worth}
     answer(result, as_json, by_part(worth))
-    return None
+    return INTERRUPTED if model.stopped_ == CTRL_C else None
 
 
-def _missing(plan: Plan) -> str:
-    return "indicate" if plan.missing == "impute" else plan.missing
+def _require_sklearn() -> None:
+    """Refuse before the work what could not be done. Raises ImportError."""
+    try:
+        import sklearn as _  # noqa: F401
+    except ImportError as error:
+        needs = 'the tabular network needs scikit-learn: pip install "backprop-mlp[sklearn,tables]"'
+        raise ImportError(f"{needs}, or train the plain one: --model plain.") from error
 
 
-def _as_trained(frame: Any, plan: Plan, table: Table) -> Any:
+def _trained(plan: Plan, table: Table, frame: Any, groups: list[Any] | None) -> Any:
+    """The estimator of the task, fitted to a frame with its target; with a progress bar where somebody looks at it."""
+    from backprop import estimators
+
+    kind = estimators.TabularRegressor if table.classes is None else estimators.TabularClassifier
+    settings: dict[str, Any] = {"members": plan.members, "max_time": plan.max_time, "random_state": plan.seed}
+    model = kind(
+        missing=plan.missing, unknown=plan.unknown, verbose="bar" if sys.stderr.isatty() else False, **settings
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bp.TrainingAdvice)  # the table has been looked at
+        warnings.filterwarnings("ignore", "Training interrupted")  # which is told in the end
+        warnings.filterwarnings("ignore", ".*hold one value only")  # as well
+        model.fit(frame, plan.target, groups=groups)
+    return model.set_params(verbose=False)
+
+
+def _of_known_classes(train: Any, held: Any, plan: Plan, table: Table) -> Any:
+    """The rows held out without those of a class that no row of the training has, of which nothing can be learnt."""
+    known = set(train[plan.target].to_pylist())
+    there = [table.classes is None or value in known for value in held[plan.target].to_pylist()]
+    if not all(there):
+        tell(f"Held out are {there.count(False)} rows of classes that no other row has: the model will not know them.")
+    return held.filter(there)
+
+
+def _of_task(frame: Any, plan: Plan, table: Table) -> Any:
     """The frame with a target that is of the task of the plan."""
     from backprop.cli.data import as_categories
 

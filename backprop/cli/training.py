@@ -18,8 +18,9 @@ import backprop as bp
 from backprop.cli.data import Reading, as_categories
 from backprop.cli.group import INTERRUPTED, answer, option, refusal, tell
 from backprop.cli.holdout import HoldOut, advice
+from backprop.cli.kind import PLAIN, TABULAR
 from backprop.cli.look import MOST_STORED, Line, look_at, outside, shortly
-from backprop.cli.models import SEEN, by_part, measures, seen_before, task
+from backprop.cli.models import SEEN, by_part, measures, seen_before, task, tell_unknown
 from backprop.cli.reading import Known, Read, naming, read, source
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class Plan(Reading):
     unknown: str
     group: str | None = None
     time: str | None = None
+    model: str = PLAIN  # the only one of 0.1
+    members: int = 8
+    max_time: float | None = None
 
     @classmethod
     def from_notes(cls, stored: Any, path: Path, expected: str) -> Plan:
@@ -75,6 +79,16 @@ class Plan(Reading):
             return cls(**stored)
         except TypeError as error:
             raise refusal(path, expected, f"another one ({error})") from None
+
+    def table(self) -> Table:
+        """The table that learns what the columns are."""
+        most = None
+        if self.model == TABULAR:
+            from backprop.estimators.tabular import BaseTabular
+
+            most = BaseTabular.most_categories
+        settings: dict[str, Any] = {"missing": self.missing, "unknown": self.unknown, "most_categories": most}
+        return bp.Table(self.target, scale_target=True, **settings)
 
     def hold_out(self, frame: Any) -> HoldOut:
         """Which rows of a frame are held out."""
@@ -120,14 +134,14 @@ def prepare(plan: Plan, found: Read, data: Path, known: Table | None = None) -> 
     rows, frame = plan.hold_out(found.frame), plan.features(found.frame)
     if known is not None:
         table = bp.Table.from_state(known.state() | {"unknown": plan.unknown})
-        _tell_unknown(table, frame)
+        tell_unknown(table, frame)
         with naming(data):
             X, y = table.transform(frame), table.targets(frame)
         tell(f"Read {len(X):,} rows from {source(data)}, with the {len(table.columns)} columns of the model.")
     else:
         if plan.task == "classification":
             frame = as_categories(frame, codes=[plan.target])
-        table = bp.Table(plan.target, missing=plan.missing, unknown=plan.unknown, scale_target=True)
+        table = plan.table()
         with naming(data):
             X, y = table.fit(frame)
     if plan.task == "regression" and table.classes is not None:
@@ -144,17 +158,6 @@ def prepare(plan: Plan, found: Read, data: Path, known: Table | None = None) -> 
         tell(f"{len(X)} rows are too few to hold some out: nothing is validated.")
     held = {"validation": (X[rows.held], y[rows.held])} if len(rows.held) else {}
     return table, {"training": (X[rows.training], y[rows.training]), **held}
-
-
-def _tell_unknown(table: Table, frame: Any) -> None:
-    """Tell of categories that a model does not know, where it takes them for none."""
-    for name, known in table.categories.items():
-        if table.unknown == "ignore" and name in frame.column_names:
-            new = [each for each in frame[name].unique().to_pylist() if each is not None and each not in known]
-            if new:
-                tell(
-                    f"Column {name!r}: the model does not know {', '.join(map(repr, new[:5]))}; it takes them for none."
-                )
 
 
 def _describe(

@@ -6,7 +6,8 @@ import re
 import unicodedata
 
 MOST = 1200  # characters of a message
-DOORS = r"(?:Table|Trainer|MLPClassifier|MLPRegressor|ParquetRows|Sequential|CSVLogger|JSONLLogger|EarlyStopping|Checkpoints)"
+CLASSES = "Table|Trainer|MLP(?:Classifier|Regressor)|Tabular(?:Classifier|Regressor)|ParquetRows|Sequential"
+DOORS = rf"(?:{CLASSES}|CSVLogger|JSONLLogger|EarlyStopping|Checkpoints)"
 PHRASES = {  # a pattern of what an error or a warning of the library says, and what it is here
     r"^Trainer\.resume\('?(.*?)'?\): ": r"\1: ",
     r"to_numpy, to_onnx and to_c scale": "--to numpy, onnx and c scale",
@@ -44,7 +45,6 @@ PHRASES = {  # a pattern of what an error or a warning of the library says, and 
     ),
     r"Object arrays cannot be loaded when allow_pickle=False": "expected numbers, got objects of Python, which are not loaded",
     r"^to_(?=(?:numpy|onnx|c): )": "--to ",
-    r"Export the network without table=\.": "fit --missing refuse, on data without holes, makes none for missing values.",
     r"Trainer\.resume opens it": "backprop resume goes on from it",
     r"(?:Sequential\.load|(?:MLPClassifier\.load or )?MLPRegressor\.load) opens it": "predict, evaluate, export and plot take it",
     r"a file of net\.save or trainer\.save": "a file of backprop fit, net.save, or an estimator's save",

@@ -177,7 +177,7 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
         """Advise where the score that early stopping went by does not say much."""
 
     def _say(self, line: str) -> None:
-        if self.verbose and (not hasattr(self, "network_") or self.network_.saves):
+        if self.verbose and self.verbose != "bar" and (not hasattr(self, "network_") or self.network_.saves):
             print(line)
 
     def save(self, path: PathLike) -> None:

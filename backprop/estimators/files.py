@@ -24,7 +24,7 @@ from backprop.tables import Table
 
 COUNTS = ("n_iter_", "t_", "n_features_in_", "n_layers_", "n_outputs_", "_targets")
 SCORES = ("loss_", "best_loss_", "best_validation_score_", "sharpness_")
-TEXTS = ("report_",)
+TEXTS = ("report_", "stopped_")
 CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 LABELS = ("classes_", "feature_names_in_")
 ESTIMATORS = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor")

@@ -159,6 +159,7 @@ class Member:
     losses: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     cut: bool = False  # by Ctrl-C or the time
+    ended: bool = False
     error: FloatingPointError | None = None
     outside: Array | None = None
 
@@ -200,18 +201,16 @@ def parts(k: int, key: Array, groups: Array | None, random: np.random.Generator)
     return part
 
 
-def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: EpochTasks) -> tuple[list[Member], bool]:
+def train(
+    course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: EpochTasks, bar: Any
+) -> tuple[list[Member], bool]:
     """Train the members, as many at a time as there are cores: member m on all rows but part m, or on all, judged by `judges`.
 
-    Each is the same whatever the others do. With few rows, or fewer than inputs, gentle ones come after. Returns those that are
-    `chosen`, and whether Ctrl-C was pressed. Raises KeyboardInterrupt where no member has anything to show yet,
-    FloatingPointError where numbers are not finite from the start.
+    Each is the same whatever the others do; a progress `bar` of all their epochs shows how far they are. With few rows, or fewer
+    than inputs, gentle ones come after. Returns those that are `chosen`, and whether Ctrl-C was pressed. Raises KeyboardInterrupt
+    where no member has anything to show yet, FloatingPointError where numbers are not finite from the start.
     """
-    stop = Event()
-    n, inputs = rows.X.shape
-    jobs = [
-        (m, gentle) for gentle in ([False, True] if n <= max(FEW, inputs) else [False]) for m in range(course.members)
-    ]
+    stop, begun, jobs = Event(), list[Member](), jobs_of(course, rows)
 
     def one(place: int) -> Member | None:
         if stop.is_set() or (place and time.perf_counter() > course.until):
@@ -219,8 +218,10 @@ def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: E
         m, gentle = jobs[place]
         inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
         member = Member(_network(course, inside, m, gentle), m, gentle)
+        begun.append(member)
         now, rounds = time.perf_counter(), math.ceil((len(jobs) - place) / workers)
         _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
+        member.ended = True
         best = f"best epoch {member.epoch} of {len(member.losses)}, validation loss {member.best:.6g}"
         course.say(f"Member {m + 1} of {course.members}{', gently' if gentle else ''}: {best}")
         return member
@@ -228,11 +229,13 @@ def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: E
     # Callbacks are told of one member after another, and need not know of threads.
     workers = 1 if course.callbacks else min(len(jobs), cores())
     with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
-        running_jobs = [pool.submit(one, place) for place in range(len(jobs))]
-        while wait(running_jobs, timeout=0.05).not_done:
+        trained = [pool.submit(one, place) for place in range(len(jobs))]
+        while wait(trained, timeout=0.05).not_done:
+            _show(bar, course, begun, len(jobs))
             if pressed:
                 stop.set()
-        made = [member for job in running_jobs if (member := job.result()) is not None]
+        _show(bar, course, begun, len(jobs))
+        made = [member for job in trained if (member := job.result()) is not None]
         for _ in range(course.members):
             tasks.end(tasks.begin()) if tasks.fit else None
     done = [member for member in made if member.phi is not None]
@@ -241,6 +244,25 @@ def train(course: Course, rows: Rows, part: Array | None, judges: Rows, tasks: E
     if not done:
         raise next(member.error for member in made if member.error)
     return chosen(course.loss, done, judges, part), bool(pressed)
+
+
+def jobs_of(course: Course, rows: Rows) -> list[tuple[int, bool]]:
+    """The members to train: (number, whether gently)."""
+    n, inputs = rows.X.shape
+    return [
+        (m, gentle) for gentle in ((False, True) if n <= max(FEW, inputs) else (False,)) for m in range(course.members)
+    ]
+
+
+def _show(bar: Any, course: Course, begun: list[Member], members: int) -> None:
+    """Draw how far the members are; one that has ended early is as far as the others will be."""
+    begun = [member for member in begun if member.losses]
+    done = sum(course.epochs if member.ended else len(member.losses) for member in begun)
+    if begun:
+        ended = sum(member.ended for member in begun)
+        best = float(np.mean([member.best for member in begun]))
+        bar.set_postfix({"members": f"{ended}/{members}", "validation_loss": f"{best:.4g}"}, refresh=False)
+    bar.update(done - getattr(bar, "n", done))
 
 
 def chosen(loss: Loss, done: list[Member], judges: Rows, part: Array | None) -> list[Member]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from backprop.estimators.hooks import EpochTasks, warn, with_callbacks
 from backprop.estimators.solvers import NOT_FINITE
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, LeastSquares, Loss
 from backprop.training.native import choice
-from backprop.training.watch import check_callbacks
+from backprop.training.watch import NoBar, check_callbacks, progress_bar
 
 SHARPEST = math.log(1.25)  # rows that are all told right would ask for ever more
 MEANS = {"softmax": "softmax", "logistic": "sigmoid", "identity": "values"}
@@ -82,6 +83,8 @@ class BaseTabular(BaseModel):
             checks.number(who, "max_time", self.max_time, above=0)
         check_callbacks(who, self.callbacks or ())
         choice(who, self.native)
+        if isinstance(self.verbose, str):
+            checks.choice(who, "verbose", self.verbose, ["bar"])
         if self.warm_start is not False:
             advice = "Each member has ended at its best epoch, and more of the same would not be better: fit anew."
             raise ValueError(checks.message(who, "warm_start=False", repr(self.warm_start), advice))
@@ -107,16 +110,19 @@ class BaseTabular(BaseModel):
             judges = members.Rows(before.of(X), targets, w)
         course = self._plan(len(train.X), part, began)
         tasks = EpochTasks(self, course.members, train)
-        try:
-            found, interrupted = members.train(course, rows, part, judges, tasks)
-        except FloatingPointError as error:
-            raise ValueError(f"{error} {NOT_FINITE}") from error
+        epochs = course.epochs * len(members.jobs_of(course, rows))
+        with progress_bar(epochs, "epoch") if self.verbose == "bar" else nullcontext(NoBar()) as bar:
+            try:
+                found, interrupted = members.train(course, rows, part, judges, tasks, bar)
+            except FloatingPointError as error:
+                raise ValueError(f"{error} {NOT_FINITE}") from error
         if interrupted:
             warn("Training interrupted by user.", UserWarning)
         sharpness = self._calibrate(*members.judged(found, judges, part))
         self.network_ = members.together(before, found, MEANS[self.out_activation_], sharpness, train.X.dtype)
         self._conclude(found)
         short = interrupted or any(member.cut for member in found) or len(found) < course.members
+        self.stopped_ = "Ctrl-C" if interrupted else "max_time" if short and self.max_time is not None else ""
         self.report_ = self._report(before, found, course, len(train.X), groups, part is None, short)
         self._say(self.report_)
         tasks.end(tasks.fit)
@@ -202,8 +208,9 @@ class TabularClassifier(Classes, BaseTabular):
     `Sequential`, `network_`. `members` are how many networks; up to 500 rows, or where there are fewer than inputs, as many
     that learn gently are tried too. `max_time` are the seconds that `fit` may take, with which a faster machine gives other bits;
     `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member after another; `verbose`
-    prints what each has come to. `missing` and `unknown` are those of `Table`. After `fit` there are `report_`, a text of what
-    was done, `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
+    prints what each has come to, and as "bar" draws how far they are, on standard error. `missing` and `unknown` are those of
+    `Table`. After `fit` there are `report_`, a text of what was done, `stopped_`, what ended training early ("Ctrl-C", "max_time"
+    or ""), `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
 
     Probabilities are calibrated by one number, for the rows that members were not trained on. These have also chosen the
     epochs of their members: that is less of a promise than rows which have chosen nothing.
@@ -223,7 +230,7 @@ class TabularClassifier(Classes, BaseTabular):
         members: int = 8,
         max_time: float | None = None,
         random_state: Any = 0,
-        verbose: bool = False,
+        verbose: bool | str = False,
         class_weight: Any = None,
         callbacks: Any = None,
         missing: str = "indicate",
@@ -276,7 +283,7 @@ class TabularRegressor(Quantities, BaseTabular):
         members: int = 8,
         max_time: float | None = None,
         random_state: Any = 0,
-        verbose: bool = False,
+        verbose: bool | str = False,
         callbacks: Any = None,
         missing: str = "indicate",
         unknown: str = "ignore",

@@ -220,13 +220,13 @@ NUMBER = """\
     {{   /* {comment} */
         double v = {value};
         usable = usable && isfinite(v);
-        x[{at}] = (float)((v - {shift}) * {factor});
+        x[{at}] = (float)((v - {shift}) * {factor});{indicator}
     }}"""
 
 CATEGORY = """\
     {{   /* {comment} */
         static const {type} known[] = {{{known}}};
-        int k = {missing}{name}_place_of_{what}({x}, {K}, known);
+        int k = {missing}{name}_place_of_{what}({x}, {K}, known);{other}
         if (k >= 0) x[{at} + k] = 1;{unknown}
     }}"""
 
@@ -421,7 +421,9 @@ def _encode(table: Preparation, name: str) -> Iterator[str]:
         if not column.categories:
             value = x if column.fill is None else f"isnan({x}) ? {_double(column.fill)} : {x}"
             shift, factor = _double(column.shift), _double(column.factor)
-            yield NUMBER.format(comment=_comment(column), value=value, at=at, shift=shift, factor=factor)
+            indicator = f"\n        x[{at + 1}] = isnan({x});" if column.indicator else ""
+            told = {"comment": _comment(column), "value": value, "indicator": indicator}
+            yield NUMBER.format(**told, at=at, shift=shift, factor=factor)
         else:
             yield _category(table, column, name, x, at)
         at += column.width
@@ -430,9 +432,10 @@ def _encode(table: Preparation, name: str) -> Iterator[str]:
 def _category(table: Preparation, column: Column, name: str, x: str, at: int) -> str:
     """The statements for a column of categories."""
     missing = f"!{x}" if column.is_word else f"isnan({x})"
-    filled = "" if column.fill is None else f"{missing} ? {column.categories.index(column.fill)} : "
-    unknown = "" if table.ignores and column.fill is not None else "\n        else usable = 0;"
-    if table.ignores and column.fill is None:
+    filled = "" if column.fill is None else f"{missing} ? {column.missing_at} : "
+    ignores = table.ignores or column.other
+    unknown = "" if ignores and column.fill is not None else "\n        else usable = 0;"
+    if ignores and column.fill is None:
         unknown = f"\n        usable = usable && !({missing});"
     return CATEGORY.format(
         comment=_comment(column),
@@ -442,8 +445,9 @@ def _category(table: Preparation, column: Column, name: str, x: str, at: int) ->
         name=name,
         what="word" if column.is_word else "number",
         x=x,
-        K=column.width,
+        K=len(column.categories),
         at=at,
+        other=f"\n        if (k < 0) k = {column.other_at};" if column.other else "",
         unknown=unknown,
     )
 

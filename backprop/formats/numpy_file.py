@@ -177,23 +177,26 @@ def encode({arguments}):
     return np.concatenate(features, axis=1).astype("{code}")
 
 
-def number(name, values, fill, shift, factor):
-    """(x - shift) * factor for numbers, true and false as 1 and 0; fill in the place of missing ones."""
+def number(name, values, fill, shift, factor, indicates):
+    """(x - shift) * factor for numbers, true and false as 1 and 0; fill for missing ones, of which a second feature may tell."""
     x = np.array(values, float)  # None becomes NaN
-    x = x if fill is None else np.where(np.isnan(x), fill, x)
+    missing = np.isnan(x)
+    x = x if fill is None else np.where(missing, fill, x)
     if not np.isfinite(x).all():
         raise ValueError(f"predict: expected finite numbers in column {{name!r}}, got {{x[~np.isfinite(x)][0]}}.")
-    return ((x - shift) * factor)[:, None]
+    x = (x - shift) * factor
+    return np.column_stack([x, missing]) if indicates else x[:, None]
 
 
-def one_of(name, values, fill, categories):
-    """1 at the place of each value among the categories, 0 elsewhere; fill in the place of missing ones."""
+def one_of(name, values, categories, width, missing_at, other_at):
+    """1 at the place of each value among the categories, or at that of missing ones, or of others; 0 elsewhere."""
     place = {{category: k for k, category in enumerate(categories)}}
-    x = np.zeros((len(values), len(categories)))
+    x = np.zeros((len(values), width))
     for row, value in enumerate(np.asarray(values, object).tolist()):
-        value = fill if value is None or value != value else value
-        if value in place:
-            x[row, place[value]] = 1
+        missing = value is None or value != value
+        k = missing_at if missing else place.get(value, other_at)
+        if k is not None:
+            x[row, k] = 1
 {unknown}    return x
 
 
@@ -211,6 +214,11 @@ COLUMNS = {{  # and how a cell of each is read
 {columns}
 }}
 {classes}'''
+
+REFUSE_MISSING = """\
+        elif missing:
+            raise ValueError(f"predict: expected a value in column {name!r}, got {value!r} in row {row}.")
+"""
 
 REFUSE_UNKNOWN = """\
         else:
@@ -316,9 +324,9 @@ def _table(plan: Plan, table: Preparation) -> str:
     """The functions that take columns as they are."""
     names = [f"x{j}" for j in range(len(table.columns))]
     features = [
-        f"        one_of({c.name!r}, {x}, {c.fill!r}, {c.categories!r}),"
+        f"        one_of({c.name!r}, {x}, {c.categories!r}, {c.width}, {c.missing_at!r}, {c.other_at!r}),"
         if c.categories
-        else f"        number({c.name!r}, {x}, {c.fill!r}, {c.shift!r}, {c.factor!r}),"
+        else f"        number({c.name!r}, {x}, {c.fill!r}, {c.shift!r}, {c.factor!r}, {c.indicator!r}),"
         for x, c in zip(names, table.columns, strict=True)
     ]
     answer, returns = "network(encode(*columns))", _returns(plan, table)
@@ -332,7 +340,7 @@ def _table(plan: Plan, table: Preparation) -> str:
         answer=answer,
         arguments=", ".join(names),
         features="\n".join(features),
-        unknown="" if table.ignores else REFUSE_UNKNOWN,
+        unknown=REFUSE_MISSING if table.ignores else REFUSE_UNKNOWN,
         columns="\n".join(columns),
         classes=f"CLASSES = {table.classes!r}\n" if table.classes else "",
         code=table.dtype.newbyteorder("<").str,

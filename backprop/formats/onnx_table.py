@@ -68,20 +68,32 @@ class TableGraph(Graph):
         return self._add("Cast", [most], output, to=BOOL)
 
     def _features(self) -> None:
-        table, parts, order = self.table, [], list[int]()
+        table, parts, places, at = self.table, list[str](), dict[str, list[int]](), 0
         scaled = [column for column in table.numbers if not column.categories]
         if scaled:
             parts.append(self._scaled(scaled))
-        start = {column.name: j for j, column in enumerate(scaled)}
-        at = len(scaled)
+            places, at = {column.name: [j] for j, column in enumerate(scaled)}, len(scaled)
+        if told := [column for column in scaled if column.indicator]:
+            parts.append(self._missing(told))
+            for column in told:
+                places[column.name].append(at)
+                at += 1
         for j, column in enumerate(table.columns):
             if column.categories:
                 parts.append(self._one_of(f"column{j}", column))
-                start[column.name] = at
+                places[column.name] = list(range(at, at + column.width))
                 at += column.width
-            order += range(start[column.name], start[column.name] + column.width)
+        order = [place for column in table.columns for place in places[column.name]]
         joined = self._add("Concat", parts, "joined", axis=1)
         self._add("Gather", [joined, self._array("order", order)], "inputs", axis=1)
+
+    def _missing(self, columns: list[Column]) -> str:
+        """1 where a number is missing, else 0."""
+        places = self._array("indicated.places", [self.table.numbers.index(column) for column in columns])
+        missing = self._add(
+            "IsNaN", [self._add("Gather", ["X", places], "indicated.given", axis=1)], "indicated.missing"
+        )
+        return self._add("Cast", [missing], "indicated", to=FLOAT)
 
     def _scaled(self, columns: list[Column]) -> str:
         """(x − shift) · factor in float64, and then as float32."""
@@ -110,14 +122,29 @@ class TableGraph(Graph):
             missing = ""
         else:
             missing = self._add("IsNaN", [x], f"{name}.missing")
-        if missing and column.fill is not None:
+        if missing and column.fill is not None and not column.indicator:
             fill = self._array(f"{name}.fill", [[category == column.fill for category in column.categories]])
             flags = self._add("Or", [flags, self._add("And", [missing, fill], f"{name}.filled")], f"{name}.flags")
-        elif missing and self.table.ignores:
+        elif missing and column.fill is None and (self.table.ignores or column.other):
             self.unusable.append(missing)
-        if not self.table.ignores:
+        return self._add("Cast", [self._beside(name, column, flags, missing)], name, to=FLOAT)
+
+    def _beside(self, name: str, column: Column, flags: str, missing: str) -> str:
+        """The flags of the categories, and behind them those of others and of missing ones; rows without any are unusable."""
+        if column.indicator and not missing:  # "" is one of the categories, and nothing is missing
+            some = self._any(flags, f"{name}.some")
+            missing = self._add("Xor", [some, some], f"{name}.never")
+        if column.other:
+            listed = self._any(flags, f"{name}.listed")
+            listed = self._add("Or", [listed, missing], f"{name}.listed_or_missing") if missing else listed
+            other = [self._add("Not", [listed], f"{name}.other")]
+        else:
+            other = []
+        told = [flags, *other, *([missing] if column.indicator else [])]
+        flags = self._add("Concat", told, f"{name}.told", axis=1) if len(told) > 1 else flags
+        if not (self.table.ignores or column.other):
             self.unusable.append(self._add("Not", [self._any(flags, f"{name}.known_one")], f"{name}.unusable"))
-        return self._add("Cast", [flags], f"{name}", to=FLOAT)
+        return flags
 
     def _answers(self) -> None:
         """Outputs in units of the target; NaN where a row cannot be used."""

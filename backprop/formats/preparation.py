@@ -21,7 +21,8 @@ ROWS = 100
 class Column:
     """One column of a table. A number x becomes (x − shift) · factor; one of `categories` becomes K features, 1 at its place.
 
-    `fill` stands for a missing value; where it is None, a missing value is refused.
+    With `other` one more feature stands for all other categories, with `indicator` a last one for a missing value. `fill` stands
+    for a missing value; where it is None, a missing value is refused.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Column:
     shift: float = 0.0
     factor: float = 1.0
     categories: tuple[Any, ...] = ()
+    other: bool = False
+    indicator: bool = False
 
     @property
     def is_word(self) -> bool:
@@ -39,7 +42,19 @@ class Column:
     @property
     def width(self) -> int:
         """How many features it makes."""
-        return len(self.categories) or 1
+        return (len(self.categories) or 1) + self.other + self.indicator
+
+    @property
+    def missing_at(self) -> int | None:
+        """Of categories the place of the 1 for a missing value, None where one is refused."""
+        if self.fill is None:
+            return None
+        return self.width - 1 if self.indicator else self.categories.index(self.fill)
+
+    @property
+    def other_at(self) -> int | None:
+        """The place of the 1 for a category that is not listed, None where there is none."""
+        return len(self.categories) if self.other else None
 
 
 class Preparation:
@@ -55,11 +70,6 @@ class Preparation:
         self.dtype, self.ignores = np.dtype(state["dtype"]), state["unknown"] == "ignore"
         fills = state["missing"] != "refuse"
         self.columns = [_column(entry, fills) for entry in state["columns"]]
-        if later := [entry["name"] for entry in state["columns"] if entry.get("indicator") or entry.get("other")]:
-            expected = "a table without features for missing values or other categories"
-            raise ValueError(
-                checks.message(who, expected, f"them in columns {later}", "Export the network without table=.")
-            )
         answers = state["answers"] or {}
         self.target: str | None = answers.get("name")
         self.classes: list[Any] = list(answers.get("classes") or [])
@@ -146,10 +156,12 @@ def taken(who: str, net: Any, table: Any) -> tuple[Any, Any]:
 
 def _column(entry: dict[str, Any], fills: bool) -> Column:
     name, kind = entry["name"], entry["kind"]
+    more: dict[str, Any] = {each: bool(entry.get(each, False)) for each in ("other", "indicator")}
     if "categories" in entry:
         fill = entry["most_frequent"] if fills else None
-        return Column(name, kind, fill, categories=tuple(entry["categories"]))
-    return Column(name, kind, float(entry["mean"]) if fills else None, float(entry["shift"]), float(entry["factor"]))
+        return Column(name, kind, fill, categories=tuple(entry["categories"]), **more)
+    fill = float(entry["mean"]) if fills else None
+    return Column(name, kind, fill, float(entry["shift"]), float(entry["factor"]), **more)
 
 
 def _values(column: Column, generator: np.random.Generator, spread: Array, ignores: bool) -> Any:
@@ -160,9 +172,9 @@ def _values(column: Column, generator: np.random.Generator, spread: Array, ignor
         center = column.shift if column.fill is None or column.shift else column.fill
         return center + generator.standard_normal(ROWS) * spread / (column.factor or 1.0)
     known = list(column.categories)
-    if ignores and isinstance(known[0], bool):
+    if (ignores or column.other) and isinstance(known[0], bool):
         known = [False, True]
-    elif ignores:
+    elif ignores or column.other:
         known.append(UNKNOWN if column.is_word else max(map(float, known)) + 1)
     return [known[k] for k in generator.integers(0, len(known), ROWS)]
 
