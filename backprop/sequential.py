@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Self
 
 import numpy as np
 
 from backprop import architecture, checks
 from backprop.checks import Array
-from backprop.engine.native.compiled import compiled, passes_of
+from backprop.engine.native.compiled import alike, compiled, passes_of
 from backprop.files import container
 from backprop.files.atomic import PathLike
 from backprop.functions import views
@@ -18,7 +19,7 @@ from backprop.layers import Composite, Gradients, Layer, Residual
 from backprop.layers.boundary import forward, infer
 from backprop.layers.nesting import chain, leaves, place, reseed, write
 
-BLOCK_BYTES = 1 << 18  # predict works on about this much of X at a time, so that activations stay in cache
+BLOCK_BYTES = 3 << 15  # predict works on about this much of X at a time, so that activations stay in cache
 LEAST_ROWS = 256  # … or of these, so that products are quick
 
 
@@ -202,10 +203,15 @@ class Sequential(Composite):
         n, block = X.shape[0], vars(self)["_block"]
         if n <= block and out is None:
             return self._of_rows(X, 0, n)
-        for start in range(0, n, block):
-            f = self._of_rows(X, start, start + block)
-            out = self._checked_out(out, (n, f.shape[1]))
-            out[start : start + block] = f
+        done = 0
+        with alike(self, block) if n > block else nullcontext():
+            if isinstance(X, np.ndarray) and self.out_features is not None:
+                out = self._checked_out(out, (n, self.out_features))
+                done = passes_of(self).of_blocks(self, X, block, out)
+            for start in range(done, n, block):
+                f = self._of_rows(X, start, start + block)
+                out = self._checked_out(out, (n, f.shape[1]))
+                out[start : start + block] = f
         return out  # type: ignore[return-value]
 
     def compiled(self, rows: int = 1) -> Callable[[Array], Array]:
@@ -234,7 +240,7 @@ class Sequential(Composite):
             return found
         checks.finite(vars(self)["_predict"], "X", X, start, dtype)
         began = time.perf_counter()
-        f = self.infer(X.T if X.dtype == dtype else X.T.astype(dtype)).T
+        f = self.infer(np.ascontiguousarray(X.T, dtype)).T  # columns, whose products are up to twice as quick
         passes.spent(self, X, f, time.perf_counter() - began)
         return f
 
@@ -348,6 +354,10 @@ def _short(layer: Layer) -> str:
 
 
 def rows_per_block(net: Sequential) -> int:
-    """Rows whose activations in the widest layer fill a block; enough of them for products to be quick."""
+    """Rows whose activations in the widest layer fill a block; enough of them for products to be quick.
+
+    Features lie an odd number of lines of memory apart, so that they do not get into each other's way in the cache.
+    """
     widest = max(16, net.in_features or 1, *(layer.out_features or 1 for layer in leaves(net)))
-    return max(LEAST_ROWS, BLOCK_BYTES // (widest * net.phi.itemsize))
+    rows = max(LEAST_ROWS, BLOCK_BYTES // (widest * net.phi.itemsize))
+    return rows if rows < 32 else rows // 32 * 32 - 16
