@@ -19,8 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLAGS = ["-g", "-O1", "-fno-sanitize-recover=all", "-ffp-contract=off", "-fPIC", "-shared"]
 WATCHES = {  # what each looks at, its libraries, and the tests that run under it
-    "address,undefined": (["asan", "ubsan"], "CallsAlone or shards or random or edges or Compiled or parts or draws"),
-    "thread": (["tsan"], "many_steps or shards or all_lists"),
+    "address,undefined": (
+        ["asan", "ubsan"],
+        "CallsAlone or shards or random or edges or Compiled or ManyRows or parts or draws",
+    ),
+    "thread": (["tsan"], "many_steps or shards or all_lists or ManyRows"),
 }
 
 

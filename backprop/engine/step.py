@@ -129,6 +129,7 @@ class Batch:
         team: Team = ALONE,
     ) -> None:
         self.net, self.loss, self.rule, self.shape, self.team = net, loss, rule, shape, team
+        self.size = net.size
         self._cut(S)
         self.land = land and self.whole
         self.now = (0.0, 0)  # α and t of the step
@@ -146,7 +147,7 @@ class Batch:
         self.threads, self.cores = 1 if alone else max(1, min(threads, len(self.mine))), threads
         self.tree = tree(self.S, self.threads, self.mine)
         self.memories = [Memory() for _ in range(self.threads)]
-        self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)
+        self.g = np.empty(self.size if self.landed == "g" else 0, net.phi.dtype)
         self._bound: dict[tuple[int, int, int], Bound] = {}
         self._made: dict[tuple[int, int], Array] = {(0, 0): self.g}
         self._losses = [0.0] * self.S
@@ -509,7 +510,7 @@ class Batch:
 
     def _starts(self, step: int) -> list[range]:
         """Where the pieces of φ begin that each thread updates."""
-        starts = range(0, self.net.size, step)
+        starts = range(0, self.size, step)
         threads = self.cores if len(starts) >= LEAST_PIECES and (self._moves or self.landed == "g") else 1
         return [starts[len(starts) * t // threads : len(starts) * (t + 1) // threads] for t in range(threads)]
 
@@ -526,7 +527,7 @@ class Batch:
 
     def _rule_on_pieces(self, vectors: dict[str, Array]) -> list[list[Call]]:
         """The rule on pieces of φ that stay in cache, for each thread, with an arena of its own."""
-        plan, size = self.rule_plan, self.net.size
+        plan, size = self.rule_plan, self.size
         vectors |= self._penalties
         step = size if self.mixes else PIECE
         made: list[list[Call]] = []

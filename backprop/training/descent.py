@@ -81,7 +81,10 @@ class Descent:
         project = projections("Trainer", constraints, self.engine.net.parameters) if constraints else []
         batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size))}
         self.remember()
-        with self.at_work(batches[min(batch_size, examples.n)], settings), interrupts(self.team) as interrupted:
+        with (
+            self.at_work(batches[min(batch_size, examples.n)], settings),
+            interrupts(self.team, self.presses) as interrupted,
+        ):
             self.presses = interrupted
             start = at.batch * batch_size
             while start < examples.n and not self.team.stops(interrupted):
@@ -473,6 +476,7 @@ class Presses(list[int]):
     """Ctrl-C, and what else ends training, each time; while φ and state are being written, `held`, nothing is interrupted."""
 
     held = False
+    collecting = False
     patient = False  # whether the step is finished first, however often; in a team the others wait for it
 
     def hold(self) -> None:
@@ -487,12 +491,17 @@ class Presses(list[int]):
 
 
 @contextmanager
-def interrupts(team: Team = ALONE) -> Iterator[Presses]:
-    """Collect Ctrl-C while a step runs, so that it ends between two steps; in a team also what its scheduler sends."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *team.signals)}
-    around = getattr(before[signal.SIGINT], "__self__", None)
-    if isinstance(around, Presses):  # the `fit` around this epoch collects already
+def interrupts(team: Team = ALONE, around: Presses | None = None) -> Iterator[Presses]:
+    """Collect Ctrl-C while a step runs, so that it ends between two steps; in a team also what its scheduler sends.
+
+    Not where somebody `around` collects already: the `fit` of an epoch, or of a trainer in whose callback another one trains.
+    """
+    if around is not None and around.collecting:
         yield around
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *team.signals)}
+    if isinstance(other := getattr(before[signal.SIGINT], "__self__", None), Presses):
+        yield other
         return
     seen = Presses()
     seen.patient = team.size > 1
@@ -502,9 +511,11 @@ def interrupts(team: Team = ALONE) -> Iterator[Presses]:
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, seen.note)
+    seen.collecting = True
     try:
         yield seen
     finally:
+        seen.collecting = False
         for number, handler in before.items():
             signal.signal(number, handler)
         team.listen(())
