@@ -15,10 +15,11 @@ import numpy as np
 
 from backprop import checks
 from backprop.engine.live import Live
+from backprop.engine.operations import CannotTrace, Op, refusal
 from backprop.engine.plan import Form, Land, Plan, is_number, linear, make
 from backprop.engine.play import part_at
 from backprop.engine.statistics import Statistics, statistics
-from backprop.engine.trace import CannotTrace, Number, Op, refusal
+from backprop.engine.trace import Number
 from backprop.engine.twins import Missing, Rule, Step, same_setting, trace_rule, trace_step
 from backprop.layers import Layer, Linear
 from backprop.layers.boundary import is_traced

@@ -144,7 +144,8 @@ def playing(size: int, n: int) -> Iterator[None]:
 def _set_threads() -> None:
     least = min(_wanted, default=0)
     for library, before in _before.values():
-        number = before if not least else 1 if least == 1 or library not in _scipys() else least
+        ours = least > 1 and library.filepath in [each.filepath for each in _scipys()]
+        number = before if not least else least if ours else 1
         if library.get_num_threads() != number:
             # threadpoolctl 3.8 lets only the thread that was first set the number of OpenBLAS's, and ignores all others.
             getattr(library, "clear_controlling_thread", lambda force: None)(force=True)

@@ -19,7 +19,8 @@ import numpy as np
 
 from backprop.checks import Array, StandIn
 from backprop.engine.live import NotFinite, total_on_copies
-from backprop.engine.trace import ALPHA, STEP, CannotTrace, Draws, Op, Trace, Value, base, refusal
+from backprop.engine.operations import CannotTrace, Op, base, refusal
+from backprop.engine.trace import ALPHA, STEP, Draws, Trace, Value
 from backprop.layers import Gradients, Layer
 from backprop.layers.base import Arrays
 from backprop.layers.boundary import backward, forward, is_traced

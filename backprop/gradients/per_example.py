@@ -24,11 +24,11 @@ import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
+from backprop.engine.operations import Op, base
 from backprop.engine.plan import ALIGNMENT, Plan, make, needed, summed
 from backprop.engine.planning import remembered
 from backprop.engine.play import Bound, part_at
 from backprop.engine.threads import playing
-from backprop.engine.trace import Op, base
 from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
 from backprop.layers import Gradients, Layer, boundary

@@ -16,10 +16,10 @@ from backprop import checks
 from backprop.checks import Array
 from backprop.engine import native
 from backprop.engine.calls import Copy
+from backprop.engine.operations import CannotTrace
 from backprop.engine.plan import make
 from backprop.engine.play import Bound, part_at
 from backprop.engine.threads import blas_threads, cores
-from backprop.engine.trace import CannotTrace
 from backprop.engine.twins import Missing, same_setting, trace_infer
 from backprop.layers import Layer
 from backprop.layers.boundary import is_traced
