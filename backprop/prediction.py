@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,20 @@ import numpy as np
 from backprop import checks
 from backprop.around.nesting import leaves
 from backprop.checks import Array
-from backprop.engine.native.compiled import passes_of
+from backprop.engine.native.compiled import alike, passes_of
 
-BLOCK_BYTES = 1 << 18  # about this much of X at a time, so that activations stay in cache
+BLOCK_BYTES = 3 << 15  # about this much of X at a time, so that activations stay in cache
 LEAST_ROWS = 256  # … or of these, so that products are quick
 
 
 def rows_per_block(net: Any) -> int:
-    """Rows whose activations in the widest layer fill a block; enough of them for products to be quick."""
+    """Rows whose activations in the widest layer fill a block; enough of them for products to be quick.
+
+    Features lie an odd number of lines of memory apart, so that they do not get into each other's way in the cache.
+    """
     widest = max(16, net.in_features or 1, *(layer.out_features or 1 for layer in leaves(net)))
-    return max(LEAST_ROWS, BLOCK_BYTES // (widest * net.phi.itemsize))
+    rows = max(LEAST_ROWS, BLOCK_BYTES // (widest * net.phi.itemsize))
+    return rows if rows < 32 else rows // 32 * 32 - 16
 
 
 def by_blocks(net: Any, X: Any, out: Array | None) -> Array:
@@ -30,10 +35,15 @@ def by_blocks(net: Any, X: Any, out: Array | None) -> Array:
     n, block = X.shape[0], vars(net)["_block"]
     if n <= block and out is None:
         return _of_rows(net, X, 0, n)
-    for start in range(0, n, block):
-        f = _of_rows(net, X, start, start + block)
-        out = _checked_out(net, out, (n, f.shape[1]))
-        out[start : start + block] = f
+    done = 0
+    with alike(net, block) if n > block else nullcontext():
+        if isinstance(X, np.ndarray) and net.out_features is not None:
+            out = _checked_out(net, out, (n, net.out_features))
+            done = passes_of(net).of_blocks(net, X, block, out)
+        for start in range(done, n, block):
+            f = _of_rows(net, X, start, start + block)
+            out = _checked_out(net, out, (n, f.shape[1]))
+            out[start : start + block] = f
     return out  # type: ignore[return-value]
 
 
@@ -45,7 +55,7 @@ def _of_rows(net: Any, X: Any, start: int, end: int) -> Array:
         return found
     checks.finite(vars(net)["_predict"], "X", X, start, dtype)
     began = time.perf_counter()
-    f = net.infer(X.T if X.dtype == dtype else X.T.astype(dtype)).T
+    f = net.infer(np.ascontiguousarray(X.T, dtype)).T  # columns, whose products are up to twice as quick
     passes.spent(net, X, f, time.perf_counter() - began)
     return f
 

@@ -279,8 +279,8 @@ class TestBlocks:
     def small_blocks(self, monkeypatch):
         """Ten rows of twelve float32 numbers."""
         monkeypatch.setattr("backprop.training.data.BLOCK_BYTES", 480)
-        monkeypatch.setattr("backprop.sequential.BLOCK_BYTES", 640)
-        monkeypatch.setattr("backprop.sequential.LEAST_ROWS", 1)
+        monkeypatch.setattr("backprop.prediction.BLOCK_BYTES", 640)
+        monkeypatch.setattr("backprop.prediction.LEAST_ROWS", 1)
 
     def make(self, n=64):
         rng = np.random.default_rng(0)

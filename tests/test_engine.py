@@ -283,8 +283,11 @@ def test_threads_never_change_a_bit(hidden, optimizer):
         assert_array_equal(trained(threads, hidden=hidden, optimizer=optimizer), one)
 
 
-def test_without_shards_deterministic_means_one_blas_thread():
-    assert_array_equal(trained(1, shards=1), trained(4, shards=1))
+@pytest.mark.parametrize("native", [False, "auto"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_without_shards_bits_do_not_depend_on_threads(deterministic, native):
+    runs = [trained(threads, deterministic, shards=1, native=native) for threads in (1, 4)]
+    assert_array_equal(*runs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -23,6 +23,7 @@ from backprop.engine import native, parts, play
 from backprop.engine.blas import prepare
 from backprop.engine.calls import Copy, Draw, Multiply, Numbers, Pick, Ufunc
 from backprop.engine.calls import Scale as Scaled
+from backprop.engine.threads import blas_threads
 from backprop.training import native as choosing
 
 if native.player is None:
@@ -934,6 +935,11 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])); go.set()
     assert done.stdout.strip() == "7", done.stderr
 
 
+def inferred(net, X):
+    """What `predict` is to give for one block of rows: `infer` of columns that lie as those of a matrix do."""
+    return net.infer(np.ascontiguousarray(X.T, net.dtype)).T
+
+
 class TestPredictions:
     """`predict` after many calls is what `infer` gives now."""
 
@@ -942,7 +948,7 @@ class TestPredictions:
         passes._spent[X.shape] = 1.0
         net.predict(X)
         assert X.shape in passes._known
-        assert_array_equal(net.predict(X), net.infer(X.T).T)
+        assert_array_equal(net.predict(X), inferred(net, X))
 
     @pytest.mark.parametrize(
         "change",
@@ -962,7 +968,7 @@ class TestPredictions:
         X = np.random.default_rng(0).normal(size=(7, 3)).astype("f")
         self.often(net, X)
         change(net)
-        assert_array_equal(net.predict(X), net.infer(X.T.astype(net.dtype)).T)
+        assert_array_equal(net.predict(X), inferred(net, X))
 
     @pytest.mark.parametrize(
         "given",
@@ -1009,7 +1015,7 @@ class TestPredictions:
         first = net.predict(X)
         before = first.copy()
         X *= 2
-        assert_array_equal(net.predict(X), net.infer(X.T).T)
+        assert_array_equal(net.predict(X), inferred(net, X))
         assert_array_equal(first, before)
         out = np.empty((7, 5), "f")
         assert net.predict(X, out=out) is out
@@ -1042,6 +1048,95 @@ class TestPredictions:
         X[4, 2] = np.nan
         with pytest.raises(ValueError, match="row 4, column 2"):
             net.predict(X)
+
+
+class TestManyRows:
+    """Blocks of rows on threads, the interpreter lock released."""
+
+    def made(self, dtype="float32", rows=None):
+        net = bp.Sequential(bp.Linear(30, 64), bp.ReLU(), bp.Linear(64, 10), seed=0, dtype=dtype)
+        n = 6 * net._block + 37 if rows is None else rows
+        X = np.random.default_rng(0).normal(size=(n, 30)).astype(dtype)
+        with blas_threads(1):
+            expected = np.concatenate([inferred(net, X[at : at + net._block]) for at in range(0, n, net._block)])
+        passes_of(net)._spent[net._block, 30] = 1.0
+        net.predict(X[: net._block])
+        assert (net._block, 30) in passes_of(net)._known
+        return net, X, expected
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("threads", [1, 2, 3, 8])
+    def test_bits_are_those_of_the_blocks_on_any_number_of_threads(self, threads, dtype, monkeypatch):
+        net, X, expected = self.made(dtype)
+        monkeypatch.setattr("backprop.engine.native.compiled.cores", lambda: threads)
+        monkeypatch.setattr("backprop.engine.native.compiled.LEAST_FLOPS", 1.0)
+        out = np.full((len(X), 10), np.nan, dtype)
+        for _ in range(3):
+            assert_array_equal(net.predict(X), expected)
+            assert net.predict(X, out=out) is out
+            assert_array_equal(out, expected)
+        made = passes_of(net)._free[net._block, 30]
+        assert len(made) == min(threads, 6)  # made once, and given back
+
+    def test_blocks_are_played_natively(self, monkeypatch):
+        net, X, expected = self.made()
+        spied, blocks = [], native.player.blocks
+        monkeypatch.setattr(native.player, "blocks", lambda *given: spied.append(blocks(*given)) or spied[-1])
+        assert_array_equal(net.predict(X), expected)
+        assert spied == [6]
+
+    @pytest.mark.parametrize("at", [0, 1, 3, 5])
+    def test_the_first_row_that_is_not_finite_is_named(self, at, monkeypatch):
+        net, X, _ = self.made()
+        monkeypatch.setattr("backprop.engine.native.compiled.LEAST_FLOPS", 1.0)
+        row = at * net._block + 7
+        X[row, 2], X[-1, 0] = np.inf, np.nan
+        for _ in range(5):
+            with pytest.raises(ValueError, match=f"row {row}, column 2"):
+                net.predict(X)
+
+    def test_what_changes_counts(self):
+        net, X, expected = self.made()
+        assert_array_equal(net.predict(X), expected)
+        net.phi = 2 * net.phi
+        assert_array_equal(net.predict(X[: net._block]), inferred(net, X[: net._block]))
+        assert not np.array_equal(net.predict(X), expected)
+        net.bind(np.empty(net.size))
+        assert_array_equal(net.predict(X[:5]), inferred(net, X[:5]))
+        assert net.predict(X).dtype == np.float64
+
+    @pytest.mark.parametrize(
+        "given", [lambda X: np.asfortranarray(X), lambda X: X.astype("d"), lambda X: X[::2], lambda X: X.tolist()]
+    )
+    def test_other_rows_are_taken_as_ever(self, given):
+        net, X, _ = self.made()
+        rows = np.asarray(given(X))
+        assert_allclose(net.predict(given(X)), net.infer(rows.T.astype("f")).T, rtol=1e-4, atol=1e-5)
+
+    def test_from_several_threads(self, monkeypatch):
+        net, X, expected = self.made()
+        monkeypatch.setattr("backprop.engine.native.compiled.cores", lambda: 3)
+        monkeypatch.setattr("backprop.engine.native.compiled.LEAST_FLOPS", 1.0)
+        wrong = []
+
+        def work():
+            for _ in range(30):
+                wrong.extend([1] * (not np.array_equal(net.predict(X), expected)))
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+    @pytest.mark.parametrize("rows", range(1, 24))
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_rows_become_columns_and_columns_rows(self, rows, dtype):
+        for D, K in ((1, 1), (3, 2), (4, 4), (17, 5), (130, 129)):
+            net = bp.Sequential(bp.Linear(D, K), seed=0, dtype=dtype)
+            X = np.random.default_rng(rows).normal(size=(rows, D)).astype(dtype)
+            assert_array_equal(net.compiled(rows)(X), inferred(net, X))
 
 
 class TestCompiled:

@@ -11,7 +11,7 @@ from tables import OPTIMIZERS
 
 import backprop as bp
 from backprop.engine.planning import PIECE
-from backprop.engine.step import LEAST_PIECES
+from backprop.engine.update import LEAST_PIECES
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 STEPS = 50

@@ -11,10 +11,11 @@ from test_curvature import WEIGHTS, D, N, difference, direction, gradient, rando
 
 import backprop as bp
 from backprop.engine import tangent
+from backprop.engine.operations import CannotTrace
 from backprop.engine.plan import make
 from backprop.engine.play import Bound
 from backprop.engine.tangent import Tangents
-from backprop.engine.trace import CannotTrace, Trace
+from backprop.engine.trace import Trace
 
 generator = np.random.default_rng(0)
 A, B = generator.uniform(0.2, 0.9, (3, 4)), generator.uniform(1.1, 2.0, (3, 4))

@@ -35,7 +35,7 @@ def facts(state: State, examples: Sequence[Any], also: dict[str, Any], arrays: b
     found["position"] = (state.position.epoch, state.position.batch)
     for each, of in zip(examples, ("", "validation "), strict=True):
         found |= {of + name: value for name, value in (each.fingerprint() if each else {"data": "none"}).items()}
-    found |= {name: value for name, value in checkpoint.machine(state.settings).items() if name not in found}
+    found |= {name: value for name, value in checkpoint.machine().items() if name not in found}
     found |= {f"the optimizer's {name}": value for name, value in checkpoint.memory(rule).items()}
     for name, array in {**net.parameters, **net.buffers, **rule.state}.items() if arrays else ():
         found[f"SHA-256 of {name}"] = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from backprop.checks import Array
-from backprop.engine.trace import Op, converted, look
+from backprop.engine.operations import Op, converted, look
 from backprop.losses import Loss
 from backprop.losses.base import total
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from backprop import html
 from backprop.engine import parts
-from backprop.engine.trace import Number, Op, base, converted
+from backprop.engine.operations import Op, base, converted
+from backprop.engine.trace import Number
 
 ALIGNMENT = 64  # bytes, a line of the cache
 

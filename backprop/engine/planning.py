@@ -17,10 +17,11 @@ from backprop import notation
 from backprop.around.boundary import is_traced
 from backprop.around.nesting import inside
 from backprop.engine.live import Live
+from backprop.engine.operations import CannotTrace, Op, refusal
 from backprop.engine.plan import Form, Land, Plan, is_number, linear, make
 from backprop.engine.play import part_at
 from backprop.engine.statistics import Statistics, statistics
-from backprop.engine.trace import CannotTrace, Number, Op, refusal
+from backprop.engine.trace import Number
 from backprop.engine.twins import Missing, Rule, Step, same_setting, trace_rule, trace_step
 from backprop.layers import Layer, Linear
 from backprop.losses import Loss

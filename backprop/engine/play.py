@@ -20,9 +20,10 @@ from backprop.engine import parts
 from backprop.engine.blas import prepare
 from backprop.engine.calls import Call, Copy, Draw, Multiply, Numbers, Pick, Play, Python, Scale, Ufunc
 from backprop.engine.live import Generators, total_on_copies
+from backprop.engine.operations import Op, converted, gathered, look, of_list
 from backprop.engine.plan import ALIGNMENT, Land, Plan, elementwise, is_number
 from backprop.engine.threads import Pool, run_all, run_in_turn
-from backprop.engine.trace import Number, Op, converted, gathered, look, of_list
+from backprop.engine.trace import Number
 from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.losses.base import slope

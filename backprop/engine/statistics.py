@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backprop.engine.operations import Op
 from backprop.engine.plan import Plan, make, needed
-from backprop.engine.trace import Op
 
 
 @dataclass(eq=False)

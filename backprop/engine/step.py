@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
@@ -23,21 +22,21 @@ from backprop import checks
 from backprop.around.boundary import is_traced
 from backprop.around.nesting import draws, inside, reseeded, views
 from backprop.checks import Array
-from backprop.engine.calls import Call, Copy, Numbers, Scale
+from backprop.engine.calls import Call, Copy
 from backprop.engine.live import Generators, Live, NotFinite
-from backprop.engine.plan import ALIGNMENT, Plan
-from backprop.engine.planning import PIECE, Plans, Shape, make_plans, plans_for, rule_plans
+from backprop.engine.plan import Plan
+from backprop.engine.planning import Plans, Shape, make_plans, plans_for, rule_plans
 from backprop.engine.play import Bound, part_at
 from backprop.engine.shards import tree
 from backprop.engine.statistics import count
 from backprop.engine.team import ALONE, Enough, Team
 from backprop.engine.threads import Pool, run_all, run_in_turn
 from backprop.engine.twins import Missing, same_setting
+from backprop.engine.update import Update, add_piece, for_pieces, state_of
 from backprop.layers import Layer
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
 
-LEAST_PIECES = 3  # below that, updating φ on one thread is quicker than handing half of it over
 LEAST_FLOPS = 2e8  # a shard with less work costs more to hand over than it saves
 MOST_SIZES = 4  # batch sizes whose memory is kept
 
@@ -129,6 +128,7 @@ class Batch:
         team: Team = ALONE,
     ) -> None:
         self.net, self.loss, self.rule, self.shape, self.team = net, loss, rule, shape, team
+        self.size = net.size
         self._cut(S)
         self.land = land and self.whole
         self.now = (0.0, 0)  # α and t of the step
@@ -138,7 +138,7 @@ class Batch:
         # What a layer of one's own returns is known when it has been called: its plans are made in the first step.
         self.plans = {} if self.is_opaque else {n: self._plans(n) for n in sizes}
         main = next(iter(self.plans.values()), None) or Plans(None, "g", *rule_plans(rule, net.size, shape.dtype))
-        self.landed, self.mixes, self.rule_plan = main.landed, main.mixes, main.update
+        self.landed = main.landed
         self._have_seen()
         self._layers, self._phi = [id(layer) for layer in inside(net)], net.phi
         # A layer of one's own sees shard after shard, and so do statistics that move with the passes.
@@ -146,7 +146,7 @@ class Batch:
         self.threads, self.cores = 1 if alone else max(1, min(threads, len(self.mine))), threads
         self.tree = tree(self.S, self.threads, self.mine)
         self.memories = [Memory() for _ in range(self.threads)]
-        self.g = np.empty(net.size if self.landed == "g" else 0, net.phi.dtype)
+        self.g = np.empty(self.size if self.landed == "g" else 0, net.phi.dtype)
         self._bound: dict[tuple[int, int, int], Bound] = {}
         self._made: dict[tuple[int, int], Array] = {(0, 0): self.g}
         self._losses = [0.0] * self.S
@@ -154,13 +154,8 @@ class Batch:
         self._noted: list[tuple[Any, str, Any]] = []
         self._keeps: list[tuple[str, Bound]] = []
         self.committing, self.on_commit = False, _nothing
-        self._calls: list[list[Call]] | None = None  # of the rule, for each thread
-        self._jobs: list[Callable[[], object]] = []
-        self._update_of: list[Array] = []
         self._landed_in: Array | None = None  # the array of the state that gradients land in
-        self.numbers, self._moves = Numbers(), main.moves
-        inputs = () if main.update is None else main.update.inputs
-        self._penalties = {name: rule.penalty(name) for name in ("weight_decay", "l1") if name in inputs}  # type: ignore[union-attr]
+        self.update = Update(net, rule, main, self.g, threads)
 
     def _cut(self, S: int) -> None:
         """Which examples are which shard, and whose."""
@@ -212,22 +207,17 @@ class Batch:
     def useful_threads(self) -> int:
         """How many threads a step has work for, of those allowed."""
         parts = 1 if self.is_opaque else max((plans.passes.parts for plans in self.plans.values()), default=1)
-        return max(min(self.cores, self.threads * parts), len(self._starts(PIECE)))
+        return max(min(self.cores, self.threads * parts), self.update.useful_threads)
 
     @property
     def length(self) -> int:
         """How many calls a step makes, about."""
-        return sum(len(bound.calls) for bound in self._bound.values()) + sum(map(len, self._calls or []))
+        return sum(len(bound.calls) for bound in self._bound.values()) + self.update.length
 
     @property
     def draws_by_itself(self) -> bool:
         """Whether a layer of one's own draws random numbers."""
         return bool(self._random)
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether the rule is one of one's own, which only its `update` knows."""
-        return self.landed == "g" and self.rule_plan is None
 
     def bound_now(self) -> list[Bound]:
         """The bound plans that a step plays."""
@@ -323,7 +313,7 @@ class Batch:
         """Add what the threads have; the sum ends in `g`."""
         for level in self.tree.joins:
             for left, right in level:
-                for_pieces(self.g.size, partial(_add_piece, self.vector(*left), self.vector(*right)), pool)
+                for_pieces(self.g.size, partial(add_piece, self.vector(*left), self.vector(*right)), pool)
         if self.shared:
             self.tell_gradients()
 
@@ -460,7 +450,7 @@ class Batch:
         """Parameters, buffers, the vector that gradients land in, and arrays that layers keep as attributes, by name."""
         arrays = self.net.parameters | self.net.buffers
         if plans.landed != "phi":
-            vector = g if plans.landed == "g" else self._state()[plans.landed]
+            vector = g if plans.landed == "g" else state_of(self.rule, self.net.phi)[plans.landed]
             self._landed_in = None if plans.landed == "g" else vector
             arrays |= {f"{plans.landed} {name}": view for name, view in views(self.net, vector).items()}
         return arrays | {name: self._kept_array(name) for name in plans.passes.inputs if ":" in name}
@@ -476,84 +466,9 @@ class Batch:
         path, _, attribute = name.rpartition(":")
         return getattr(part_at(self.net, self.loss, path), attribute)
 
-    def _state(self) -> dict[str, Array]:
-        """The rule's vectors, those too that it has no use for since a setting was changed in mid-epoch."""
-        if self.rule is None:
-            return {}
-        self.rule.prepare(self.net.phi)
-        return self.rule.state
-
-    def update(self, alpha: float, t: int, pool: Pool | None) -> None:
-        """What the rule does once the gradient has landed."""
-        rule = self.rule
-        if rule is None:
-            return
-        if self.by_hand:
-            rule.step(self.net.phi, self.g)
-            return
-        if rule.clips:
-            rule.clip(self.g)
-        self.update_calls()
-        self.numbers.set(alpha, t)
-        run_all(self._jobs, pool)
-        rule.t += 1
-
-    def update_calls(self) -> list[list[Call]]:
-        """The rule as calls for each thread, bound to the state as it is."""
-        rule, phi = self.rule, self.net.phi
-        vectors = [phi, *rule.state.values()]  # type: ignore[union-attr]
-        if self._calls is None or not same_objects(vectors, self._update_of):
-            named = {"phi": phi, "g": self.g, **self._state()}
-            self.numbers = Numbers()
-            self._calls = self._rule_on_pieces(named) if self.landed == "g" else self._moves_on_pieces(named)
-            self._jobs = [partial(run_in_turn, [call.bind() for call in calls]) for calls in self._calls]
-            self._update_of = [phi, *rule.state.values()]  # type: ignore[union-attr]
-        return self._calls
-
-    def _starts(self, step: int) -> list[range]:
-        """Where the pieces of φ begin that each thread updates."""
-        starts = range(0, self.net.size, step)
-        threads = self.cores if len(starts) >= LEAST_PIECES and (self._moves or self.landed == "g") else 1
-        return [starts[len(starts) * t // threads : len(starts) * (t + 1) // threads] for t in range(threads)]
-
-    def _moves_on_pieces(self, vectors: dict[str, Array]) -> list[list[Call]]:
-        """What a rule does whose gradient has landed: a few vectors added, piece by piece."""
-        return [
-            [
-                Scale(vectors[y][start : start + PIECE], a, vectors[x][start : start + PIECE], 1.0, self.numbers)
-                for start in starts
-                for y, x, a in self._moves
-            ]
-            for starts in self._starts(PIECE)
-        ]
-
-    def _rule_on_pieces(self, vectors: dict[str, Array]) -> list[list[Call]]:
-        """The rule on pieces of φ that stay in cache, for each thread, with an arena of its own."""
-        plan, size = self.rule_plan, self.net.size
-        vectors |= self._penalties
-        step = size if self.mixes else PIECE
-        made: list[list[Call]] = []
-        for starts in self._starts(step):
-            arena, calls = np.empty(plan.nbytes + ALIGNMENT, np.uint8), []  # type: ignore[union-attr]
-            for start in starts:
-                part = {name: vector[start : start + step] for name, vector in vectors.items()}
-                length = min(step, size - start)
-                calls += Bound(plan, part, arena=arena, numbers=self.numbers, length=length).calls  # type: ignore[arg-type]
-            made.append(calls)
-        return made
-
-
-def same_objects(xs: Sequence[object], ys: Sequence[object]) -> bool:
-    """Whether two lists hold the very same objects."""
-    return len(xs) == len(ys) and all(map(operator.is_, xs, ys))
-
 
 def _nothing() -> None:
     """Where nobody waits for it."""
-
-
-def _add_piece(left: Array, right: Array, piece: slice) -> None:
-    np.add(left[piece], right[piece], out=left[piece])
 
 
 class Engine:
@@ -581,15 +496,3 @@ class Engine:
             batch = self._batches[key] = Batch(self.net, self.loss, self.rule, shape, S, threads, land, self.team)
         self._batches.move_to_end(key)
         return batch
-
-
-def for_pieces(size: int, function: Callable[[slice], object], pool: Pool | None) -> None:
-    """Call function(piece) for the cache-sized pieces of a vector, split over the threads where that pays."""
-    pieces = [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
-    threads = pool.n if pool is not None and len(pieces) >= LEAST_PIECES else 1
-
-    def work(thread: int) -> None:
-        for piece in pieces[len(pieces) * thread // threads : len(pieces) * (thread + 1) // threads]:
-            function(piece)
-
-    run_all([partial(work, thread) for thread in range(threads)], pool)

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from backprop.engine.operations import CannotTrace, Op, converted, gathered, of_list
 from backprop.engine.plan import needed
-from backprop.engine.trace import CannotTrace, Op, Trace, Value, converted, gathered, of_list
+from backprop.engine.trace import Trace, Value
 
 Factor = Any  # a number, an array, or a Value that does not move
 Terms = dict[Op, Factor]

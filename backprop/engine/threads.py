@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,10 +69,11 @@ def _quota(path: str | Path) -> list[int]:
 
 
 @cache
-def _blas_libraries() -> list[Any]:
+def _blas_libraries(with_scipys: bool = True) -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
-    load()  # first, so that the controller finds it
+    if with_scipys:
+        load()  # first, so that the controller finds it
     return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
@@ -94,7 +96,7 @@ def _is_in(path: Path, folders: Sequence[Path]) -> bool:
 
 
 _guard = threading.Lock()
-_before: list[int] = []  # the settings to go back to when nobody is at work any more
+_before: dict[str, tuple[Any, int]] = {}  # libraries, and the settings to go back to when nobody is at work any more
 _wanted: list[int] = []  # by each that is at work; the least counts
 
 
@@ -110,14 +112,18 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def blas_threads(n: int) -> Iterator[None]:
+def blas_threads(n: int, *, with_scipys: bool = True) -> Iterator[None]:
     """Give SciPy's BLAS `n` threads and every other BLAS one, whatever thread asks.
 
     What was set before comes back when the last one at work, of several in threads, is done; until then the least counts.
+    One thread for those that are there can be had without loading SciPy's.
     """
     with _guard:
         if not _wanted:
-            _before[:] = [library.num_threads for library in _blas_libraries()]
+            _before.clear()
+        for library in _blas_libraries(with_scipys or "scipy.linalg" in sys.modules):
+            if library.filepath not in _before:
+                _before[library.filepath] = library, library.get_num_threads()
         _wanted.append(n)
         _set_threads()
     try:
@@ -136,9 +142,10 @@ def playing(size: int, n: int) -> Iterator[None]:
 
 
 def _set_threads() -> None:
-    ours = _scipys()
-    for library, before in zip(_blas_libraries(), _before, strict=True):
-        number = before if not _wanted else min(_wanted) if library in ours else 1
+    least = min(_wanted, default=0)
+    for library, before in _before.values():
+        ours = least > 1 and library.filepath in [each.filepath for each in _scipys()]
+        number = before if not least else least if ours else 1
         if library.get_num_threads() != number:
             # threadpoolctl 3.8 lets only the thread that was first set the number of OpenBLAS's, and ignores all others.
             getattr(library, "clear_controlling_thread", lambda force: None)(force=True)

@@ -21,7 +21,8 @@ from backprop.around.boundary import backward, forward, is_traced
 from backprop.around.held import Arrays
 from backprop.checks import Array, StandIn
 from backprop.engine.live import NotFinite, total_on_copies
-from backprop.engine.trace import ALPHA, STEP, CannotTrace, Draws, Op, Trace, Value, base, refusal
+from backprop.engine.operations import CannotTrace, Op, base, refusal
+from backprop.engine.trace import ALPHA, STEP, Draws, Trace, Value
 from backprop.layers import Gradients, Layer
 from backprop.losses import Loss
 from backprop.losses.base import slope, total

@@ -26,11 +26,11 @@ from backprop import checks
 from backprop.around import boundary
 from backprop.around.nesting import draws, inside, leaves, reseed, views
 from backprop.checks import Array
+from backprop.engine.operations import Op, base
 from backprop.engine.plan import ALIGNMENT, Plan, make, needed, summed
 from backprop.engine.planning import remembered
 from backprop.engine.play import Bound, part_at
 from backprop.engine.threads import playing
-from backprop.engine.trace import Op, base
 from backprop.engine.twins import trace_step
 from backprop.gradients.problem import Problem
 from backprop.layers import Gradients, Layer

@@ -25,12 +25,13 @@ from backprop.around import boundary
 from backprop.around.boundary import is_traced
 from backprop.around.nesting import inside, reseed, views
 from backprop.checks import Array
+from backprop.engine.operations import CannotTrace, Op, base
 from backprop.engine.plan import Land, Plan, make, needed
 from backprop.engine.planning import remembered
 from backprop.engine.play import Bound, part_at
 from backprop.engine.tangent import Tangents, zeros
 from backprop.engine.threads import playing
-from backprop.engine.trace import CannotTrace, Op, Trace, Value, base
+from backprop.engine.trace import Trace, Value
 from backprop.engine.twins import OpaqueLoss, slope_of, total_of, twin
 from backprop.gradients.numeric import BESIDE, random_direction, sizes, takes_complex
 from backprop.gradients.per_example import is_ours, kept_arrays, taken_for_ours

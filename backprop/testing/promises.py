@@ -10,7 +10,7 @@ import numpy as np
 from backprop import blame, checks
 from backprop.around.nesting import reseed
 from backprop.checks import Array
-from backprop.engine.trace import CannotTrace
+from backprop.engine.operations import CannotTrace
 from backprop.gradients import GradientReport
 from backprop.gradients.numeric import index_of, largest, random_direction
 from backprop.losses import Loss

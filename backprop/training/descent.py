@@ -18,12 +18,11 @@ from backprop.around import boundary
 from backprop.around.nesting import views
 from backprop.checks import Array
 from backprop.constraints import Constraint
-from backprop.engine import native
 from backprop.engine.native.program import Played, Steps
 from backprop.engine.planning import Shape
 from backprop.engine.step import Batch, Engine, automatic_shards
 from backprop.engine.team import ALONE, Team
-from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
+from backprop.engine.threads import Pool, blas_threads, cores
 from backprop.functions import all_finite
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
@@ -33,9 +32,6 @@ from backprop.training.data import Examples
 from backprop.training.native import Native
 from backprop.training.projections import Projection, projections
 from backprop.training.state import Position, Settings
-
-LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
-FEW = 64  # … and examples up to which it pays more there than in the products
 
 
 class Descent:
@@ -53,7 +49,7 @@ class Descent:
         self._pool: Pool | None = None
         self._busy = threading.Lock()
         self._cores: ExitStack | None = None  # while a whole `fit` holds them
-        self._held: tuple[int, int] = (0, 0)
+        self._held = 0
 
     def serve(self, net: Sequential, loss: Loss, optimizer: Optimizer) -> None:
         """Train these from here on."""
@@ -82,7 +78,10 @@ class Descent:
         project = projections("Trainer", constraints, self.engine.net.parameters) if constraints else []
         batches = {n: self.batch(examples, n, settings) for n in sorted(sizes(examples.n, batch_size))}
         self.remember()
-        with self.at_work(batches[min(batch_size, examples.n)], settings), interrupts(self.team) as interrupted:
+        with (
+            self.at_work(batches[min(batch_size, examples.n)], settings),
+            interrupts(self.team, self.presses) as interrupted,
+        ):
             self.presses = interrupted
             start = at.batch * batch_size
             while start < examples.n and not self.team.stops(interrupted):
@@ -287,7 +286,7 @@ class Descent:
     @contextmanager
     def at_work(self, batch: Batch, settings: Settings, *, hold: bool = False) -> Iterator[None]:
         """Cores for steps of this kind; with `hold` until the end of this block, whatever epochs come."""
-        wanted = cores_for(batch, settings.threads, settings.deterministic)
+        wanted = batch.useful_threads
         if self._cores is not None:
             if wanted != self._held:  # a setting has changed since
                 self._cores.close()
@@ -303,7 +302,7 @@ class Descent:
             finally:
                 self._cores, self._pool = None, None
 
-    def _take_cores(self, stack: ExitStack, wanted: tuple[int, int]) -> None:
+    def _take_cores(self, stack: ExitStack, wanted: int) -> None:
         self._held = wanted
         self._pool = stack.enter_context(at_work(wanted))
 
@@ -425,28 +424,14 @@ def most(threads: int | str) -> int:
     return cores() if isinstance(threads, str) else threads
 
 
-def cores_for(batch: Batch, threads: int | str, deterministic: bool = False) -> tuple[int, int]:
-    """Threads for BLAS, and of our own: never both, for BLAS's spin between products, on the cores that ours would need.
-
-    Where there is the native player, ours share the parts of a product, whoever plays them. Where Python alone would hand parts
-    over, BLAS's own threads are quicker.
-    """
-    if native.player is not None:
-        return 1, batch.useful_threads
-    size, n = batch.net.size, batch.shape.n
-    long_update = size >= LONG and batch.rule_plan is not None
-    if not batch.whole or (long_update and (deterministic or n <= FEW)):
-        return 1, most(threads)
-    pays = 6.0 * size * n >= BLAS_FLOPS or not isinstance(threads, str)
-    return (most(threads) if pays and not deterministic else 1), 1
-
-
 @contextmanager
-def at_work(wanted: tuple[int, int]) -> Iterator[Pool | None]:
-    """These numbers of threads for BLAS and of our own."""
-    blas, mine = wanted
+def at_work(threads: int) -> Iterator[Pool | None]:
+    """So many threads of our own, which share shards and the parts of products, and one of BLAS.
+
+    Never both: BLAS's spin between products, on the cores that ours would need, and their bits depend on how many they are.
+    """
     # Numbers that are not finite are found and named.
-    with np.errstate(all="ignore"), blas_threads(blas), Pool(mine) if mine > 1 else nullcontext() as pool:
+    with np.errstate(all="ignore"), blas_threads(1), Pool(threads) if threads > 1 else nullcontext() as pool:
         yield pool
 
 
@@ -474,6 +459,7 @@ class Presses(list[int]):
     """Ctrl-C, and what else ends training, each time; while φ and state are being written, `held`, nothing is interrupted."""
 
     held = False
+    collecting = False
     patient = False  # whether the step is finished first, however often; in a team the others wait for it
 
     def hold(self) -> None:
@@ -488,12 +474,17 @@ class Presses(list[int]):
 
 
 @contextmanager
-def interrupts(team: Team = ALONE) -> Iterator[Presses]:
-    """Collect Ctrl-C while a step runs, so that it ends between two steps; in a team also what its scheduler sends."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *team.signals)}
-    around = getattr(before[signal.SIGINT], "__self__", None)
-    if isinstance(around, Presses):  # the `fit` around this epoch collects already
+def interrupts(team: Team = ALONE, around: Presses | None = None) -> Iterator[Presses]:
+    """Collect Ctrl-C while a step runs, so that it ends between two steps; in a team also what its scheduler sends.
+
+    Not where somebody `around` collects already: the `fit` of an epoch, or of a trainer in whose callback another one trains.
+    """
+    if around is not None and around.collecting:
         yield around
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *team.signals)}
+    if isinstance(other := getattr(before[signal.SIGINT], "__self__", None), Presses):
+        yield other
         return
     seen = Presses()
     seen.patient = team.size > 1
@@ -503,9 +494,11 @@ def interrupts(team: Team = ALONE) -> Iterator[Presses]:
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, seen.note)
+    seen.collecting = True
     try:
         yield seen
     finally:
+        seen.collecting = False
         for number, handler in before.items():
             signal.signal(number, handler)
         team.listen(())

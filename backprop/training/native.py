@@ -168,7 +168,7 @@ class Native:
         if program is None or not program.is_current(steps):
             program = chance.programs[threads] = Program(batch, steps, threads)
             chance.trusted.discard(threads)
-            if batch.is_opaque or batch.by_hand:  # what is one's own may count its calls: it is not played twice
+            if batch.is_opaque or batch.update.by_hand:  # what is one's own may count its calls: it is not played twice
                 chance.trusted.add(threads)
         if threads not in chance.trusted:
             self._compare(batch, chance, steps, by_numpy, kept(), pool)

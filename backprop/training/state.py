@@ -6,7 +6,7 @@ The trainer makes a `State` of itself, and itself of one; a checkpoint is a `Sta
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from backprop.constraints import Constraint
@@ -29,7 +29,8 @@ class Position:
     def rest(self) -> Position:
         """The position with the time until now, which no longer runs."""
         now = time.perf_counter()
-        return replace(self, seconds=self.seconds + now - (self.clock or now), clock=0.0)
+        seconds = self.seconds + now - (self.clock or now)
+        return Position(self.epoch, self.batch, self.total, self.learning_rate, seconds)
 
 
 @dataclass(frozen=True)

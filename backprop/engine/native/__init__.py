@@ -5,7 +5,7 @@
     lower       makes the list of the calls that the NumPy player makes
     fuse        what an optimizer's rule does entry by entry, in fewer loops
     program     a whole step: rows picked, both passes, the rule
-    compiled    the way forward as a function of a row
+    compiled    the way forward as a function of rows
 
 `player` is None where there was no C compiler when the package was installed: then NumPy plays everything.
 """
@@ -13,7 +13,7 @@
 from importlib import import_module
 from typing import Any
 
-VERSION = 5  # of the player that the code here knows
+VERSION = 6  # of the player that the code here knows
 
 player: Any
 try:

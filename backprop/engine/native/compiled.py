@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,15 +17,18 @@ from backprop.around.boundary import is_traced
 from backprop.around.nesting import inside
 from backprop.checks import Array
 from backprop.engine import native
+from backprop.engine.calls import Copy
+from backprop.engine.operations import CannotTrace
 from backprop.engine.plan import make
 from backprop.engine.play import Bound, part_at
-from backprop.engine.trace import CannotTrace
+from backprop.engine.threads import blas_threads, cores
 from backprop.engine.twins import Missing, same_setting, trace_infer
 from backprop.layers import Layer
 
 Function = Callable[[Array], Array]
 
 MOST_FLOPS = 2e7  # of a pass that keeps the interpreter to itself, about 0.2 ms; longer ones gain nothing
+LEAST_FLOPS = 1e7  # of a thread, about 0.1 ms
 MOST_SIZES = 8  # numbers of rows whose passes are kept for each network
 COST = 1e-3  # seconds that a pass takes to make: so long NumPy goes on with a size
 
@@ -105,7 +109,8 @@ def inference(
     except CannotTrace as error:
         raise TypeError(checks.message(who, "layers that can be traced", str(error))) from None
     plan = make(None, [], trace.writes, exact=True, results=[f])
-    arrays = {"X": np.zeros((rows, D), dtype), **net.parameters, **net.buffers}
+    columns = np.zeros((D, rows), dtype)  # of rows, whose products are up to twice as quick
+    arrays = {"X": columns.T, **net.parameters, **net.buffers}
     for name in plan.inputs:
         path, colon, attribute = name.rpartition(":")
         if colon:
@@ -118,13 +123,21 @@ def _natively(bound: Bound, slowly: Callable[[Any], Any], kind: type = tuple) ->
     from backprop.engine.native.loops import PICK, PYTHON
     from backprop.engine.native.lower import Operations
 
-    X, results, ops = bound.sources["X"], bound.results[0].T, Operations([])
+    X, f, ops = bound.sources["X"], bound.results[0], Operations([])
+    rows = len(X)
     ops.extend(bound.calls)
+    if f.dtype != X.dtype:
+        return None
+    if not f.flags.c_contiguous:
+        ops.add(Copy(made := np.empty(f.shape, f.dtype), f))
+        f = made
     packed, values = ops.packed(), np.array([*ops.values, 0.0])
     if np.isin(packed["kind"], (PYTHON, PICK)).any():  # which may raise
         return None
-    row = results[0] if len(X) == 1 else None
-    return native.player.compiled(packed, values, X, len(X), X.dtype.char, row, results, slowly, (ops, bound), kind)
+    F = f.T if rows == 1 else np.empty((rows, len(f)), f.dtype)
+    one = F[0] if rows == 1 else None
+    is_double = X.dtype.char == "d"
+    return native.player.compiled(packed, values, X.T, f, F, rows, is_double, one, slowly, (ops, bound), kind)
 
 
 def _by_numpy(bound: Bound) -> Function:
@@ -140,6 +153,15 @@ def _by_numpy(bound: Bound) -> Function:
     return play
 
 
+def _is_short(net: Layer, rows: int) -> bool:
+    return 2.0 * net.size * rows <= MOST_FLOPS
+
+
+def alike(net: Layer, block: int) -> AbstractContextManager[None]:
+    """While it is entered, blocks of rows have the same bits whoever computes them: BLAS has one thread where passes may."""
+    return blas_threads(1, with_scipys=False) if _is_short(net, block) else nullcontext()
+
+
 class Passes:
     """The passes of a network that somebody holds and changes, by number of rows: the bits of `infer`, sooner.
 
@@ -148,6 +170,7 @@ class Passes:
 
     def __init__(self, net: Layer) -> None:
         self._known: OrderedDict[tuple[int, int], Function] = OrderedDict()
+        self._free: dict[tuple[int, int], list[Function]] = {}  # of those that several threads play
         self._spent: dict[tuple[int, int], float] = {}
         self._refused = not _may_play()
         self._entries: list[tuple[Mapping[str, Any], str, Any]] = []
@@ -159,13 +182,39 @@ class Passes:
         if play is None:
             return None
         if not self._is_current():
-            self._known.clear()
+            self._forget()
             return None
         return play(X)
 
+    def of_blocks(self, net: Layer, X: Array, block: int, F: Array) -> int:
+        """Write outputs of X (N, D) to F (N, K), by blocks of rows on threads, the interpreter lock released; how many rows.
+
+        For use within `alike`. None are written where `infer` has to do it. They end before a block that is not finite, and
+        before a last, shorter one.
+        """
+        shape = block, X.shape[1]
+        usable = [x.dtype == net.dtype and x.flags.c_contiguous and x.flags.aligned for x in (X, F)]
+        if shape not in self._known or len(X) < block or not all(usable) or not self._is_current():
+            return 0
+        count = len(X) // block
+        threads = max(1, min(cores(), count, int(2.0 * net.size * len(X) / LEAST_FLOPS)))
+        free, taken = self._free.setdefault(shape, []), list[Function]()
+        while len(taken) < threads:
+            try:
+                taken.append(free.pop())
+            except IndexError:  # other calls have them, or there were none
+                taken.append(_natively(inference(net.label, net, X.dtype, X.shape[1], block)[0], _nothing))  # type: ignore[arg-type]
+        done = native.player.blocks(taken, X, F)
+        free += taken
+        return block * int(done)
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._free = {}
+
     def spent(self, net: Layer, X: Array, f: Array, seconds: float) -> None:
         """Note the time of `infer`, which gave f (N, K) for X, and make a pass for this size where it pays."""
-        if self._refused or 2.0 * net.size * len(X) > MOST_FLOPS:
+        if self._refused or not _is_short(net, len(X)):
             return
         if len(self._spent) > 8 * MOST_SIZES:
             self._spent.clear()
@@ -184,10 +233,10 @@ class Passes:
             self._refused = True
             return
         if not self._known or not self._is_current():
-            self._known.clear()
+            self._forget()
             self._note(net, settings, bound)
         while len(self._known) >= MOST_SIZES:
-            self._known.popitem(last=False)
+            self._free.pop(self._known.popitem(last=False)[0], None)
         self._known[X.shape] = play
 
     def _note(self, net: Layer, settings: Mapping[tuple[str, str], Any], bound: Bound) -> None:

@@ -12,6 +12,7 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #if defined(__linux__)
 #include <linux/futex.h>
@@ -133,7 +134,7 @@ typedef void axpy(const int *, const void *, const void *, const int *, void *, 
 typedef float norm_of_floats(const int *, const void *, const int *);
 typedef double norm_of_doubles(const int *, const void *, const int *);
 
-#define VERSION 5 /* raised with each change of what follows, for a module that was built from an older file */
+#define VERSION 6 /* raised with each change of what follows, for a module that was built from an older file */
 
 enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE, DRAW };
 
@@ -402,79 +403,212 @@ static int run_step(const play *p, Py_ssize_t step, PyThreadState **state) {
   return ENDED;
 }
 
-/* ---- one pass as a function of a row ---------------------------------------------------------------------------------- */
+/* ---- one pass as a function of rows ---------------------------------------------------------------------------------- */
 
+enum { STRIP = 128 }; /* lines of memory that are written by turns */
+
+/* out (columns, rows) ← in (rows, columns) */
+#define TURN(name, type, four)                                                                                    \
+  static void name(const type *in, type *out, intptr_t rows, intptr_t columns) {                                  \
+    for (intptr_t first = 0; first < columns; first += STRIP) {                                                     \
+      intptr_t end = first + STRIP < columns ? first + STRIP : columns, row = 0;                                \
+      for (; row + 4 <= rows; row += 4) {                                                                         \
+        intptr_t c = first;                                                                                       \
+        for (; c + 4 <= end; c += 4) four(in + row * columns + c, columns, out + c * rows + row, rows);           \
+        for (; c < end; c++)                                                                                      \
+          for (int i = 0; i < 4; i++) out[c * rows + row + i] = in[(row + i) * columns + c];                      \
+      }                                                                                                           \
+      for (; row < rows; row++)                                                                                   \
+        for (intptr_t c = first; c < end; c++) out[c * rows + row] = in[row * columns + c];                       \
+    }                                                                                                             \
+  }
+#define FOUR_BY_FOUR(type)                                                                                        \
+  static inline void four_of_##type(const type *in, intptr_t apart, type *out, intptr_t out_apart) {              \
+    for (int i = 0; i < 4; i++)                                                                                   \
+      for (int j = 0; j < 4; j++) out[j * out_apart + i] = in[i * apart + j];                                     \
+  }
+#if defined(__x86_64__) || defined(_M_X64)
+static inline void four_of_float(const float *in, intptr_t apart, float *out, intptr_t out_apart) {
+  __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + apart), c = _mm_loadu_ps(in + 2 * apart), d = _mm_loadu_ps(in + 3 * apart);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(out, a), _mm_storeu_ps(out + out_apart, b);
+  _mm_storeu_ps(out + 2 * out_apart, c), _mm_storeu_ps(out + 3 * out_apart, d);
+}
+#else
+FOUR_BY_FOUR(float)
+#endif
+FOUR_BY_FOUR(double)
+TURN(turn_floats, float, four_of_float)
+TURN(turn_doubles, double, four_of_double)
+
+/* One pass in memory of its own: X (width, rows) in columns, f (height, rows), and F (rows, height), which is f for one row. */
 typedef struct {
   play p;
-  char *row;
-  Py_ssize_t bytes, rows, width;
-  char kind[2];
+  char *X, *f, *F;
+  Py_ssize_t rows, width, height;
+  int is_double;
 } pass;
 
 #define PASS "backprop.engine.native.pass"
 
-/* The fast way of a call: 1 where `given` is what the pass takes and it has been played, 0 where it is something else. */
+static void turn(int is_double, const char *in, char *out, Py_ssize_t rows, Py_ssize_t columns) {
+  if (rows == 1 || columns == 1) memcpy(out, in, rows * columns * (is_double ? 8 : 4));
+  else if (is_double) turn_doubles((const double *)in, (double *)out, rows, columns);
+  else turn_floats((const float *)in, (float *)out, rows, columns);
+}
+
+/* F for these rows; 0 where they are not finite. */
+static int play_pass(const pass *own, const char *rows, char *F) {
+  PyThreadState *state = NULL; /* no operation of a pass calls Python */
+  int64_t n = own->rows * own->width;
+  turn(own->is_double, rows, own->X, own->rows, own->width);
+  if (!(own->is_double ? finite_doubles((uint64_t *)own->X, n) : finite_floats((uint32_t *)own->X, n))) return 0;
+  if (run_step(&own->p, 0, &state) != ENDED) return 0;
+  if (F != own->f) turn(own->is_double, own->f, F, own->height, own->rows);
+  return 1;
+}
+
+/* The fast way of a call: the dimensions of `given` where it is what the pass takes and it has been played, else 0. */
 static int try_pass(const pass *own, PyObject *given) {
   Py_buffer view;
-  PyThreadState *state = NULL; /* no operation of a pass calls Python */
-  int usable = 0;
   if (PyObject_GetBuffer(given, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
     PyErr_Clear();
     return 0;
   }
-  int one = view.ndim == 1 && own->rows == 1, fits = view.ndim == 2 && view.shape[0] == own->rows;
-  if ((one || fits) && view.shape[view.ndim - 1] == own->width && view.format && !strcmp(view.format, own->kind)) {
-    memcpy(own->row, view.buf, own->bytes);
-    usable = own->kind[0] == 'd' ? finite_doubles((uint64_t *)own->row, own->bytes / 8) : finite_floats((uint32_t *)own->row, own->bytes / 4);
-  }
   int dimensions = view.ndim;
+  int usable = dimensions == 2 ? view.shape[0] == own->rows : dimensions == 1 && own->rows == 1;
+  usable = usable && view.shape[dimensions - 1] == own->width && (uintptr_t)view.buf % (own->is_double ? 8 : 4) == 0;
+  usable = usable && view.format && !strcmp(view.format, own->is_double ? "d" : "f");
+  usable = usable && play_pass(own, view.buf, own->F);
   PyBuffer_Release(&view);
-  return usable && run_step(&own->p, 0, &state) == ENDED ? dimensions : 0;
+  return usable ? dimensions : 0;
 }
 
-/* self is (pass, operations and what else must live, result (K,), result (1, K), the slow way). The interpreter lock is kept, so
-   that calls from several threads come one after another. */
+/* self is (pass, what must live, F (K,) or None, F (rows, K), the slow way). The interpreter lock is kept, so that calls from
+   several threads come one after another. */
 static PyObject *call_pass(PyObject *self, PyObject *given) {
   const pass *own = PyCapsule_GetPointer(PyTuple_GetItem(self, 0), PASS);
   int dimensions = own ? try_pass(own, given) : 0;
-  PyObject *result = dimensions == 1 || dimensions == 2 ? PyTuple_GetItem(self, 1 + dimensions) : Py_None;
-  if (!result || result == Py_None) return own ? PyObject_CallFunctionObjArgs(PyTuple_GetItem(self, 4), given, NULL) : NULL;
+  if (!dimensions) return own ? PyObject_CallFunctionObjArgs(PyTuple_GetItem(self, 4), given, NULL) : NULL;
   static PyObject *copy;
   if (!copy && !(copy = PyUnicode_InternFromString("copy"))) return NULL;
-  return PyObject_CallMethodObjArgs(result, copy, NULL);
+  return PyObject_CallMethodObjArgs(PyTuple_GetItem(self, 1 + dimensions), copy, NULL);
 }
 
-static PyMethodDef pass_method = {"compiled", call_pass, METH_O, "A network as a function of a row: x (D,) -> f (K,)"};
+static PyMethodDef pass_method = {"compiled", call_pass, METH_O, "A network as a function of rows: X (N, D) -> F (N, K)"};
 
 static void free_pass(PyObject *capsule) { PyMem_Free(PyCapsule_GetPointer(capsule, PASS)); }
 
 static PyObject *make_pass(PyObject *self, PyObject *args) {
-  PyObject *ops, *values, *row, *result, *results, *slow, *alive, *type, *made = NULL;
-  const char *kind;
+  PyObject *of[5], *one, *slow, *alive, *type, *made = NULL; /* operations, values, X (D, rows), f (K, rows), F (rows, K) */
   Py_ssize_t rows;
-  Py_buffer view[3];
-  (void)self;
-  if (!PyArg_ParseTuple(args, "OOOnsOOOOO", &ops, &values, &row, &rows, &kind, &result, &results, &slow, &alive, &type)) return NULL;
-  pass *own = PyMem_Calloc(1, sizeof *own);
-  PyObject *of[] = {ops, values, row};
+  Py_buffer view[5];
+  pass own = {0}, *kept;
   int held = 0;
-  while (own && held < 3 && !PyObject_GetBuffer(of[held], view + held, PyBUF_C_CONTIGUOUS)) held++;
-  if (held == 3) { /* the arrays themselves are kept, so their memory stays where it is */
-    own->p.ops = view[0].buf, own->p.end = own->p.ops + view[0].len / (Py_ssize_t)sizeof(operation);
-    own->p.values = view[1].buf;
-    own->row = view[2].buf, own->bytes = view[2].len, own->kind[0] = *kind;
-    own->rows = rows, own->width = view[2].len / rows / (*kind == 'd' ? 8 : 4);
-    PyObject *capsule = PyCapsule_New(own, PASS, free_pass);
-    PyObject *keep = capsule ? PyTuple_Pack(4, ops, values, row, alive) : NULL;
-    PyObject *of_call = keep ? PyTuple_Pack(5, capsule, keep, result, results, slow) : NULL;
-    PyObject *named = of_call ? PyObject_CallFunctionObjArgs(type, of_call, NULL) : NULL; /* a kind of tuple */
-    made = named ? PyCFunction_New(&pass_method, named) : NULL;
-    Py_XDECREF(named);
-    if (!capsule) PyMem_Free(own);
-    Py_XDECREF(capsule), Py_XDECREF(keep), Py_XDECREF(of_call);
-  } else PyMem_Free(own);
+  (void)self;
+  if (!PyArg_ParseTuple(args, "OOOOOnpOOOO", of, of + 1, of + 2, of + 3, of + 4, &rows, &own.is_double, &one, &slow, &alive, &type))
+    return NULL;
+  while (held < 5 && !PyObject_GetBuffer(of[held], view + held, PyBUF_C_CONTIGUOUS)) held++;
+  if (held == 5) { /* the arrays themselves are kept, so their memory stays where it is */
+    Py_ssize_t size = own.is_double ? 8 : 4;
+    own.p.ops = view[0].buf, own.p.end = own.p.ops + view[0].len / (Py_ssize_t)sizeof(operation), own.p.values = view[1].buf;
+    own.X = view[2].buf, own.f = view[3].buf, own.F = view[4].buf;
+    own.rows = rows, own.width = view[2].len / size / rows, own.height = view[3].len / size / rows;
+  }
+  int all = held == 5;
   while (held--) PyBuffer_Release(view + held);
+  if (!all || !(kept = PyMem_Malloc(sizeof own))) return all ? PyErr_NoMemory() : NULL;
+  *kept = own;
+  PyObject *capsule = PyCapsule_New(kept, PASS, free_pass);
+  if (!capsule) PyMem_Free(kept);
+  PyObject *keep = capsule ? PyTuple_Pack(6, of[0], of[1], of[2], of[3], of[4], alive) : NULL;
+  PyObject *of_call = keep ? PyTuple_Pack(5, capsule, keep, one, of[4], slow) : NULL;
+  PyObject *named = of_call ? PyObject_CallFunctionObjArgs(type, of_call, NULL) : NULL; /* a kind of tuple */
+  if (named) made = PyCFunction_New(&pass_method, named);
+  Py_XDECREF(capsule), Py_XDECREF(keep), Py_XDECREF(of_call), Py_XDECREF(named);
   return made;
+}
+
+/* Blocks of rows, which passes of one kind share: each takes the next one. `bad` is the first that is not finite, or the end. */
+typedef struct {
+  const char *X;
+  char *F;
+  atomic_llong next, bad;
+} blocks;
+
+typedef struct {
+  blocks *all;
+  const pass *own;
+  PyThread_type_lock busy; /* until it has ended */
+  atomic_int taken;        /* by its thread, or by the caller, who then does not wait for it */
+} helper;
+
+static void take_blocks(blocks *all, const pass *own) {
+  Py_ssize_t size = own->is_double ? 8 : 4, in = own->rows * own->width * size, out = own->rows * own->height * size;
+  for (;;) {
+    long long i = atomic_fetch_add(&all->next, 1), bad = atomic_load(&all->bad);
+    if (i >= bad) break; /* none before the first bad one is left out */
+    if (play_pass(own, all->X + i * in, all->F + i * out)) continue;
+    while (i < bad && !atomic_compare_exchange_weak(&all->bad, &bad, i)) {}
+  }
+}
+
+static void free_helper(helper *h) {
+  if (h->busy) PyThread_free_lock(h->busy);
+  free(h);
+}
+
+static void help(void *given) {
+  helper *h = given;
+  if (atomic_exchange(&h->taken, 1)) free_helper(h); /* too late: nobody waits, and the blocks are done */
+  else take_blocks(h->all, h->own), PyThread_release_lock(h->busy);
+}
+
+/* A thread that helps; NULL where there is none to be had. */
+static helper *start_helper(blocks *all, const pass *own) {
+  helper *h = calloc(1, sizeof *h);
+  if (!h) return NULL;
+  h->all = all, h->own = own;
+  if ((h->busy = PyThread_allocate_lock()) && PyThread_acquire_lock(h->busy, 1) &&
+      PyThread_start_new_thread(help, h) != (unsigned long)-1)
+    return h;
+  free_helper(h);
+  return NULL;
+}
+
+static void end_helper(helper *h) {
+  if (!h || !atomic_exchange(&h->taken, 1)) return; /* where the cores are busy it has not begun: it frees itself */
+  PyThread_acquire_lock(h->busy, 1), PyThread_release_lock(h->busy);
+  free_helper(h);
+}
+
+static const pass *pass_of(PyObject *function) {
+  PyObject *self = PyCFunction_GetSelf(function);
+  return self ? PyCapsule_GetPointer(PyTuple_GetItem(self, 0), PASS) : NULL;
+}
+
+/* Whole blocks of X (N, D) into F (N, K), by these passes, each in a thread; how many blocks, from the first on, are finite. */
+static PyObject *play_blocks(PyObject *self, PyObject *args) {
+  PyObject *passes;
+  Py_buffer X, F;
+  const pass *own[MOST_THREADS] = {NULL};
+  helper *helpers[MOST_THREADS] = {NULL};
+  (void)self;
+  if (!PyArg_ParseTuple(args, "O!y*w*", &PyList_Type, &passes, &X, &F)) return NULL;
+  Py_ssize_t threads = PyList_Size(passes), i;
+  threads = threads < MOST_THREADS ? threads : MOST_THREADS;
+  for (i = 0; i < threads && (own[i] = pass_of(PyList_GetItem(passes, i))); i++) {}
+  blocks all = {.X = X.buf, .F = F.buf};
+  if (threads && i == threads) {
+    atomic_init(&all.next, 0), atomic_init(&all.bad, X.len / (own[0]->rows * own[0]->width * (own[0]->is_double ? 8 : 4)));
+    PyThreadState *state = PyEval_SaveThread();
+    for (i = 1; i < threads; i++) helpers[i] = start_helper(&all, own[i]);
+    take_blocks(&all, own[0]);
+    for (i = 1; i < threads; i++) end_helper(helpers[i]);
+    PyEval_RestoreThread(state);
+  }
+  PyBuffer_Release(&X), PyBuffer_Release(&F);
+  return PyErr_Occurred() ? NULL : PyLong_FromLongLong(threads ? (long long)atomic_load(&all.bad) : 0);
 }
 
 /* ---- the module ------------------------------------------------------------------------------------------------------- */
@@ -515,7 +649,9 @@ static PyObject *own_loops(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
   {"play", play_steps, METH_VARARGS, "play(operations, calls, team, is_first, values, losses, inputs, batch, steps) -> steps done"},
-  {"compiled", make_pass, METH_VARARGS, "compiled(operations, values, row, rows, kind, result, results, slow, alive, type) -> a function of a row"},
+  {"compiled", make_pass, METH_VARARGS,
+   "compiled(operations, values, X, f, F, rows, is_double, F of one, slow, alive, type) -> a function of rows"},
+  {"blocks", play_blocks, METH_VARARGS, "blocks(functions of rows, X, F) -> whole blocks done"},
   {"loops", own_loops, METH_NOARGS, "The loops of this file: name -> address"},
   {NULL, NULL, 0, NULL},
 };

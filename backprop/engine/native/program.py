@@ -107,8 +107,8 @@ class Program:
         self.drawn: list[tuple[int, ...]] = []  # of each draw, the shard and the place of its layer
         self._shard_now, self._by_python = 0, set[str]()
         self.lists = [Operations(self.values, self._set, self._key_of) for _ in range(threads)]
-        rule = [] if batch.rule is None or batch.by_hand else batch.update_calls()
-        self.lists[0].store(batch.numbers)
+        rule = [] if batch.rule is None or batch.update.by_hand else batch.update.calls()
+        self.lists[0].store(batch.update.numbers)
         for group in self._groups():
             self._passes(*group)
         self._sum()
@@ -319,18 +319,18 @@ class Program:
             return
         if batch.landed != "g" and any(calls):
             self._meet()
-        elif rule.clips and not batch.by_hand:
+        elif rule.clips and not batch.update.by_hand:
             self._clip(first, batch.g)
             self._meet()
         if batch.is_opaque:
             first.call(lambda step: batch.commit())
-        if batch.by_hand:  # which counts its steps by itself
+        if batch.update.by_hand:  # which counts its steps by itself
             first.call(lambda step: rule.step(batch.net.phi, batch.g))
         for i, mine in enumerate(calls):
             ops = self.lists[i * self.threads // len(calls)]
             before = len(ops.rows)
             ops.extend(mine)
-            if not batch.mixes:
+            if not batch.update.mixes:
                 ops.rows[before:] = fused(ops.rows[before:], [batch.net.phi, *rule.state.values()])
 
     def _clip(self, ops: Operations, g: Array) -> None:
