@@ -258,3 +258,19 @@ def test_second_derivatives_before_a_layer_without_a_slope_are_0(product):
     assert not found["0.beta"].any()
     assert not found["0.omega"].any()
     assert found["1.omega_0"].any()
+
+
+def test_one_value_far_away_takes_nothing_from_the_others():
+    """Scores are of ranks: a sentinel among a thousand values leaves the pieces of the others as they are, in float32 too."""
+    X = np.random.default_rng(0).normal(size=(1000, 1))
+    far = np.vstack([X, [[1e9]]])
+    assert bp.quantile_edges(far, 8)[0][1:-1] == pytest.approx(bp.quantile_edges(X, 8)[0][1:-1], abs=0.02)
+    layer = bp.Quantiles.learned(far)
+    scores = layer.infer(far.T.astype("f"))[0]
+    assert np.corrcoef(scores[:-1], X[:, 0])[0, 1] > 0.99
+    assert scores[-1] == scores.max()
+
+
+def test_values_too_near_for_a_slope_are_one():
+    edges = bp.quantile_edges(np.array([[0.0], [1e-45], [1.0]]), 8)
+    assert edges == [[0.0, 1.0]]

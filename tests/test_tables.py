@@ -1093,9 +1093,3 @@ class TestIndicateAndMost:
     def test_other_settings_are_refused(self, wrong):
         with pytest.raises((TypeError, ValueError), match="Table: expected"):
             bp.Table(**wrong)
-
-    def test_exports_refuse_what_they_do_not_know(self):
-        table = bp.Table(missing="indicate")
-        X, _ = table.fit(self.FRAME)
-        with pytest.raises(ValueError, match=r"to_numpy: expected a table without features for missing"):
-            bp.to_numpy(bp.Sequential(bp.Linear(X.shape[1], 1)), "net.py", table=table)

@@ -202,7 +202,7 @@ class TestHistory:
     def test_repr(self):
         assert repr(bp.History()) == "History(no epochs)"
         text = repr(bp.History([bp.Epoch(1, 0.5, 1.0, 50.0, 0.1)], stopped="Ctrl-C"))
-        assert "1 epochs" in text
+        assert "History(1 epoch;" in text
         assert "loss 0.5" in text
         assert "Ctrl-C" in text
 

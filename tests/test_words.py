@@ -19,6 +19,8 @@ BELOW = [
     "files",
     "formats",
     "sequential.py",
+    "prediction.py",
+    "around",
     "architecture.py",
     "checks.py",
     "losses",

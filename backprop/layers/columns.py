@@ -360,7 +360,7 @@ def _edges(values: Array, shares: Array) -> Array:
     different = np.unique(values.astype(np.float32)).astype(float)
     if len(different) > len(shares):
         different = np.unique(np.quantile(values, shares).astype(np.float32)).astype(float)
-    apart = np.diff(different) > 1e-6 * np.ptp(different) if len(different) else np.array([], bool)
+    apart = np.diff(different) >= np.finfo(np.float32).tiny  # else a slope is infinite
     if apart.any():
         return different[np.r_[True, apart]]
     c = different[0] if len(different) else 0.0

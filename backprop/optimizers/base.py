@@ -102,7 +102,7 @@ class Optimizer(notation.Part, ABC):
         array([0.95, 0.95])
         """
         who = f"{type(self).__name__}.assign"
-        if not all(hasattr(type(net), name) or name in vars(net) for name in ("phi", "parameters")):
+        if not all(hasattr(type(net), name) or name in getattr(net, "__dict__", ()) for name in ("phi", "parameters")):
             raise TypeError(checks.message(who, "net: a Sequential", repr(net)))
         own, mark = vars(self), vars(net).setdefault("_mark", Mark())
         if own.get("_serves") is mark and not isinstance(self.weight_decay, dict) and not isinstance(self.l1, dict):
