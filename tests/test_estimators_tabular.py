@@ -149,6 +149,18 @@ def test_validation_data_judge_all_members():
     assert len(model.residuals_) == 40
 
 
+@every_kind
+def test_validation_data_are_taken_for_every_kind_of_target(kind):
+    """With two classes, and with several questions, nothing was known of the outputs when they were looked at."""
+    make, y = KINDS[kind]
+    apart = make(members=1).fit(FRAME, y, X_val=FRAME, y_val=y)
+    pair = make(members=1)
+    if make is TabularClassifier:
+        pair.fit(FRAME, THIRDS.astype(str))  # of which the next fit knows nothing
+    pair.fit(FRAME, y, validation_data=(FRAME, y))
+    assert_array_equal(answers(pair, FRAME), answers(apart, FRAME))
+
+
 def test_rows_of_weight_0_are_absent():
     w = np.repeat([1.0, 0.0], N // 2)
     whole = TabularRegressor(members=2).fit(FRAME.assign(town="x").drop(columns="town"), RENT, sample_weight=w)

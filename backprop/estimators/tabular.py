@@ -63,6 +63,7 @@ class BaseTabular(BaseModel):
         train = self._examples(X, y, sample_weight, reset=True, whole=True)
         if getattr(self, "class_weight", None) is not None:
             train = train._replace(w=self._class_weights(train.y, train.w))
+        self._begin(train)
         held_out = None if judges is None else self._examples(*judges)
         if groups is not None:
             groups = self._checked_groups(groups, len(train.X), held_out)
@@ -72,7 +73,6 @@ class BaseTabular(BaseModel):
                 train.at(there),
                 None if groups is None else np.unique(groups[there], return_inverse=True)[1],
             )
-        self._begin(train)
         self._train(train, held_out, groups, began)
         return self
 
