@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -19,6 +21,7 @@ from sklearn.inspection import permutation_importance
 
 import backprop as bp
 from backprop.estimators import TabularClassifier, TabularRegressor
+from backprop.estimators.data import standardization
 from backprop.estimators.files import load_any
 
 pytestmark = pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
@@ -161,12 +164,62 @@ def test_validation_data_are_taken_for_every_kind_of_target(kind):
     assert_array_equal(answers(pair, FRAME), answers(apart, FRAME))
 
 
-def test_rows_of_weight_0_are_absent():
-    w = np.repeat([1.0, 0.0], N // 2)
-    whole = TabularRegressor(members=2).fit(FRAME.assign(town="x").drop(columns="town"), RENT, sample_weight=w)
-    part = TabularRegressor(members=2).fit(FRAME[: N // 2].drop(columns="town"), RENT[: N // 2])
-    assert len(whole.residuals_) < N // 2 + 1
-    assert whole.n_features_in_ == part.n_features_in_
+ABSENT = pd.DataFrame({"size": [1e12], "rooms": [9], "town": ["Paris"], "garden": [True]})
+HELD = {
+    "a frame of pandas": lambda frame: frame,
+    "a frame of polars": lambda frame: pl.from_pandas(frame),
+    "a table of Arrow": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
+    "an array": lambda frame: frame[["size", "rooms"]].to_numpy(float),
+    "a list": lambda frame: frame[["size", "rooms"]].to_numpy(float).tolist(),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "held"),
+    [*(("one number", held) for held in HELD), ("three classes", "a frame of pandas"), ("two questions", "an array")],
+)
+def test_rows_of_weight_0_are_absent(kind, held):
+    """Features, categories, classes, parts and holes: the same bits as of the model of the other rows."""
+    (make, y), hold = KINDS[kind], HELD[held]
+    other = ["absent"] if kind == "three classes" else np.ones((1, *np.shape(y)[1:]), int) * (10 if y is RENT else 1)
+    whole, w = pd.concat([FRAME[:60], ABSENT, FRAME[60:]], ignore_index=True), np.r_[np.full(60, 2.0), 0, np.ones(60)]
+    answer, groups = (
+        np.concatenate([each[:60], one, each[60:]]) for each, one in ((np.asarray(y), other), (ROOM, [-1]))
+    )
+    model = make(members=1).fit(hold(whole), answer, sample_weight=w, groups=groups)
+    without = make(members=1).fit(hold(FRAME), y, sample_weight=w[w > 0], groups=ROOM)
+    assert_array_equal(answers(model, hold(FRAME)), answers(without, hold(FRAME)))
+    judged = make(members=1).fit(hold(FRAME), y, X_val=hold(whole), y_val=answer, sample_weight_val=(w > 0).astype(int))
+    direct = make(members=1).fit(hold(FRAME), y, X_val=hold(FRAME), y_val=y, sample_weight_val=np.ones(N))
+    assert_array_equal(answers(judged, hold(FRAME)), answers(direct, hold(FRAME)))
+
+
+ROOM = np.arange(N) // 6
+
+
+def test_rows_of_weight_0_may_have_holes_in_the_target_that_is_named():
+    frame = FRAME.assign(rent=RENT.where(RENT.index != 7))
+    w = (FRAME.index != 7).astype(float)
+    model = TabularRegressor(members=1).fit(frame, "rent", sample_weight=w)
+    without = TabularRegressor(members=1).fit(frame[w > 0], "rent", sample_weight=w[w > 0])
+    assert_array_equal(model.predict(FRAME), without.predict(FRAME))
+    frame.loc[9, "rent"] = np.nan
+    with pytest.raises(ValueError, match=r"at row 8\. .*Rows are counted among the 119 of 120 with a weight > 0"):
+        model.fit(frame, "rent", sample_weight=w)
+    with pytest.raises(ValueError, match=r"non-zero number|sample_weight > 0 for some row"):
+        model.fit(FRAME, RENT, sample_weight=np.zeros(N))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(FRAME, RENT[:-1], sample_weight=w)
+
+
+def test_classes_of_weight_0_are_known_and_their_rows_absent():
+    """No category is learned of them, and nothing of their numbers."""
+    X, y = pd.concat([FRAME, ABSENT], ignore_index=True), [*THIRDS.astype(str), "absent"]
+    model = TabularClassifier(members=1, class_weight={"absent": 0}).fit(X, y)
+    assert model.classes_.tolist() == ["absent", "high", "low", "middle"]
+    assert "town=Paris" not in model.table_.feature_names
+    assert model.score(FRAME, y[:-1]) > 0.7
+    assert model.predict_proba(FRAME)[:, 0].max() < 0.1
 
 
 def test_max_time_is_kept():
@@ -299,6 +352,47 @@ def test_odd_tables_get_an_answer(case):
     predicted = model.predict(X)
     assert np.isfinite(predicted).all()
     assert abs(predicted.mean() - y.mean()) <= 0.5 * y.std()
+
+
+WAVE = np.sin(np.arange(N))
+ALIKE = {
+    "equal": np.full(N, 0.3),
+    "zeros": np.zeros(N),
+    "but for rounding": np.where(WAVE > 0, 0.3, 0.1 + 0.2),
+    "sums": np.random.default_rng(0).dirichlet(np.ones(5), N).sum(axis=1),
+    "large": 1e15 + np.arange(N) % 2,
+    "largest": 1e300 * (1 + 4e-16 * (WAVE > 0)),
+    "some digits": 1e8 + 2e-4 * WAVE,
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_targets_that_are_almost_one_value_are_answered_by_it(case):
+    """To the last digits; beside it another target is answered as if it were alone."""
+    y, both = ALIKE[case], pd.DataFrame({"one": ALIKE[case], "rent": RENT})
+    model = TabularRegressor(members=1).fit(FRAME, y)
+    atol = max(4 * np.ptp(y), 4e-16 * abs(y[0]))
+    assert_allclose(model.predict(FRAME), y.mean(), rtol=0, atol=atol)
+    assert model.residuals_.max() <= atol
+    beside = TabularRegressor(members=1).fit(FRAME, both).predict(FRAME)
+    assert_allclose(beside[:, 0], y.mean(), rtol=0, atol=atol)
+    assert np.corrcoef(beside[:, 1], RENT)[0, 1] > 0.9
+
+
+def test_few_digits_that_differ_are_scaled_as_they_vary():
+    """20,000 sums of 1e8 were off by more than the targets differ, and these taken for one value."""
+    wave = np.sin(np.linspace(-3, 3, 20_000))
+    mean, scale = standardization(1e8 + 2e-4 * wave, None)
+    assert_allclose(scale, 2e-4 * wave.std(), rtol=1e-3)
+    assert_allclose(mean, 1e8 + 2e-4 * wave.mean(), rtol=0, atol=2e-8)
+
+
+def test_intervals_of_a_target_of_one_value_hold_others_that_judge(tmp_path):
+    model = TabularRegressor(members=1).fit(FRAME, np.full(N, 7.0), X_val=FRAME, y_val=np.arange(7, 7 + N))
+    assert_array_equal(model.predict(FRAME), np.full(N, 7.0))
+    assert_allclose(model.residuals_[:, 0], np.arange(N), atol=1e-5)
+    model.save(tmp_path / "m.safetensors")
+    assert_array_equal(load_any(tmp_path / "m.safetensors").predict(FRAME), model.predict(FRAME))
 
 
 def test_one_class_is_told_of_and_predicted():

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import _safe_indexing
 
 from backprop import arrays, checks
 from backprop.checks import Array
@@ -66,15 +67,23 @@ class SparseRows:
 
 
 class Standardization(NamedTuple):
-    """Columns shifted to mean 0 and divided by their standard deviation; one that was constant has scale inf and becomes 0."""
+    """Columns shifted to mean 0 and divided by their standard deviation.
+
+    An input of one value has scale inf and becomes 0; a target of one value may have scale 0 and is answered by its mean.
+    """
 
     mean: Any
     scale: Any
 
+    @property
+    def unit(self) -> Any:
+        """What rows are divided by: for scale 0 the size of the mean, at least 1, which no other target is lost in."""
+        return np.where(np.equal(self.scale, 0), np.maximum(np.abs(self.mean), 1), self.scale)
+
     def forth(self, rows: Array) -> Array:
-        """(rows − mean) / scale."""
+        """(rows − mean) / unit."""
         with np.errstate(over="ignore"):  # what leaves float64 is looked for afterwards
-            return (rows - self.mean) / self.scale
+            return (rows - self.mean) / self.unit
 
     def back(self, rows: Array) -> Array:
         """Rows · scale + mean."""
@@ -82,16 +91,19 @@ class Standardization(NamedTuple):
 
 
 def standardization(rows: Array, w: Array | None) -> Standardization:
-    """That of rows (N, D) or (N,) with weights w."""
-    rows = np.asarray(rows, np.float64)
+    """That of rows (N, D) or (N,) with weights w, the same in whatever order they lie in memory."""
+    rows = np.ascontiguousarray(rows, np.float64)
     # Squares of rows / unit neither overflow nor vanish, and a power of two changes no digit.
     unit = np.ldexp(1.0, np.frexp(np.abs(rows).max(axis=0))[1] - 1)
     rows = rows / unit
-    mean = np.average(rows, axis=0, weights=w)
-    deviation = np.sqrt(np.average((rows - mean) ** 2, axis=0, weights=w))
-    rounding = len(rows) * np.finfo(np.float64).eps * np.abs(mean)  # what the mean of equal numbers may be off by
+    # Sums of what is beyond one of the rows are exact for rows that are alike, and nearly so for rows that hardly differ.
+    origin = rows[0 if w is None else np.argmax(w)]
+    rows = rows - origin
+    beyond = np.average(rows, axis=0, weights=w)
+    deviation = np.sqrt(np.average((rows - beyond) ** 2, axis=0, weights=w))
+    rounding = 16 * np.finfo(np.float64).eps * np.abs(origin)  # by which sums and the like of equal numbers differ
     varies = (deviation > rounding) & (deviation * unit > np.finfo(np.float64).tiny)
-    return Standardization(mean * unit, np.where(varies, deviation * unit, np.inf))
+    return Standardization((origin + beyond) * unit, np.where(varies, deviation * unit, np.inf))
 
 
 def fits_single(*arrays: Any) -> bool:
@@ -110,6 +122,15 @@ def mark(examples: Examples) -> str:
     parts = [X.data, X.indices, X.indptr] if hasattr(X, "tocsr") else [X]
     parts += [examples.targets] if examples.w is None else [examples.targets, examples.w]
     return " ".join(sha256(part, 1 << 16) for part in parts)
+
+
+def at_rows(held: Any, rows: Array) -> Any:
+    """These rows of a frame, a series, an array or a list; a name, and None, are as they were."""
+    if held is None or isinstance(held, str):
+        return held
+    frame = frame_of(held)
+    frame = series_of(held) if frame is None else frame
+    return _safe_indexing(held, rows) if frame is None else frame[rows].to_native()
 
 
 def is_mapped(X: Any) -> bool:

@@ -214,10 +214,9 @@ def _scaling(arrays: dict[str, Any], name: str) -> Standardization | None:
         return None
     mean, scale = arrays.pop(f"{name}.mean"), arrays.pop(f"{name}.scale")
     floats = mean.dtype.kind == scale.dtype.kind == "f"
-    large_enough = (scale >= 0 if name == "inputs" else scale > 0).all()  # 0 is that of a constant column
-    if not (floats and mean.shape == scale.shape == (mean.size,) and large_enough):
-        raise _error(f"{name}: mean and scale > 0 (D,)", (mean, scale))
-    return Standardization(mean, np.where(scale, scale, np.inf))
+    if not (floats and mean.shape == scale.shape == (mean.size,) and (scale >= 0).all()):
+        raise _error(f"{name}: mean and scale ≥ 0 (D,)", (mean, scale))
+    return Standardization(mean, np.where(scale, scale, np.inf) if name == "inputs" else scale)
 
 
 def _described(activation: Any) -> Any:

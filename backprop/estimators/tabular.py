@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.validation import _check_sample_weight, _num_samples
 
-from backprop import checks
+from backprop import arrays, checks
 from backprop.checks import Array
-from backprop.estimators import members
+from backprop.estimators import data, members
 from backprop.estimators.answers import Classes, Quantities
 from backprop.estimators.base import BaseModel
 from backprop.estimators.course import Course, built, unchanged_if_refused
@@ -62,19 +65,46 @@ class BaseTabular(BaseModel):
         judges = self._judges(validation_data, X_val, y_val, sample_weight_val)
         train = self._examples(X, y, sample_weight, reset=True, whole=True)
         if getattr(self, "class_weight", None) is not None:
-            train = train._replace(w=self._class_weights(train.y, train.w))
+            train = self._weighed_by_class(X, y, train)
         self._begin(train)
         held_out = None if judges is None else self._examples(*judges)
         if groups is not None:
-            groups = self._checked_groups(groups, len(train.X), held_out)
-        if train.w is not None and not train.w.all():
-            there = np.flatnonzero(train.w)
-            train, groups = (
-                train.at(there),
-                None if groups is None else np.unique(groups[there], return_inverse=True)[1],
-            )
+            groups = self._checked_groups(self._of_present(groups, train), len(train.X), held_out)
         self._train(train, held_out, groups, began)
         return self
+
+    def _examples(self, X: Any, y: Any, w: Any = None, *, reset: bool = False, whole: bool = False) -> Examples:
+        """As of the other estimators, but rows of weight 0 are absent before anything is learned, or refused, of them."""
+        who, how = self._who, {"reset": reset, "whole": whole}
+        for name, array in (("X", X), ("y", y), ("sample_weight", w)):
+            checks.made(who, name, array, arrays.plain)
+        X = data.in_memory(who, X, [*getattr(self, "feature_names_in_", ()), *([y] if isinstance(y, str) else [])])
+        w = None if w is None else _check_sample_weight(w, X, dtype=np.float64, ensure_non_negative=True)
+        if w is None or w.all():
+            return super()._examples(X, y, w, **how)
+        there = np.flatnonzero(w)
+        if not len(there):
+            raise ValueError(checks.message(who, "sample_weight > 0 for some row", "0 for all"))
+        check_consistent_length(X, None if isinstance(y, str) else y)
+        with _counted_among(len(there), len(w)):
+            found = super()._examples(data.at_rows(X, there), data.at_rows(y, there), w[there], **how)
+        return found._replace(given=X, rows=there)
+
+    def _weighed_by_class(self, X: Any, y: Any, train: Examples) -> Examples:
+        """The examples with the weights of their classes as well; where these are 0 they are absent, and the classes known."""
+        w = self._class_weights(train.y, train.w)
+        if w.all():
+            return train._replace(w=w)
+        everywhere = np.zeros(_num_samples(X))
+        everywhere[slice(None) if train.rows is None else train.rows] = w
+        self._classes_given = self.classes_
+        return self._examples(X, y, everywhere, reset=True)
+
+    def _of_present(self, groups: Any, train: Examples) -> Any:
+        if train.rows is None or isinstance(groups, str):
+            return groups
+        check_consistent_length(train.given, groups)
+        return data.at_rows(groups, train.rows)
 
     def _check_parameters(self) -> None:
         who = self._who
@@ -201,6 +231,17 @@ class BaseTabular(BaseModel):
         return tags
 
 
+@contextmanager
+def _counted_among(present: int, n: int) -> Iterator[None]:
+    """Where an error names a row, say how rows are counted."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not re.search(r"\brow \d", str(error)):
+            raise
+        raise type(error)(f"{error} Rows are counted among the {present} of {n} with a weight > 0.") from None
+
+
 class TabularClassifier(Classes, BaseTabular):
     """A strong classifier for tables, without a setting: k networks, each stopped by rows of its own, that answer as one.
 
@@ -292,7 +333,7 @@ class TabularRegressor(Quantities, BaseTabular):
     ) -> None:
         self._keep(locals())
 
-    _scale_of_one_value = float(np.finfo(np.float32).tiny)  # which is then the answer, to the last digit
+    _scale_of_one_value = 0.0  # which is then the answer, to the last digit
 
     def _make_loss(self) -> Loss:
         self.out_activation_ = "identity"
@@ -300,10 +341,9 @@ class TabularRegressor(Quantities, BaseTabular):
 
     def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
         """How far the outputs are from the targets, sorted (n, K), in units of y: what intervals go by."""
-        away = np.abs(np.asarray(f, np.float64) - targets.reshape(f.shape))
-        away = away if w is None else away[w > 0]
         scaling: Any = self._target_scaling
-        self.residuals_ = np.sort(away, axis=0) * np.atleast_1d(scaling.scale)
+        away = np.abs(np.asarray(f, np.float64) * scaling.scale - targets.reshape(f.shape) * scaling.unit)
+        self.residuals_ = np.sort(away if w is None else away[w > 0], axis=0)
         return 1.0
 
     def _worth(self) -> str:
