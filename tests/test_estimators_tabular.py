@@ -20,9 +20,10 @@ from sklearn.base import clone
 from sklearn.inspection import permutation_importance
 
 import backprop as bp
-from backprop.estimators import TabularClassifier, TabularRegressor
+from backprop.estimators import MLPRegressor, TabularClassifier, TabularRegressor, members
 from backprop.estimators.data import standardization
 from backprop.estimators.files import load_any
+from backprop.functions import sigmoid
 
 pytestmark = pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
 
@@ -92,8 +93,6 @@ def test_same_seed_same_bits_however_many_threads(kind, monkeypatch):
 
 def test_the_whole_is_the_mean_of_its_members():
     """What was trained one by one and what stands side by side say the same."""
-    from backprop.estimators import members
-
     X, y = generator.normal(size=(80, 3)).astype("f"), generator.normal(size=80).astype("f")
     before = members.inputs(X)
     nets = [
@@ -123,6 +122,81 @@ def test_intervals_cover_what_they_promise():
         low, high = TabularRegressor(members=3).fit(X[:150], y[:150]).predict_interval(X[150:], 0.9)
         covered.append(np.mean((low <= y[150:]) & (y[150:] <= high)))
     assert 0.86 < np.mean(covered) < 0.97
+
+
+def test_groups_and_weights_count_in_intervals():
+    """Worked by hand: groups of 3 and 1 rows count as one each; a row of weight 2 is two in the order."""
+    order, nothing = np.arange(4)[:, None], np.zeros((4, 1))
+
+    def shown(w=None, groups=None):
+        own = members.Rows(nothing, nothing, None if w is None else np.array(w), groups)
+        return members.coverages(order, own)[:, 0]
+
+    assert_allclose(shown(), np.array([1, 2, 3, 4]) / 5)
+    assert_allclose(shown(groups=np.array([7, 7, 9, 7])), np.array([1 / 3, 2 / 3, 5 / 3, 2]) / 3)
+    assert_allclose(shown(w=[2, 1, 1, 1]), np.array([2, 3, 4, 5]) / (5 + 7 / 5))
+    assert_allclose(shown(w=[0.1] * 4), shown())
+    assert_allclose(
+        shown(w=[2, 2, 3, 2], groups=np.array([0, 0, 1, 0])), np.array([2 / 3, 4 / 3, 13 / 3, 5]) / (5 + 13 / 5)
+    )
+
+
+def test_intervals_of_new_groups_cover_what_they_promise():
+    """24 groups of 2 to 30 rows, whose effects no column tells: rows of new groups, each group counted as one."""
+    covered = []
+    for seed in range(10):
+        draw = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(24), draw.integers(2, 30, 24))
+        X, new = draw.normal(size=(len(groups), 2)), draw.normal(size=(400, 2))
+        y = X[:, 0] + draw.normal(size=24)[groups] + 0.2 * draw.normal(size=len(X))
+        later = new[:, 0] + draw.normal(size=400) + 0.2 * draw.normal(size=400)
+        model = TabularRegressor(members=2).fit(X, y, groups=groups)
+        low, high = model.predict_interval(new, 0.8)
+        covered.append(np.mean((low <= later) & (later <= high)))
+    assert 0.75 < np.mean(covered) < 0.9
+
+
+def test_intervals_cover_by_weight():
+    """Rows of weight 9 are noisier: of such rows, as often as their weight says, 0.9 are to be covered."""
+    covered = []
+    for seed in range(8):
+        draw = np.random.default_rng(seed)
+        X = draw.normal(size=(600, 2))
+        w = np.where(draw.random(600) < 0.2, 9.0, 1.0)
+        y = X[:, 0] + np.where(w > 1, 1.0, 0.2) * draw.normal(size=600)
+        low, high = TabularRegressor(members=2).fit(X[:200], y[:200], w[:200]).predict_interval(X[200:], 0.9)
+        covered.append(np.average((low <= y[200:]) & (y[200:] <= high), weights=w[200:]))
+    assert 0.86 < np.mean(covered) < 0.96
+
+
+def test_six_groups_cannot_show_a_coverage_of_0_9(tmp_path):
+    model = TabularRegressor(members=2).fit(FRAME, RENT, groups=np.arange(N) % 6)
+    model.save(tmp_path / "m.safetensors")
+    for each in (model, load_any(tmp_path / "m.safetensors")):
+        each.predict_interval(FRAME, 0.6)
+        with pytest.raises(ValueError, match=r"coverage up to 0\.\d+, which \d+ rows, as many as \d by their groups"):
+            each.predict_interval(FRAME, 0.9)
+
+
+def test_what_is_calibrated_is_what_is_answered():
+    """Means of probabilities, not of log-odds, of rows that all members are judged by."""
+    made = [
+        members.Member(bp.Sequential(bp.Linear(1, 1)), m, outside=np.array([[0.0], [f]])) for m, f in enumerate([9, -1])
+    ]
+    rows = members.Rows(np.zeros((2, 1)), np.zeros(2), None)
+    f, own = members.judged(made, rows, None, "sigmoid")
+    assert_allclose(sigmoid(f[:, 0]), [sigmoid(np.array([0.0, 0.0])).mean(), sigmoid(np.array([9.0, -1.0])).mean()])
+    assert own is rows
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    y = np.digitize(X[:, 0] + 3 * np.random.default_rng(1).normal(size=300), [-0.5, 0.5])
+    model = TabularClassifier(members=3).fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:])
+    p = np.asarray(model.predict_proba(X[200:]), np.float64)
+
+    def loss_of(s):
+        q = p**s / (p**s).sum(axis=1, keepdims=True)
+        return -np.log(q[np.arange(100), y[200:]]).mean()
+
+    assert loss_of(1.0) < min(loss_of(0.99), loss_of(1.01))
 
 
 def test_a_coverage_that_the_rows_cannot_show_is_refused():
@@ -222,6 +296,23 @@ def test_classes_of_weight_0_are_known_and_their_rows_absent():
     assert model.predict_proba(FRAME)[:, 0].max() < 0.1
 
 
+@pytest.mark.parametrize(
+    "make", [TabularRegressor(members=1), MLPRegressor(hidden_layer_sizes=(4,), max_iter=3, scale_inputs=True)]
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_order_of_numbers_in_memory_changes_no_bit(make):
+    """Columns one after another, and every other column of a table twice as wide; targets too."""
+    X, Y = generator.normal(size=(301, 5)), generator.normal(size=(301, 2))
+    make = make.set_params(random_state=0)
+    phi = [
+        clone(make).fit(rows, targets).network_.phi
+        for rows in (X, np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2])
+        for targets in (Y, np.asfortranarray(Y))
+    ]
+    assert all(np.array_equal(phi[0], each) for each in phi[1:])
+    assert_array_equal(*(make.fit(X, Y).predict(rows) for rows in (X, np.asfortranarray(X))))
+
+
 def test_max_time_is_kept():
     X, y = generator.normal(size=(4000, 10)), generator.normal(size=4000)
     began = time.process_time()
@@ -230,11 +321,19 @@ def test_max_time_is_kept():
     assert "cut short" in model.report_
 
 
+def test_max_time_ends_within_the_first_epoch():
+    """Of 100,000 rows one epoch takes many times as long as is given; a few hundred steps are, and they are worth something."""
+    X = np.random.default_rng(0).normal(size=(100_000, 20)).astype("f")
+    model = TabularRegressor(max_time=0.2).fit(X, X[:, 0])
+    assert "cut short, with 1 of 8 members begun" in model.report_
+    assert model.n_iter_ == 1
+    assert model.score(X[:1000], X[:1000, 0]) > 0.5
+    assert np.isfinite([model.loss_, model.best_loss_]).all()
+
+
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="no signals")
 def test_ctrl_c_gives_the_best_so_far(monkeypatch):
     """Pressed after the third epoch of all members."""
-    from backprop.estimators import members
-
     noted, note = [], members.Member.note
 
     def pressing(member, record, phi):
@@ -277,22 +376,18 @@ def test_callbacks_are_told_of_each_member():
     ],
 )
 def test_members_are_chosen_that_are_least_wrong_on_unseen_rows(fast, gentle, taken):
-    from backprop.estimators import members
-
-    rows, part = members.Rows(np.zeros((4, 1)), np.zeros(4), None), np.array([0, 1, 0, 1])
+    rows, part, squares = members.Rows(np.zeros((4, 1)), np.zeros(4), None), np.array([0, 1, 0, 1]), bp.LeastSquares()
     made = [
         members.Member(bp.Sequential(bp.Linear(1, 1)), m, kind, outside=np.full((2, 1), off))
         for kind, each in ((False, fast), (True, gentle))
         for m, off in enumerate(each)
     ]
-    names = [(member.part, member.gentle) for member in members.chosen(bp.LeastSquares(), made, rows, part)]
+    names = [(member.part, member.gentle) for member in members.chosen(squares, made, rows, part, "values")]
     assert names == [[(0, False), (1, False), (0, True), (1, True)][place] for place in taken]
 
 
 def test_relevance_is_the_certainty_of_a_correlation():
     from types import SimpleNamespace
-
-    from backprop.estimators import members
 
     draw = np.random.default_rng(0)
     X, w = draw.normal(size=(400, 3)), np.r_[np.ones(300), np.zeros(100)]

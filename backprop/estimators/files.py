@@ -28,7 +28,7 @@ TEXTS = ("report_", "stopped_")
 CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 LABELS = ("classes_", "feature_names_in_")
 ESTIMATORS = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor")
-RESIDUALS = "residuals_"  # of a regressor for tables
+RESIDUALS, COVERAGES = "residuals_", "coverages_"  # of a regressor for tables
 WIDE = 1 << 21  # bytes; an array of text may be as wide as it was up to here, and is as wide as its longest text beyond
 SCALINGS = {"inputs": "_input_scaling", "targets": "_target_scaling"}
 SPELLINGS: dict[str, tuple[type, Any]] = {  # objects that are labels, as words and back
@@ -51,7 +51,7 @@ def save(model: Any, path: PathLike) -> None:
             scale = np.where(np.isinf(scaling.scale), 0.0, scaling.scale)  # files hold finite numbers
             arrays |= {f"{name}.mean": np.atleast_1d(scaling.mean), f"{name}.scale": np.atleast_1d(scale)}
     if hasattr(model, RESIDUALS):
-        arrays[RESIDUALS] = model.residuals_
+        arrays |= {RESIDUALS: model.residuals_, COVERAGES: model.coverages_}
     story: dict[str, Any] = {
         name: architecture.plain(who, name, getattr(model, name))
         for name in (*COUNTS, *SCORES, *CURVES, "out_activation_", *TEXTS)
@@ -89,7 +89,9 @@ def load(kind: Any, path: PathLike, classes: Iterable[type]) -> Any:
         model._loss_function = model._make_loss()
         model._course = Course(seed=0, split=check_random_state(0).get_state(), made_by=built(model))
         if RESIDUALS in arrays:
-            model.residuals_ = arrays.pop(RESIDUALS)
+            model.residuals_ = away = arrays.pop(RESIDUALS)
+            shown = np.arange(1, len(away) + 1)[:, None] / (len(away) + 1)  # of equal rows, in older files
+            model.coverages_ = arrays.pop(COVERAGES, np.repeat(shown, away.shape[-1], axis=1))
         model.network_ = architecture.build(about["network"], known, arrays)
         if arrays:
             raise ValueError(checks.message("model", "the tensors of its network", f"also {sorted(arrays)[:3]}"))
@@ -193,16 +195,19 @@ def _require_fit(model: Any) -> None:
         if getattr(model, name) is not None:
             pairs[name] = (len(getattr(model, name).mean), width)
     if hasattr(model, RESIDUALS):
-        _require_residuals(model.residuals_, columns)
+        _require_residuals(model.residuals_, model.coverages_, columns)
     for name, (found, expected) in pairs.items():
         if found != expected:
             raise _error(f"{name}: {expected}", found)
 
 
-def _require_residuals(away: Array, columns: int) -> None:
+def _require_residuals(away: Array, shown: Array, columns: int) -> None:
     right = away.dtype.kind == "f" and away.ndim == 2 and away.shape[1] == columns and len(away)
     if not (right and (away[0] >= 0).all() and (np.diff(away, axis=0) >= 0).all()):
         raise _error(f"{RESIDUALS}: sorted distances (n, {columns})", away)
+    rising = shown.shape == away.shape and (np.diff(shown, axis=0) >= 0).all()
+    if not (rising and shown.dtype.kind == "f" and (shown >= 0).all() and (shown < 1).all()):
+        raise _error(f"{COVERAGES}: rising shares (n, {columns})", shown)
 
 
 def _error(expected: str, got: object) -> ValueError:

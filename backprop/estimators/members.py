@@ -55,6 +55,7 @@ SEEN = 1_200_000  # rows that a member has seen after its last epoch, where rows
 FEW, GENTLE = 500, 3.0  # rows up to which gentle members are tried too, and how many times as slowly they learn
 PATIENCE = 12  # epochs without progress after which a member ends
 SLOWEST = 8  # epochs that a member has at least, where time is short and there are others
+LEAST = 100  # steps of the first member, however short the time is
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,17 @@ def _of_numbers(X: Array, columns: Array, D: int) -> Sequential:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows X (N, E) as members take them, targets as the loss takes them, weights (N,) or None."""
+    """Rows X (N, E) as members take them, targets as the loss takes them, weights (N,) or None, groups (N,) or None."""
 
     X: Array
     targets: Array
     w: Array | None
+    groups: Array | None = None
 
     def at(self, rows: Array) -> Rows:
         """Those of these rows."""
-        return Rows(self.X[rows], self.targets[rows], None if self.w is None else self.w[rows])
+        w, groups = (None if each is None else each[rows] for each in (self.w, self.groups))
+        return Rows(self.X[rows], self.targets[rows], w, groups)
 
     @property
     def judging(self) -> tuple[Array, ...]:
@@ -132,9 +135,10 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How the members are to be trained; `until` is a time of `time.perf_counter`."""
+    """How the members are to be trained; `until` is a time of `time.perf_counter`, `of` what `MembersMean` takes the mean of."""
 
     loss: Loss
+    of: str
     outputs: int
     members: int
     seed: int
@@ -162,6 +166,11 @@ class Member:
     ended: bool = False
     error: FloatingPointError | None = None
     outside: Array | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that is always there."""
+        return self.part == 0 and not self.gentle
 
     def note(self, record: Epoch, phi: Array) -> None:
         """Keep the curves and the best φ."""
@@ -243,7 +252,7 @@ def train(
         raise KeyboardInterrupt
     if not done:
         raise next(member.error for member in made if member.error)
-    return chosen(course.loss, done, judges, part), bool(pressed)
+    return chosen(course.loss, done, judges, part, course.of), bool(pressed)
 
 
 def jobs_of(course: Course, rows: Rows) -> list[tuple[int, bool]]:
@@ -265,7 +274,7 @@ def _show(bar: Any, course: Course, begun: list[Member], members: int) -> None:
     bar.update(done - getattr(bar, "n", done))
 
 
-def chosen(loss: Loss, done: list[Member], judges: Rows, part: Array | None) -> list[Member]:
+def chosen(loss: Loss, done: list[Member], judges: Rows, part: Array | None, of: str) -> list[Member]:
     """The fast members, the gentle ones, or all: those with the least loss on rows that they have not seen.
 
     Where one kind has been cut short, the other.
@@ -275,9 +284,9 @@ def chosen(loss: Loss, done: list[Member], judges: Rows, part: Array | None) -> 
         return max(fast, gentle, key=len)
 
     def unseen(members: list[Member]) -> float:
-        f, targets, w = judged(members, judges, part)
-        y = targets if loss.takes_labels else targets.reshape(f.shape).T
-        return float(copy.copy(loss).forward(f.T, y, sample_weight=w))
+        f, own = judged(members, judges, part, of)
+        y = own.targets if loss.takes_labels else own.targets.reshape(f.shape).T
+        return float(copy.copy(loss).forward(f.T, y, sample_weight=own.w))
 
     return min(fast, gentle, done, key=unseen)
 
@@ -326,6 +335,7 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
     records = trainer.epochs(
         inside.X, inside.targets, course.epochs, sample_weight=inside.w, validation_data=outside.judging
     )
+    trainer.after_step = [lambda: _look(course, member, rule.t)] if until < math.inf else []
     try:
         with running(trainer, course.callbacks):
             for record in records:
@@ -343,24 +353,54 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
         member.error = error
     except KeyboardInterrupt:  # in the midst of an epoch
         member.cut = True
+        if member.first and member.phi is None and time.perf_counter() > course.until:
+            some = inside.at(np.arange(min(n, LEAST * batch_size)))
+            mean, of_outside = (trainer.evaluate(each.X, each.targets, each.w)["loss"] for each in (some, outside))
+            seconds = time.perf_counter() - began
+            speed = rule.t * batch_size / seconds
+            member.note(Epoch(1, mean, seconds, speed, rule.learning_rate, validation={"loss": of_outside}), net.phi)
     if member.phi is not None:
         net.phi = member.phi
         member.outside = net.predict(outside.X)
 
 
-def judged(members: list[Member], judges: Rows, part: Array | None) -> tuple[Array, Array, Array | None]:
-    """What members say (n, K) of rows that they were not trained on, and the targets and weights of these rows."""
+def _look(course: Course, member: Member, steps: int) -> None:
+    """Raise KeyboardInterrupt when the time is over, within an epoch too; the first member has a few steps in any case."""
+    begun = not member.first or member.phi is not None or steps >= LEAST
+    if begun and time.perf_counter() > course.until:
+        raise KeyboardInterrupt
+
+
+def judged(members: list[Member], judges: Rows, part: Array | None, of: str) -> tuple[Array, Rows]:
+    """What members say (n, K), as together they do, of rows that they were not trained on, and these rows."""
+
+    def said(some: list[Member]) -> Array:
+        each = np.stack([np.asarray(member.outside).T for member in some], axis=1)  # (K, k, n)
+        return MembersMean(len(some), of=of).infer(each.reshape(-1, each.shape[2])).T
+
     if part is None:
-        return np.mean([_outside(member) for member in members], axis=0), judges.targets, judges.w
+        return said(members), judges
     parts = sorted({member.part for member in members})
-    said = [np.mean([_outside(member) for member in members if member.part == each], axis=0) for each in parts]
     own = judges.at(np.concatenate([np.flatnonzero(part == each) for each in parts]))
-    return np.concatenate(said), own.targets, own.w
+    return np.concatenate([said([member for member in members if member.part == each]) for each in parts]), own
 
 
-def _outside(member: Member) -> Array:
-    assert member.outside is not None  # of each that has a best epoch
-    return member.outside
+def coverages(order: Array, own: Rows) -> Array:
+    """The coverage that an interval up to each of the rows' distances has shown; `order` (n, K) sorts them, smallest first.
+
+        m_i = w_i / size of the group of i      k groups, of mass M_g = Σ m_i; without groups each row is one
+        coverage of a distance = Σ m of all up to it / (Σ M + M'),   M' = Σ M² / Σ M for the new one
+
+    So a group counts as one, however many rows it has, and k groups show k / (k + 1) at the most: with unequal weights as if
+    there were (Σ M)² / Σ M² of them, and weights times a number are the same.
+    Sources: Lee, Barber and Willett (2023), "Distribution-free inference with hierarchical data"; Tibshirani et al. (2019),
+    "Conformal prediction under covariate shift", on weights; Kish (1965), "Survey sampling", section 8.2, on how many they are.
+    """
+    w = np.ones(len(order)) if own.w is None else np.asarray(own.w, np.float64)
+    of = np.arange(len(order)) if own.groups is None else np.unique(own.groups, return_inverse=True)[1]
+    mass = w / np.bincount(of)[of]
+    of_groups = np.bincount(of, mass)
+    return np.cumsum(mass[order], axis=0) / (of_groups.sum() + (of_groups**2).sum() / of_groups.sum())
 
 
 def together(before: Inputs, members: list[Member], of: str, sharpness: float, dtype: Any) -> Sequential:

@@ -131,7 +131,7 @@ class BaseTabular(BaseModel):
         """Train the members, and make one network of them."""
         X, targets, w = self._for_network(train, np.float32)
         before = members.inputs(X)
-        rows = judges = members.Rows(before.of(X), targets, w)
+        rows = judges = members.Rows(before.of(X), targets, w, groups)
         part = None
         if held_out is None:
             part = self._parts(train, groups)
@@ -148,8 +148,8 @@ class BaseTabular(BaseModel):
                 raise ValueError(f"{error} {NOT_FINITE}") from error
         if interrupted:
             warn("Training interrupted by user.", UserWarning)
-        sharpness = self._calibrate(*members.judged(found, judges, part))
-        self.network_ = members.together(before, found, MEANS[self.out_activation_], sharpness, train.X.dtype)
+        sharpness = self._calibrate(*members.judged(found, judges, part, course.of))
+        self.network_ = members.together(before, found, course.of, sharpness, train.X.dtype)
         self._conclude(found)
         short = interrupted or any(member.cut for member in found) or len(found) < course.members
         self.stopped_ = "Ctrl-C" if interrupted else "max_time" if short and self.max_time is not None else ""
@@ -169,6 +169,7 @@ class BaseTabular(BaseModel):
         batch_size = members.batch_of(n)
         return members.Course(
             loss=self._loss_function,
+            of=MEANS[self.out_activation_],
             outputs=self.n_outputs_,
             members=self.members if part is None else min(self.members, int(part.max()) + 1),
             seed=self._course.seed,
@@ -221,7 +222,7 @@ class BaseTabular(BaseModel):
         """What the members are worth on the rows that they were stopped by."""
         raise NotImplementedError
 
-    def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
+    def _calibrate(self, f: Array, own: members.Rows) -> float:
         """Learn from outputs f (n, K) for rows that were held out what the outputs are to be multiplied by."""
         raise NotImplementedError
 
@@ -284,16 +285,16 @@ class TabularClassifier(Classes, BaseTabular):
     def _make_loss(self) -> Loss:
         return CrossEntropy() if self.out_activation_ == "softmax" else BinaryCrossEntropy()
 
-    def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
+    def _calibrate(self, f: Array, own: members.Rows) -> float:
         """The number with the least log-loss: outputs are then as sure of themselves as they are right.
 
         Source: Guo et al. (2017), "On calibration of modern neural networks", section 4.
         """
         loss, f = copy.copy(self._loss_function), np.asarray(f.T, np.float64)
-        y = targets if loss.takes_labels else targets.reshape(f.T.shape).T
+        y = own.targets if loss.takes_labels else own.targets.reshape(f.T.shape).T
 
         def log_loss(s: float) -> float:
-            return loss.forward(math.exp(s) * f, y, sample_weight=w)
+            return loss.forward(math.exp(s) * f, y, sample_weight=own.w)
 
         self.sharpness_ = math.exp(minimize_scalar(log_loss, bounds=(-1.5, SHARPEST), method="bounded").x)
         return self.sharpness_
@@ -317,6 +318,7 @@ class TabularRegressor(Quantities, BaseTabular):
 
     scale_targets = True
     residuals_: Array
+    coverages_: Array
 
     def __init__(
         self,
@@ -339,11 +341,12 @@ class TabularRegressor(Quantities, BaseTabular):
         self.out_activation_ = "identity"
         return LeastSquares()
 
-    def _calibrate(self, f: Array, targets: Array, w: Array | None) -> float:
+    def _calibrate(self, f: Array, own: members.Rows) -> float:
         """How far the outputs are from the targets, sorted (n, K), in units of y: what intervals go by."""
         scaling: Any = self._target_scaling
-        away = np.abs(np.asarray(f, np.float64) * scaling.scale - targets.reshape(f.shape) * scaling.unit)
-        self.residuals_ = np.sort(away if w is None else away[w > 0], axis=0)
+        away = np.abs(np.asarray(f, np.float64) * scaling.scale - own.targets.reshape(f.shape) * scaling.unit)
+        order = np.argsort(away, axis=0, kind="stable")
+        self.residuals_, self.coverages_ = np.take_along_axis(away, order, axis=0), members.coverages(order, own)
         return 1.0
 
     def _worth(self) -> str:
@@ -355,10 +358,13 @@ class TabularRegressor(Quantities, BaseTabular):
         """(low, high), each like `predict`, between which y is to lie with probability `coverage`, for rows like those of `fit`.
 
         prediction ± q, where q is the k-th smallest distance, k = (n + 1) coverage rounded up, between the targets of `fit` and
-        what members say that were not trained on them. These rows have chosen the member's epoch, which makes q a little too
-        small; that one member is further off than all together makes it larger. Cross-conformal intervals of this kind cover
-        about as much as they say, and are proven to for 1 − 2 (1 − coverage) only. Raises ValueError for a coverage that n rows
-        cannot show.
+        what members say that were not trained on them; `residuals_` (n, K) are the distances, `coverages_` (n, K) what each
+        shows. With `groups` it is for rows of new groups, and n counts groups: each has a mass of 1, shared by its rows. Rows
+        count by weight, and as many as (Σ w)² / Σ w² that are equal.
+
+        These rows have chosen the member's epoch, which makes q a little too small; that one member is further off than all
+        together makes it larger. Proven is 1 − 2 (1 − coverage) only. In simulations 20 rows have covered 0.81 in place of 0.9,
+        60 rows 0.88 to 0.89, 12 groups of 10 rows 0.87. Raises ValueError for more than n / (n + 1), which n cannot show.
         Sources: Vovk (2015), "Cross-conformal predictors"; Barber et al. (2021), "Predictive inference with the jackknife+".
 
         >>> import numpy as np
@@ -368,12 +374,16 @@ class TabularRegressor(Quantities, BaseTabular):
         >>> bool(np.all(low < high))
         True
         """
-        who, n = f"{self._who}.predict_interval", len(getattr(self, "residuals_", ()))
+        who = f"{self._who}.predict_interval"
         coverage = checks.number(who, "coverage", coverage, above=0, below=1)
         predicted = np.asarray(self.predict(X), np.float64)
-        place = math.ceil((n + 1) * coverage)
-        if place > n:
-            expected = f"coverage up to {n / (n + 1):.4g}, which {n} rows can show"
+        enough = self.coverages_ >= coverage - 1e-9  # sums of equal shares are a little off
+        if not enough.all(axis=1).any():
+            n, most = len(enough), float(self.coverages_[-1, 0])
+            alike = most / (1 - most)
+            count = "" if math.isclose(alike, n) else f", as many as {alike:.4g} by their groups and weights,"
+            expected = f"coverage up to {most:.4g}, which {n} rows{count} can show"
             raise ValueError(checks.message(who, expected, f"{coverage:g}"))
-        reach = self.residuals_[place - 1] if predicted.ndim > 1 else self.residuals_[place - 1, 0]
+        reach = np.take_along_axis(self.residuals_, enough.argmax(axis=0)[None], axis=0)[0]
+        reach = reach if predicted.ndim > 1 else reach[0]
         return predicted - reach, predicted + reach
