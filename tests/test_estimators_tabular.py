@@ -427,6 +427,28 @@ def test_bad_input_is_refused_and_changes_nothing(case):
     assert_array_equal(model.predict(FRAME), before)
 
 
+RECORDS = [{"size": 1.0, "rooms": 2.0}] * N
+ONE_THING = {
+    "a dict": ({"X": dict(FRAME), "y": RENT}, "X: an array or a frame, one example per row, got a dict. Make a frame"),
+    "records": ({"X": RECORDS, "y": RENT}, "one example per row, got a list of dicts. Make a frame"),
+    "a text": ({"X": "table.csv", "y": RENT}, "one example per row, got a str"),
+    "an iterator": ({"X": iter(RECORDS), "y": RENT}, "one example per row, got a list_iterator"),
+    "targets in a dict": ({"X": FRAME, "y": {"rent": RENT}}, "y as an array, a series or a list, .* got a dict"),
+    "groups in a dict": ({"X": FRAME, "y": RENT, "groups": {"room": ROOM}}, "groups as an array, .* got a dict"),
+    "mixed groups": (
+        {"X": FRAME, "y": RENT, "groups": pd.Series([1, "a"] * (N // 2))},
+        r"groups of one kind, which can be sorted, got \['int', 'str'\]\. Make text of them",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE_THING)
+def test_what_holds_no_rows_is_refused_in_words_of_the_door(case):
+    given, text = ONE_THING[case]
+    with pytest.raises(TypeError, match=f"TabularRegressor: expected .*{text}"):
+        TabularRegressor(members=1).fit(**given)
+
+
 ODD = {
     "20 rows": (FRAME[:20], RENT[:20]),
     "all columns constant but one": (FRAME[["size"]].assign(a=1.0, b="x"), RENT),

@@ -89,7 +89,14 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
             raise ValueError(
                 checks.message(self._who, f"groups with shape ({n},), one for each row", f"shape {found.shape}")
             )
-        return np.unique(found, return_inverse=True)[1]
+        try:
+            return np.unique(found, return_inverse=True)[1]
+        except TypeError:
+            kinds = listing(sorted({type(group).__name__ for group in found.tolist()}))
+            advice = "Make text of them: [str(group) for group in groups]."
+            raise TypeError(
+                checks.message(self._who, "groups of one kind, which can be sorted", kinds, advice)
+            ) from None
 
     def _examples(self, X: Any, y: Any, w: Any = None, *, reset: bool = False, whole: bool = False) -> Examples:
         """What came in, checked; with `whole`, y has all classes. `table_` is for a frame's words and holes, else None."""

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,6 +172,7 @@ def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
     """
     if X is None:
         raise TypeError(checks.message(who, "X: an array or a frame, one example per row", "None"))
+    _refuse_no_rows(who, "X: an array or a frame, one example per row", X)
     if arrays.loader(X):
         raise no_frame(who, X)
     if isinstance(X, list | tuple):
@@ -186,6 +187,16 @@ def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
                 checks.message(who, "columns with different names", f"{listing(twice)} more than once", advice)
             )
     return X
+
+
+def _refuse_no_rows(who: str, expected: str, held: Any) -> None:
+    """Refuse what NumPy would take for one thing, or what is no number each: a dict, a set, a text, an iterator, records."""
+    first = next(iter(held), None) if isinstance(held, list | tuple) else None
+    if isinstance(held, Mapping | Set | str | bytes | Iterator) or isinstance(first, Mapping):
+        kind = f"a {type(held).__name__}" + (f" of {type(first).__name__}s" if isinstance(first, Mapping) else "")
+        tables = isinstance(held, Mapping) or isinstance(first, Mapping)
+        advice = "Make a frame of it: pd.DataFrame(…) takes it." if tables else ""
+        raise TypeError(checks.message(who, expected, kind, advice))
 
 
 def needs_table(X: Any, y: Any, missing: str) -> bool:
@@ -238,6 +249,7 @@ def answers(who: str, X: Any, y: Any, what: str = "y") -> Any:
     if y is None or hasattr(y, "toarray"):
         return y if y is None else y.toarray()
     checks.made(who, what, y, arrays.in_memory)
+    _refuse_no_rows(who, f"{what} as an array, a series or a list, one value for each row", y)
     if isinstance(y, list | tuple):
         if len(y) == 1 and isinstance(y[0], str) and y[0] in getattr(frame_of(X), "columns", []):
             advice = f"For the column of that name pass {y[0]!r} itself, without the list."
@@ -305,5 +317,5 @@ def _refuse_missing(who: str, name: str, missing: Array) -> None:
     if missing.any():
         n, row = int(np.count_nonzero(missing)), int(np.argmax(missing))
         got = f"a missing one (None, NaN, NA) at row {row}" + (f", the first of {n}" if n > 1 else "")
-        advice = "Remove such rows: a target cannot be made up."
+        advice = "Remove such rows: what is not known cannot be made up."
         raise ValueError(checks.message(who, f"{name} with a value in each row", got, advice))
