@@ -238,6 +238,23 @@ def test_validation_data_are_taken_for_every_kind_of_target(kind):
     assert_array_equal(answers(pair, FRAME), answers(apart, FRAME))
 
 
+@pytest.mark.parametrize("w", [[2, 1, 1, 3] * 30, [1, 0.5, 0.5, 1.5] * 30, [5, 2, 3, 7] * 30])
+def test_columns_are_learned_by_weight(w):
+    """Knots, edges and shares are those of rows that come as often as they weigh."""
+    X, w = np.column_stack([RENT, FRAME["garden"]]).astype("f"), np.array(w, float)
+    rows = np.repeat(np.arange(N), (w / np.gcd.reduce((2 * w).astype(int)) * 2).astype(int))
+    by_weight, repeated = members.inputs(X, w), members.inputs(X[rows])
+    assert_array_equal(by_weight.of(X), repeated.of(X))
+
+
+def test_columns_are_learned_by_weights_of_any_size():
+    """Up to each row there is as much of the whole among the rows that stand for it as there is weight."""
+    w = np.random.default_rng(0).exponential(size=3000)
+    rows = members.representative(3000, w)
+    shares = np.bincount(rows, minlength=3000) / len(rows)
+    assert_allclose(np.cumsum(shares), np.cumsum(w) / w.sum(), atol=1 / len(rows))
+
+
 ABSENT = pd.DataFrame({"size": [1e12], "rooms": [9], "town": ["Paris"], "garden": [True]})
 HELD = {
     "a frame of pandas": lambda frame: frame,

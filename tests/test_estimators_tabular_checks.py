@@ -13,10 +13,13 @@ from backprop.estimators import TabularClassifier, TabularRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::backprop.TrainingAdvice")
 
-# As of scikit-learn's own forests and boosting: parts and batches are drawn by rows, so that a row of weight 2 is in one part
-# of them, and two equal rows may be in two.
+# The check wants a row of weight 2 to be as two equal rows, to the last digit. What is learned of an array's columns obeys that
+# (test_columns_are_learned_by_weight), so do the loss, what is held against rows that were not trained on, calibration and
+# intervals. It cannot hold for what goes by the number of rows: which part a row is in (two equal rows may be in two parts, one
+# of weight 2 is in one), which batches it comes in, how many rows a batch has, how many steps and epochs there are, and the
+# decay. Nor for what a `Table` learns of a frame before, whose rows count alike. scikit-learn's forests declare the same.
 NOT_SO = {
-    "check_sample_weight_equivalence_on_dense_data": "weights count in the loss, repeated rows are also drawn apart"
+    "check_sample_weight_equivalence_on_dense_data": "parts and batches are drawn by rows, and as many as there are"
 }
 
 

@@ -191,6 +191,8 @@ def in_memory(who: str, X: Any, wanted: Iterable[str] = ()) -> Any:
 
 def _refuse_no_rows(who: str, expected: str, held: Any) -> None:
     """Refuse what NumPy would take for one thing, or what is no number each: a dict, a set, a text, an iterator, records."""
+    if hasattr(held, "toarray"):  # a sparse matrix may be a dict
+        return
     first = next(iter(held), None) if isinstance(held, list | tuple) else None
     if isinstance(held, Mapping | Set | str | bytes | Iterator) or isinstance(first, Mapping):
         kind = f"a {type(held).__name__}" + (f" of {type(first).__name__}s" if isinstance(first, Mapping) else "")

@@ -77,8 +77,8 @@ class Inputs:
         return encoded
 
 
-def inputs(X: Array) -> Inputs:
-    """Learn from the rows X (N, D) what to make of each column.
+def inputs(X: Array, w: Array | None = None) -> Inputs:
+    """Learn from the rows X (N, D), with weights w (N,), what to make of each column.
 
     A column of two values, as of a category, is 0 or 1 times twice its deviation, so that rare categories do not drown the
     others; one whose rarer value hardly occurs is left out. A column of more values is cut to ±4, scored, and cut into pieces.
@@ -86,15 +86,14 @@ def inputs(X: Array) -> Inputs:
     n, D = X.shape
     low, high = X.min(axis=0), X.max(axis=0)
     two = (low < high) & ((low == X) | (high == X)).all(axis=0)
-    share = (high == X).mean(axis=0)
+    share = np.average(high == X, axis=0, weights=w)
     frequent = n * np.minimum(share, 1 - share) >= max(2, min(5, n // 100))
     several, pairs = np.flatnonzero((low < high) & ~two), np.flatnonzero(two & frequent)
     if not len(several) + len(pairs):
         pairs = np.flatnonzero(two) if two.any() else np.array([0])
     branches, weights = [], []
     if len(several):
-        some = X if n <= LEARNED_FROM else X[np.linspace(0, n - 1, LEARNED_FROM).astype(int)]
-        branches.append(_of_numbers(some[:, several], several, D))
+        branches.append(_of_numbers(X[representative(n, w)][:, several], several, D))
         weights.append(np.ones(branches[-1].out_features or 0))
     if len(pairs):
         ends = np.stack([low, high])[:, pairs]
@@ -102,6 +101,19 @@ def inputs(X: Array) -> Inputs:
         weights.append(2 * np.sqrt(share[pairs] * (1 - share[pairs])))
     whole = branches[0] if len(branches) == 1 else FanOut(*branches)
     return Inputs(Sequential(whole), np.concatenate(weights).astype(np.float32), several, pairs)
+
+
+def representative(n: int, w: Array | None) -> slice | Array:
+    """Rows, some of them repeatedly, whose quantiles are those of n rows with weights w: of weight 2, twice."""
+    if w is None:
+        return slice(None) if n <= LEARNED_FROM else np.linspace(0, n - 1, LEARNED_FROM).astype(int)
+    for unit in (w.min(), 1.0):
+        times = np.rint(w / unit)
+        if times.sum() <= LEARNED_FROM and np.allclose(times * unit, w, rtol=1e-9, atol=0):
+            return np.repeat(np.arange(n), times.astype(int))
+    most = min(LEARNED_FROM, 10 * n)  # enough for what becomes at most 64 knots
+    below = np.cumsum(w) / w.sum()
+    return np.minimum(np.searchsorted(below, (np.arange(most) + 0.5) / most), n - 1)
 
 
 def _of_numbers(X: Array, columns: Array, D: int) -> Sequential:

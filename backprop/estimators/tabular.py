@@ -29,6 +29,7 @@ from backprop.training.native import choice
 from backprop.training.watch import NoBar, check_callbacks, progress_bar
 
 SHARPEST = math.log(1.25)  # rows that are all told right would ask for ever more
+ROUNDING = 1e-9  # by which sums of equal shares are off
 MEANS = {"softmax": "softmax", "logistic": "sigmoid", "identity": "values"}
 
 
@@ -130,7 +131,7 @@ class BaseTabular(BaseModel):
     def _train(self, train: Examples, held_out: Examples | None, groups: Array | None, began: float) -> None:
         """Train the members, and make one network of them."""
         X, targets, w = self._for_network(train, np.float32)
-        before = members.inputs(X)
+        before = members.inputs(X, w)
         rows = judges = members.Rows(before.of(X), targets, w, groups)
         part = None
         if held_out is None:
@@ -350,9 +351,14 @@ class TabularRegressor(Quantities, BaseTabular):
         return 1.0
 
     def _worth(self) -> str:
-        half, explained = float(np.median(self.residuals_)), 1 - self.best_loss_ / self.n_outputs_
+        half, explained = float(np.median(self._reach(0.5))), 1 - self.best_loss_ / self.n_outputs_
         off = f"half of its answers are off by less than {half:.4g}"
         return f"On these rows a member explains {explained:.1%} of the variance; {off}."
+
+    def _reach(self, coverage: float) -> Array:
+        """The least distance (K,) that shows this coverage, or the greatest there is."""
+        place = np.minimum((self.coverages_ < coverage - ROUNDING).sum(axis=0), len(self.coverages_) - 1)
+        return np.asarray(np.take_along_axis(self.residuals_, place[None], axis=0)[0])
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[Array, Array]:
         """(low, high), each like `predict`, between which y is to lie with probability `coverage`, for rows like those of `fit`.
@@ -377,13 +383,12 @@ class TabularRegressor(Quantities, BaseTabular):
         who = f"{self._who}.predict_interval"
         coverage = checks.number(who, "coverage", coverage, above=0, below=1)
         predicted = np.asarray(self.predict(X), np.float64)
-        enough = self.coverages_ >= coverage - 1e-9  # sums of equal shares are a little off
-        if not enough.all(axis=1).any():
-            n, most = len(enough), float(self.coverages_[-1, 0])
+        n, most = len(self.coverages_), float(self.coverages_[-1, 0])
+        if coverage > most + ROUNDING:
             alike = most / (1 - most)
             count = "" if math.isclose(alike, n) else f", as many as {alike:.4g} by their groups and weights,"
             expected = f"coverage up to {most:.4g}, which {n} rows{count} can show"
             raise ValueError(checks.message(who, expected, f"{coverage:g}"))
-        reach = np.take_along_axis(self.residuals_, enough.argmax(axis=0)[None], axis=0)[0]
+        reach = self._reach(coverage)
         reach = reach if predicted.ndim > 1 else reach[0]
         return predicted - reach, predicted + reach
