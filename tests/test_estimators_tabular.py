@@ -135,7 +135,8 @@ def test_groups_and_weights_count_in_intervals():
     assert_allclose(shown(), np.array([1, 2, 3, 4]) / 5)
     assert_allclose(shown(groups=np.array([7, 7, 9, 7])), np.array([1 / 3, 2 / 3, 5 / 3, 2]) / 3)
     assert_allclose(shown(w=[2, 1, 1, 1]), np.array([2, 3, 4, 5]) / (5 + 7 / 5))
-    assert_allclose(shown(w=[0.1] * 4), shown())
+    for size in (0.1, 1e-300, 1e300):
+        assert_allclose(shown(w=[size] * 4), shown())
     assert_allclose(
         shown(w=[2, 2, 3, 2], groups=np.array([0, 0, 1, 0])), np.array([2 / 3, 4 / 3, 13 / 3, 5]) / (5 + 13 / 5)
     )

@@ -410,7 +410,7 @@ def coverages(order: Array, own: Rows) -> Array:
     """
     w = np.ones(len(order)) if own.w is None else np.asarray(own.w, np.float64)
     of = np.arange(len(order)) if own.groups is None else np.unique(own.groups, return_inverse=True)[1]
-    mass = w / np.bincount(of)[of]
+    mass = w / w.max() / np.bincount(of)[of]  # whose squares neither overflow nor vanish
     of_groups = np.bincount(of, mass)
     return np.cumsum(mass[order], axis=0) / (of_groups.sum() + (of_groups**2).sum() / of_groups.sum())
 

@@ -370,7 +370,7 @@ class TabularRegressor(Quantities, BaseTabular):
 
         These rows have chosen the member's epoch, which makes q a little too small; that one member is further off than all
         together makes it larger. Proven is 1 − 2 (1 − coverage) only. In simulations 20 rows have covered 0.81 in place of 0.9,
-        60 rows 0.88 to 0.89, 12 groups of 10 rows 0.87. Raises ValueError for more than n / (n + 1), which n cannot show.
+        60 rows 0.84 to 0.89, 12 groups of 10 rows 0.87. Raises ValueError for more than n / (n + 1), which n cannot show.
         Sources: Vovk (2015), "Cross-conformal predictors"; Barber et al. (2021), "Predictive inference with the jackknife+".
 
         >>> import numpy as np
