@@ -90,6 +90,8 @@ class Sequential(Composite):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "checkpoint" and value is not None:
             value = checks.integer("Sequential", "checkpoint", value, least=2)
+        if name == "layers" and name in vars(self):
+            Fixed._refuse(vars(self)[name])
         super().__setattr__(name, value)
 
     def forward(self, h: Array) -> Array:

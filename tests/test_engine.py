@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import subprocess
 import sys
 import threading
@@ -402,6 +403,47 @@ def test_a_layer_of_ones_own_sees_one_shard_after_the_other_in_one_thread():
     bp.Trainer(net, bp.CrossEntropy(), bp.SGD(0.1), batch_size=N, shards=2, threads=2).fit(X, y, epochs=2, verbose=0)
     main = threading.main_thread().name
     assert seen == [(pass_, main, N // 2) for pass_ in ("forward", "backward")] * 4
+
+
+@pytest.mark.parametrize("line", range(40))
+def test_blas_threads_come_back_wherever_an_interrupt_comes(line):
+    """At each line of what sets them, as Ctrl-C may: by the time the error is forgotten they are as before."""
+    from backprop.engine import threads
+
+    left = [line]
+
+    def trace(frame, event, arg):
+        code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        # No interrupt comes between the end of a `with` block and the release of its lock.
+        if frame.f_code.co_filename == threads.__file__ and event == "line" and not code.startswith("with "):
+            left[0] -= 1
+            if left[0] < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = [library.num_threads for library in _blas_libraries()]
+    outer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with blas_threads(1):
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(outer)
+    assert [library.get_num_threads() for library in _blas_libraries()] == before
+    assert not threads._wanted
+
+
+def test_a_trainer_is_free_again_wherever_an_interrupt_has_come():
+    trainer = bp.Trainer(bp.Sequential(bp.Linear(2, 1), seed=0), bp.LeastSquares(), bp.SGD(0.1))
+    alone = trainer._descent.alone("here")
+    alone.__enter__()
+    with pytest.raises(RuntimeError, match="one training of a trainer at a time"):
+        trainer.fit(np.ones((4, 2)), np.ones(4), epochs=1, verbose=0)
+    del alone  # as where the block was never entered
+    trainer.fit(np.ones((4, 2)), np.ones(4), epochs=1, verbose=0)
 
 
 def test_one_blas_has_threads_the_others_one():

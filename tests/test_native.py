@@ -922,7 +922,7 @@ from backprop.engine import threads
 held, go = threading.Event(), threading.Event()
 def hold():
     with threads._guard:
-        threads._wanted.append(1); held.set(); go.wait()
+        threads._wanted[1] = 1; held.set(); go.wait()
 threading.Thread(target=hold, daemon=True).start(); held.wait()
 pid = os.fork()
 if not pid:
@@ -958,6 +958,8 @@ class TestPredictions:
             lambda net: setattr(net[1], "negative_slope", 0.7),
             lambda net: net[2].buffers["running_mean"].fill(3.0),
             lambda net: setattr(net[1], "infer", lambda h: h * 0),
+            lambda net: setattr(net[1], "value", lambda h: 7 * h),
+            lambda net: setattr(net[1], "__class__", bp.ReLU),
             lambda net: net.bind(np.empty(net.size)),
             lambda net: net[0].parameters["omega"].fill(1.0),
             lambda net: setattr(net[2], "eps", 0.5),
@@ -969,6 +971,61 @@ class TestPredictions:
         self.often(net, X)
         change(net)
         assert_array_equal(net.predict(X), inferred(net, X))
+
+    def test_what_changes_in_classes_and_layers_of_layers_counts(self):
+        class Own(bp.Layer):
+            traced = keeps_width = True
+
+            def helper(self, h):
+                return h
+
+            def forward(self, h):
+                return self.helper(h)
+
+            def backward(self, dL_df):
+                return dL_df, {}
+
+        net = bp.Sequential(bp.Linear(3, 5), Own(), bp.FanOut(bp.Identity(), bp.Tanh()), seed=0)
+        X = np.random.default_rng(0).normal(size=(7, 3)).astype("f")
+        self.often(net, X)
+        Own.helper = lambda self, h: 2 * h
+        assert_array_equal(net.predict(X), inferred(net, X))
+        self.often(net, X)
+        net[2].layers = {"0": bp.Identity(), "1": bp.Exp()}
+        assert_array_equal(net.predict(X), inferred(net, X))
+        with pytest.raises(TypeError, match="the layers it was made with"):
+            net.layers = {"0": net[0]}
+
+    @pytest.mark.parametrize("rows", [1, 100, 500])
+    @pytest.mark.parametrize("kind", ["predict", "compiled"])
+    def test_threads_do_not_mix_their_answers(self, kind, rows):
+        """Outputs leave the memory that a pass plays in before another thread may play there."""
+        net = bp.Sequential(bp.Linear(4, 8), bp.Tanh(), bp.Linear(8, 16), seed=0)
+        function, Xs = net.predict if kind == "predict" else net.compiled(rows), []
+        Xs = [np.full((rows, 4), i, "f") for i in range(2)]
+        for X in Xs * 3:
+            passes_of(net)._spent[X.shape] = 1.0
+            function(X)
+        wanted, wrong = [function(X) for X in Xs], [0, 0]
+
+        def work(i):
+            wrong[i] = sum(not np.array_equal(function(Xs[i]), wanted[i]) for _ in range(4000))
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == [0, 0]
+
+    def test_outputs_that_must_not_be_written_are_refused_alike(self):
+        net = bp.Sequential(bp.Linear(8, 16), seed=0)
+        X, out = np.zeros((3000, 8), "f"), np.empty((3000, 16), "f")
+        out.flags.writeable = False
+        for _ in range(30):
+            with pytest.raises(ValueError, match="read-only"):
+                net.predict(X, out=out)
+            net.predict(X)
 
     @pytest.mark.parametrize(
         "given",

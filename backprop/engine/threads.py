@@ -95,20 +95,42 @@ def _is_in(path: Path, folders: Sequence[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-_guard = threading.Lock()
+_guard = threading.RLock()
 _before: dict[str, tuple[Any, int]] = {}  # libraries, and the settings to go back to when nobody is at work any more
-_wanted: list[int] = []  # by each that is at work; the least counts
+_wanted: dict[int, int] = {}  # by each `_Wish`; the least counts
 
 
 def _after_fork() -> None:
     """In the child of a fork nobody is at work, and the lock is free, whatever the other threads of the parent were doing."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
     _wanted.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Wish:
+    """So many threads for BLAS, until it ends; at the latest when it is forgotten, wherever an interrupt has come in between."""
+
+    def begin(self, n: int, with_scipys: bool) -> None:
+        with _guard:
+            if not _wanted:
+                _before.clear()
+            for library in _blas_libraries(with_scipys or "scipy.linalg" in sys.modules):
+                if library.filepath not in _before:
+                    _before[library.filepath] = library, library.get_num_threads()
+            _wanted[id(self)] = n
+            _set_threads(_wanted)
+
+    def end(self) -> None:
+        with _guard:
+            if id(self) in _wanted:  # until the threads are set, so that an end that was interrupted comes again
+                _set_threads({each: n for each, n in _wanted.items() if each != id(self)})
+                del _wanted[id(self)]
+
+    __del__ = end
 
 
 @contextmanager
@@ -118,20 +140,12 @@ def blas_threads(n: int, *, with_scipys: bool = True) -> Iterator[None]:
     What was set before comes back when the last one at work, of several in threads, is done; until then the least counts.
     One thread for those that are there can be had without loading SciPy's.
     """
-    with _guard:
-        if not _wanted:
-            _before.clear()
-        for library in _blas_libraries(with_scipys or "scipy.linalg" in sys.modules):
-            if library.filepath not in _before:
-                _before[library.filepath] = library, library.get_num_threads()
-        _wanted.append(n)
-        _set_threads()
+    wish = _Wish()
     try:
+        wish.begin(n, with_scipys)
         yield
     finally:
-        with _guard:
-            _wanted.remove(n)
-            _set_threads()
+        wish.end()
 
 
 @contextmanager
@@ -141,8 +155,8 @@ def playing(size: int, n: int) -> Iterator[None]:
         yield
 
 
-def _set_threads() -> None:
-    least = min(_wanted, default=0)
+def _set_threads(wanted: dict[int, int]) -> None:
+    least = min(wanted.values(), default=0)
     for library, before in _before.values():
         ours = least > 1 and library.filepath in [each.filepath for each in _scipys()]
         number = before if not least else least if ours else 1

@@ -164,7 +164,10 @@ class Course:
 
 @dataclass
 class Member:
-    """A network, in the end at its best epoch: that of the least loss on the rows for which it says `outside` (n, K)."""
+    """A network, in the end at its best epoch: that of the least loss on the rows outside, of which it says `answers` (n, K).
+
+    There is an answer after each epoch.
+    """
 
     net: Sequential
     part: int
@@ -177,16 +180,17 @@ class Member:
     cut: bool = False  # by Ctrl-C or the time
     ended: bool = False
     error: FloatingPointError | None = None
-    outside: Array | None = None
+    answers: list[Array] = field(default_factory=list)
 
     @property
     def first(self) -> bool:
         """Whether it is the one that is always there."""
         return self.part == 0 and not self.gentle
 
-    def note(self, record: Epoch, phi: Array) -> None:
-        """Keep the curves and the best φ."""
-        loss = record.validation["loss"]
+    def note(self, record: Epoch, outside: Rows) -> None:
+        """Keep the curves, the answers and the best φ."""
+        loss, phi = record.validation["loss"], self.net.phi
+        self.answers.append(self.net.predict(outside.X))
         self.losses.append(record.loss)
         self.validation.append(loss)
         if loss < self.best or self.phi is None:
@@ -296,7 +300,7 @@ def chosen(loss: Loss, done: list[Member], judges: Rows, part: Array | None, of:
         return max(fast, gentle, key=len)
 
     def unseen(members: list[Member]) -> float:
-        f, own = judged(members, judges, part, of)
+        f, own = judged(members, [member.epoch for member in members], judges, part, of)
         y = own.targets if loss.takes_labels else own.targets.reshape(f.shape).T
         return float(copy.copy(loss).forward(f.T, y, sample_weight=own.w))
 
@@ -351,7 +355,7 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
     try:
         with running(trainer, course.callbacks):
             for record in records:
-                member.note(record, net.phi)
+                member.note(record, outside)
                 stops = [bool(callback.epoch(trainer, record)) for callback in course.callbacks]
                 now = time.perf_counter()
                 if record.epoch == 1 and until < math.inf:
@@ -370,10 +374,9 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
             mean, of_outside = (trainer.evaluate(each.X, each.targets, each.w)["loss"] for each in (some, outside))
             seconds = time.perf_counter() - began
             speed = rule.t * batch_size / seconds
-            member.note(Epoch(1, mean, seconds, speed, rule.learning_rate, validation={"loss": of_outside}), net.phi)
+            member.note(Epoch(1, mean, seconds, speed, rule.learning_rate, validation={"loss": of_outside}), outside)
     if member.phi is not None:
         net.phi = member.phi
-        member.outside = net.predict(outside.X)
 
 
 def _look(course: Course, member: Member, steps: int) -> None:
@@ -383,18 +386,33 @@ def _look(course: Course, member: Member, steps: int) -> None:
         raise KeyboardInterrupt
 
 
-def judged(members: list[Member], judges: Rows, part: Array | None, of: str) -> tuple[Array, Rows]:
-    """What members say (n, K), as together they do, of rows that they were not trained on, and these rows."""
+def judged(
+    members: list[Member], epochs: Sequence[int], judges: Rows, part: Array | None, of: str
+) -> tuple[Array, Rows]:
+    """What members say after these epochs (n, K), as together they do, of rows not trained on, and these rows."""
 
-    def said(some: list[Member]) -> Array:
-        each = np.stack([np.asarray(member.outside).T for member in some], axis=1)  # (K, k, n)
-        return MembersMean(len(some), of=of).infer(each.reshape(-1, each.shape[2])).T
+    def said(each: int | None) -> Array:
+        some = [
+            member.answers[min(epoch, len(member.answers)) - 1].T
+            for member, epoch in zip(members, epochs, strict=True)
+            if each is None or member.part == each
+        ]
+        return MembersMean(len(some), of=of).infer(np.stack(some, axis=1).reshape(-1, some[0].shape[1])).T
 
     if part is None:
-        return said(members), judges
+        return said(None), judges
     parts = sorted({member.part for member in members})
     own = judges.at(np.concatenate([np.flatnonzero(part == each) for each in parts]))
-    return np.concatenate([said([member for member in members if member.part == each]) for each in parts]), own
+    return np.concatenate([said(each) for each in parts]), own
+
+
+def epochs_of_others(members: list[Member]) -> list[int]:
+    """For each member the middle one of the best epochs of the others of its kind, which its own rows have not chosen."""
+    epochs = []
+    for member in members:
+        others = [other.epoch for other in members if other.gentle is member.gentle and other.part != member.part]
+        epochs.append(round(float(np.median(others))) if others else member.epoch)
+    return epochs
 
 
 def coverages(order: Array, own: Rows) -> Array:

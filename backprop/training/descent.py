@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -34,6 +35,10 @@ from backprop.training.projections import Projection, projections
 from backprop.training.state import Position, Settings
 
 
+class _Training:
+    """Stands for one while it lasts."""
+
+
 class Descent:
     """Steps of one network, loss and optimizer, and the position in training."""
 
@@ -48,6 +53,7 @@ class Descent:
         self.native = Native()
         self._pool: Pool | None = None
         self._busy = threading.Lock()
+        self._training = ref(_Training())  # what is training, and is no more
         self._cores: ExitStack | None = None  # while a whole `fit` holds them
         self._held = 0
 
@@ -116,13 +122,16 @@ class Descent:
     @contextmanager
     def alone(self, who: str) -> Iterator[None]:
         """One training at a time: a second one, of another thread or of a callback, is refused."""
-        if not self._busy.acquire(blocking=False):
-            advice = "Make a trainer for each thread; in callbacks do not train."
-            raise RuntimeError(checks.message(who, "one training of a trainer at a time", "another one", advice))
+        mine = _Training()  # when it is forgotten the training has ended, wherever an interrupt has come in between
+        with self._busy:
+            if self._training() is not None:
+                advice = "Make a trainer for each thread; in callbacks do not train."
+                raise RuntimeError(checks.message(who, "one training of a trainer at a time", "another one", advice))
+            self._training = ref(mine)
         try:
             yield
         finally:
-            self._busy.release()
+            del mine
 
     def notify(self) -> None:
         """Call what waits for the end of a step, when the position is already that after it."""

@@ -13,7 +13,7 @@
 from importlib import import_module
 from typing import Any
 
-VERSION = 6  # of the player that the code here knows
+VERSION = 7  # of the player that the code here knows
 
 player: Any
 try:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
+from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -175,6 +176,7 @@ class Passes:
         self._refused = not _may_play()
         self._entries: list[tuple[Mapping[str, Any], str, Any]] = []
         self._noted: list[tuple[Any, str, Any]] = []
+        self._sizes: list[tuple[dict[str, Any], int]] = []
 
     def __call__(self, X: Array) -> Array | None:
         """F (N, K) for finite rows X (N, D) of the network's type; None where `infer` has to do it."""
@@ -194,7 +196,8 @@ class Passes:
         """
         shape = block, X.shape[1]
         usable = [x.dtype == net.dtype and x.flags.c_contiguous and x.flags.aligned for x in (X, F)]
-        if shape not in self._known or len(X) < block or not all(usable) or not self._is_current():
+        usable += [F.flags.writeable, len(X) >= block]
+        if shape not in self._known or not all(usable) or not self._is_current():
             return 0
         count = len(X) // block
         threads = max(1, min(cores(), count, int(2.0 * net.size * len(X) / LEAST_FLOPS)))
@@ -240,11 +243,16 @@ class Passes:
         self._known[X.shape] = play
 
     def _note(self, net: Layer, settings: Mapping[tuple[str, str], Any], bound: Bound) -> None:
-        """Keep what the passes hold for: layers, φ, statistics, arrays that layers keep, and settings."""
-        self._entries, self._noted = [(vars(net), "_phi", vars(net).get("_phi"))], []
+        """Keep what the passes hold for: layers, their methods, φ, statistics, arrays that layers keep, and settings."""
+        self._entries, self._noted, self._sizes = [(vars(net), "_phi", vars(net).get("_phi"))], [], []
         for layer in inside(net):
-            self._entries.append((vars(layer), "infer", None))
-            self._noted.append((type(layer), "infer", type(layer).infer))
+            self._sizes.append((vars(layer), len(vars(layer))))  # a method put on the object adds to them
+            self._noted += [(layer, "__class__", type(layer)), (type(layer), "infer", type(layer).infer)]
+            for kind in type(layer).__mro__:
+                if not kind.__module__.startswith("backprop."):
+                    own = [(name, value) for name, value in vars(kind).items() if isinstance(value, FunctionType)]
+                    self._noted += [(kind, name, value) for name, value in own]
+            self._entries.append((vars(layer), "layers", vars(layer).get("layers")))
             for entries in (layer.children, vars(layer).get("buffers", {})):
                 self._entries += [(entries, key, value) for key, value in entries.items()]
         self._noted += [(part_at(net, None, path), name, value) for (path, name), value in settings.items()]
@@ -255,6 +263,9 @@ class Passes:
     def _is_current(self) -> bool:
         for entries, key, value in self._entries:
             if entries.get(key) is not value:
+                return False
+        for own, size in self._sizes:
+            if len(own) != size:
                 return False
         for part, name, value in self._noted:
             now = getattr(part, name, Missing)

@@ -134,7 +134,7 @@ typedef void axpy(const int *, const void *, const void *, const int *, void *, 
 typedef float norm_of_floats(const int *, const void *, const int *);
 typedef double norm_of_doubles(const int *, const void *, const int *);
 
-#define VERSION 6 /* raised with each change of what follows, for a module that was built from an older file */
+#define VERSION 7 /* raised with each change of what follows, for a module that was built from an older file */
 
 enum { LOOP, TILES, GEMM, GEMV, AXPY, NUMBER, NORM, ROWS, RECORD, LOSS, FINITE, MEET, STOP, PYTHON, PICK, MATMUL, HERE, DRAW };
 
@@ -468,31 +468,48 @@ static int play_pass(const pass *own, const char *rows, char *F) {
   return 1;
 }
 
-/* The fast way of a call: the dimensions of `given` where it is what the pass takes and it has been played, else 0. */
-static int try_pass(const pass *own, PyObject *given) {
-  Py_buffer view;
-  if (PyObject_GetBuffer(given, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
+/* The dimensions of `given` where it is what the pass takes, which `view` then holds, else 0. */
+static int taken(const pass *own, PyObject *given, Py_buffer *view) {
+  if (PyObject_GetBuffer(given, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)) {
     PyErr_Clear();
     return 0;
   }
-  int dimensions = view.ndim;
-  int usable = dimensions == 2 ? view.shape[0] == own->rows : dimensions == 1 && own->rows == 1;
-  usable = usable && view.shape[dimensions - 1] == own->width && (uintptr_t)view.buf % (own->is_double ? 8 : 4) == 0;
-  usable = usable && view.format && !strcmp(view.format, own->is_double ? "d" : "f");
-  usable = usable && play_pass(own, view.buf, own->F);
-  PyBuffer_Release(&view);
+  int dimensions = view->ndim;
+  int usable = dimensions == 2 ? view->shape[0] == own->rows : dimensions == 1 && own->rows == 1;
+  usable = usable && view->shape[dimensions - 1] == own->width && (uintptr_t)view->buf % (own->is_double ? 8 : 4) == 0;
+  usable = usable && view->format && !strcmp(view->format, own->is_double ? "d" : "f");
+  if (!usable) PyBuffer_Release(view);
   return usable ? dimensions : 0;
 }
 
-/* self is (pass, what must live, F (K,) or None, F (rows, K), the slow way). The interpreter lock is kept, so that calls from
-   several threads come one after another. */
+/* Play into `made`, an array of its own; 0 where the rows are not finite. */
+static int play_into(const pass *own, const char *rows, PyObject *made) {
+  Py_buffer to;
+  if (!made || PyObject_GetBuffer(made, &to, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)) return 0;
+  int played = play_pass(own, rows, own->F);
+  if (played) memcpy(to.buf, own->F, to.len);
+  PyBuffer_Release(&to);
+  return played;
+}
+
+/* self is (pass, what must live, F (K,) or None, F (rows, K), the slow way). From the first operation until the outputs are out
+   of the pass's memory the interpreter lock is kept, so that calls from several threads come one after another. To make their
+   array comes before: NumPy lets other threads go on while it copies one. */
 static PyObject *call_pass(PyObject *self, PyObject *given) {
   const pass *own = PyCapsule_GetPointer(PyTuple_GetItem(self, 0), PASS);
-  int dimensions = own ? try_pass(own, given) : 0;
-  if (!dimensions) return own ? PyObject_CallFunctionObjArgs(PyTuple_GetItem(self, 4), given, NULL) : NULL;
   static PyObject *copy;
-  if (!copy && !(copy = PyUnicode_InternFromString("copy"))) return NULL;
-  return PyObject_CallMethodObjArgs(PyTuple_GetItem(self, 1 + dimensions), copy, NULL);
+  if (!own || (!copy && !(copy = PyUnicode_InternFromString("copy")))) return NULL;
+  Py_buffer view;
+  int dimensions = taken(own, given, &view);
+  if (dimensions) {
+    PyObject *made = PyObject_CallMethodObjArgs(PyTuple_GetItem(self, 1 + dimensions), copy, NULL);
+    int played = play_into(own, view.buf, made);
+    PyBuffer_Release(&view);
+    if (played) return made;
+    Py_XDECREF(made);
+    if (PyErr_Occurred()) return NULL;
+  }
+  return PyObject_CallFunctionObjArgs(PyTuple_GetItem(self, 4), given, NULL);
 }
 
 static PyMethodDef pass_method = {"compiled", call_pass, METH_O, "A network as a function of rows: X (N, D) -> F (N, K)"};
