@@ -79,14 +79,14 @@ class Ended:
 
     def add(self, job: Job, member: Known) -> None:
         """Keep a member. Raises OSError where the file cannot be written."""
-        if self.path is not None:
-            with self._lock:
-                self.members[job] = member
-                self.write()
+        with self._lock:
+            self.members[job] = member
+            self.write()
 
     def write(self) -> None:
-        """Replace the file, whole or not at all."""
-        assert self.path is not None
+        """Replace the file, if there is one, whole or not at all."""
+        if self.path is None:
+            return
         arrays: dict[str, Array] = {}
         for job, member in self.members.items():
             arrays |= {f"{_name(job)}.phi": member.phi, f"{_name(job)}.curves": member.curves}

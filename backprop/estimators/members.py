@@ -254,28 +254,12 @@ def train(
     stop, begun, jobs = Event(), list[Member](), jobs_of(course, rows)
     left = [job for job in jobs if job not in course.ended.members]
 
-    def new(job: Job) -> tuple[Member, Rows, Rows]:
-        m, gentle = job
-        inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
-        begun.append(Member(_network(course, inside, m, gentle), m, gentle))
-        return begun[-1], inside, outside
-
-    def recalled(job: Job) -> Member:
-        known = course.ended.members[job]
-        if job not in jobs:
-            course.ended.refuse(job)
-        member, _, outside = new(job)
-        if len(known.phi) != member.net.size:
-            course.ended.refuse(job)
-        member.recall(known)
-        member.conclude(outside)
-        return member
-
     def one(place: int) -> Member | None:
         if stop.is_set() or ((place or len(left) < len(jobs)) and time.perf_counter() > course.until):
             return None  # the first one is always there
         m, gentle = job = left[place]
-        member, inside, outside = new(job)
+        member, inside, outside = _new(course, job, rows, part, judges)
+        begun.append(member)
         now, rounds = time.perf_counter(), math.ceil((len(left) - place) / workers)
         _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
         member.conclude(outside)
@@ -288,7 +272,8 @@ def train(
     # Callbacks are told of one member after another, and need not know of threads.
     workers = 1 if course.callbacks else max(1, min(len(left), cores()))
     with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
-        made = [recalled(job) for job in course.ended.members]
+        made = [_recalled(course, job, jobs, rows, part, judges) for job in course.ended.members]
+        begun += made
         trained = [pool.submit(one, place) for place in range(len(left))]
         for job in trained:
             job.add_done_callback(lambda job: stop.set() if job.exception() else None)
@@ -314,6 +299,26 @@ def jobs_of(course: Course, rows: Rows) -> list[tuple[int, bool]]:
     return [
         (m, gentle) for gentle in ((False, True) if n <= max(FEW, inputs) else (False,)) for m in range(course.members)
     ]
+
+
+def _new(course: Course, job: Job, rows: Rows, part: Array | None, judges: Rows) -> tuple[Member, Rows, Rows]:
+    """A member, the rows that it is trained on, and those that it is stopped by."""
+    m, gentle = job
+    inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
+    return Member(_network(course, inside, m, gentle), m, gentle), inside, outside
+
+
+def _recalled(course: Course, job: Job, jobs: list[Job], rows: Rows, part: Array | None, judges: Rows) -> Member:
+    """A member that has ended before. Raises FileFormatError for one that is none of these."""
+    known = course.ended.members[job]
+    if job not in jobs:
+        course.ended.refuse(job)
+    member, _, outside = _new(course, job, rows, part, judges)
+    if len(known.phi) != member.net.size:
+        course.ended.refuse(job)
+    member.recall(known)
+    member.conclude(outside)
+    return member
 
 
 def _show(bar: Any, course: Course, begun: list[Member], members: int) -> None:
