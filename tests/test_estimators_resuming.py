@@ -34,18 +34,18 @@ def _short(monkeypatch):
 
 
 class Presses(bp.Callback):
-    """Ends training, in one way or another, in the second epoch of the third member; does not change it otherwise."""
+    """Ends training, in one way or another, in the second epoch of a member; does not change it otherwise."""
 
     writes = True
 
-    def __init__(self, end):
-        self.end_it, self.trained = end, 0
+    def __init__(self, end, member=3):
+        self.end_it, self.member, self.trained = end, member, 0
 
     def start(self, trainer):
         self.trained += 1
 
     def epoch(self, trainer, record):
-        return self.end_it() if (self.trained, record.epoch) == (3, 2) else None
+        return self.end_it() if (self.trained, record.epoch) == (self.member, 2) else None
 
 
 def ctrl_c():
@@ -122,9 +122,24 @@ def test_only_a_member_that_ended_by_itself_is_kept(tmp_path, end, kept):
     same(fit(checkpoint=path), uninterrupted("as it is"))
 
 
-def test_classes_too(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "whole"),
+    [
+        ({}, False),  # the best epoch may come yet
+        ({"losses": [1.0] * 20}, True),
+        ({"losses": [1.0] * 15}, True),  # patience is over
+        ({"losses": [1.0] * 15, "cut": True}, False),  # but of another schedule
+        ({"losses": [1.0] * 20, "cut": True}, False),
+        ({"losses": [1.0] * 15, "error": FloatingPointError()}, False),
+    ],
+)
+def test_whole(change, whole):
+    assert members.Member(None, 0, **{"epoch": 3, "losses": [1.0] * 14} | change).whole(20) is whole
+
+
+def test_classes_and_the_first_member_last(tmp_path):
     settings = {"kind": TabularClassifier, "y": DEAR, "class_weight": "balanced"}
-    fit(**settings, checkpoint=tmp_path / "run.safetensors", callbacks=[Presses(raises)])
+    fit(**settings, checkpoint=tmp_path / "run.safetensors", callbacks=[Presses(raises, 1)])
     same(fit(**settings, checkpoint=tmp_path / "run.safetensors"), fit(**settings))
 
 
@@ -156,6 +171,7 @@ OTHERS = {
     "targets": ({"y": RENT + 1}, "expected SHA-256 of y"),
     "rows": ({"X": FRAME.assign(size=1.0 + np.arange(N))}, "expected SHA-256 of X"),
     "names": ({"X": FRAME.rename(columns={"size": "area"})}, "expected columns"),
+    "words": ({"X": FRAME.replace("Bonn", "Berlin")}, "expected table of SHA-256"),
     "weights": ({"way": {"sample_weight": 1.0 + np.arange(N) % 2}}, "expected SHA-256 of w none"),
     "groups": ({"way": {"groups": np.arange(N) // 5}}, "expected SHA-256 of groups none"),
     "validation": ({"way": {"X_val": FRAME, "y_val": RENT}}, "expected SHA-256 of validation X none"),
@@ -294,7 +310,7 @@ def test_a_command_that_was_killed_goes_on(folder):
     for count in (2, 4):
         done = shell("resume", "run.safetensors", "flats.csv", "--out", "m.safetensors")
         assert done.exit_code == 0, done.output
-        assert f"Going on after {count} members." in done.output
+        assert f"Going on. Members that have ended: {count}." in done.output
         assert Path("m.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
 
 

@@ -42,7 +42,7 @@ def resume(checkpoint: Path, data: Path, out: Path, as_json: bool) -> int | None
     if "fit" not in known.notes:
         raise refusal(checkpoint, "a checkpoint of backprop fit", "one that a program of your own has saved")
     plan = Plan.from_notes(known.notes["fit"], checkpoint, "a checkpoint of backprop fit")
-    tell(f"Going on after {len(known.members)} members.")
+    tell(f"Going on. Members that have ended: {len(known.members)}.")
     try:
         return _fit(replace(plan, max_time=None), data, out, checkpoint, as_json)
     except OtherTraining as error:

@@ -177,7 +177,8 @@ class BaseTabular(BaseModel):
         """The members that have ended in an earlier `fit` of the same training."""
         if self.checkpoint is None:
             return Ended()
-        facts = {"class": self._who} | self._facts(train, held_out, groups)
+        table = None if self.table_ is None else self.table_.state()
+        facts = {"class": self._who} | self._facts(train, held_out, groups) | {"table": table}
         return Ended.of(self.checkpoint, {name: facts[name] for name in facts if name not in NO_FACTS})
 
     def _plan(self, n: int, part: Array | None, began: float, ended: Ended) -> members.Course:
