@@ -118,7 +118,7 @@ class TestHoldOut:
         assert by_chance["held_out"] == {"by": "chance"}
         assert "Column 'patient' repeats: 60 values in 1,200 rows." in told
         assert "--group patient" in told
-        honest, told = fitted("visits.csv", "--target", "pain", "--group", "patient", "--checkpoint", "run.safetensors")
+        honest, told = fitted("visits.csv", "--target", "pain", "--group", "patient", "--model", "plain")
         assert honest["validation"]["r2"] < 0.1
         assert honest["held_out"] == {"by": "group", "column": "patient"}
         assert honest["rows"] == {"training": 960, "validation": 240}
@@ -269,7 +269,7 @@ class TestNetworks:
             (["--model", "tabular", "--from", "rent.safetensors"], "--from asks for the plain network, and --model"),
             (["--model", "plain", "--members", "3"], "--model plain asks for the plain network, and --members"),
             (["--weight-decay", "0", "--max-time", "3"], "--weight-decay asks for the plain network, and --max-time"),
-            (["--checkpoint", "c.safetensors", "--model", "tabular"], "--checkpoint asks for the plain network"),
+            (["--log", "l.csv", "--model", "tabular"], "--log asks for the plain network"),
         ],
     )
     def test_options_of_both_are_refused(self, folder, wrong, reason):  # noqa: F811

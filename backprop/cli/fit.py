@@ -85,7 +85,7 @@ PATIENCE = "Stop after so many epochs without a better validation loss, and keep
     "--from", "start", type=options.FILE, help="Train this plain model on with DATA; what is not said is as in its fit."
 )
 @click.option("--log", type=options.LOG, help="Of the plain network: a line per epoch, as .csv or .jsonl.")
-@click.option("--checkpoint", type=options.MODEL, help="Of the plain network: what backprop resume goes on from.")
+@click.option("--checkpoint", type=options.MODEL, help="A file that backprop resume goes on from.")
 @options.as_json
 @click.pass_context
 def fit(
@@ -105,9 +105,9 @@ def fit(
     Columns of numbers are scaled, words become categories, and a target of words makes classes.
 
     The network is the tabular one: eight members without a setting, each stopped by rows of its own, which answer as one. Its
-    training is over when it ends. Who gives --hidden, or another option of the plain network, gets that: one stack of layers, of
-    which all can be set, and which alone has a --log, a --checkpoint to resume, and can be trained on by --from. All other
-    commands take both.
+    training goes on from its --checkpoint where it was stopped, and is over when it ends. Who gives --hidden, or another
+    option of the plain network, gets that: one stack of layers, of which all can be set, and which alone has a --log and can
+    be trained on by --from. All other commands take both.
 
     \b
     Examples:
@@ -124,11 +124,12 @@ def fit(
     """
     options.outputs(out, log, checkpoint, given=(data, start))
     given = {name for name in settings if _given(context, name)}
-    beside = {"start": start, "log": log, "checkpoint": checkpoint}
+    beside = {"start": start, "log": log}
     kind, words = chosen(settings["model"], given | {name for name, value in beside.items() if value is not None})
     settings |= {"model": kind} | {name: settings[name] or usual for name, usual in HOLES[kind].items()}
     if kind == TABULAR:
-        return tabular.fit(_plan(settings, given, None), data, out, as_json)
+        with options.kept(checkpoint):
+            return tabular.fit(_plan(settings, given, None), data, out, checkpoint, as_json)
     before_it = None if start is None else load(start)
     plan = _plan(settings, given, before_it)
     known = before_it.table if before_it else None

@@ -8,7 +8,7 @@ import click
 
 PLAIN, TABULAR = "plain", "tabular"
 SHAPE, DESCENT = "hidden activation", "loss optimizer learning_rate weight_decay batch_size epochs patience"
-OF = {PLAIN: f"{SHAPE} {DESCENT} log checkpoint start".split(), TABULAR: ["members", "max_time"]}
+OF = {PLAIN: f"{SHAPE} {DESCENT} log start".split(), TABULAR: ["members", "max_time"]}
 
 
 def chosen(said: str | None, given: Collection[str]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import backprop as bp
-from backprop.cli import options
+from backprop.cli import options, tabular
 from backprop.cli.fit import logging
 from backprop.cli.group import Command, refusal, tell
 from backprop.cli.training import Plan, finish, prepare, save, train
@@ -35,7 +35,8 @@ def resume(
 
     All other settings are in the checkpoint; its weights come out as if training had never stopped, and it is written again
     as training goes on. After early stopping it is patient once more, and the best weights so far stay the best. Other data are
-    refused: fit --from trains a model on with new rows. Only the plain network has checkpoints.
+    refused: fit --from trains a plain model on with new rows. Of the tabular network the members that have ended stay, and the
+    others are trained, for as long as they need; it has none of the options --epochs, --patience and --log.
 
     \b
     Examples:
@@ -44,7 +45,13 @@ def resume(
       backprop resume run.safetensors flats.csv --out rent.safetensors --epochs 50 --patience 20
     """
     options.outputs(out, log, given=(data, checkpoint))
-    _require_checkpoint(checkpoint)
+    if _of_tabular(checkpoint):
+        for name, value in (("--epochs", epochs), ("--patience", patience), ("--log", log)):
+            if value is not None:
+                raise click.UsageError(
+                    f"{name} is an option of the plain network, and '{checkpoint}' is of the tabular one."
+                )
+        return tabular.resume(checkpoint, data, out, as_json)
     trainer = bp.Trainer.resume(checkpoint)
     if "fit" not in trainer.notes:
         raise refusal(checkpoint, "a checkpoint of backprop fit", "one that a program of your own has saved")
@@ -63,15 +70,15 @@ def resume(
     return finish(trainer, table, parts, history, out, as_json)
 
 
-def _require_checkpoint(path: Path) -> None:
-    """Refuse the model of a training that has ended, as that of the tabular network always has."""
+def _of_tabular(path: Path) -> bool:
+    """Whether a checkpoint is one of the tabular network. Raises ValueError for the model of a training that has ended."""
     from backprop.files import container
 
-    if container.kind(path) == "estimator":
-        advice = (
-            "Fit anew. fit --checkpoint trains the plain network, which can go on; predict and plot take the model."
-        )
+    kind = container.kind(path)
+    if kind == "estimator":
+        advice = "Fit anew. What fit --checkpoint writes can go on; predict and plot take the model."
         raise refusal(path, "a checkpoint of backprop fit --checkpoint", "a model whose training has ended", advice)
+    return kind == "members"
 
 
 def _same_data(plan: Plan, trainer: Trainer, checkpoint: Path, data: Path) -> tuple[Table, Parts]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import backprop as bp
-from backprop.cli.group import INTERRUPTED, answer, tell
+from backprop.cli.group import INTERRUPTED, answer, refusal, tell
 from backprop.cli.models import by_part, default_loss, measures, task
 from backprop.cli.training import Plan, advise, prepare
 
@@ -19,12 +20,40 @@ if TYPE_CHECKING:
 CTRL_C = "Ctrl-C"
 
 
-def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
+def fit(plan: Plan, data: Path, out: Path, checkpoint: Path | None, as_json: bool) -> int | None:
     """Train the members on the rows that are not held out, save them as an estimator, and tell what they are worth.
 
     Returns the exit code of Ctrl-C where it ended training.
     """
     _require_sklearn()
+    from backprop.estimators.ended import Ended
+
+    if checkpoint is not None:
+        Ended(checkpoint, {"fit": asdict(plan)}).write()
+    return _fit(plan, data, out, checkpoint, as_json)
+
+
+def resume(checkpoint: Path, data: Path, out: Path, as_json: bool) -> int | None:
+    """Go on with the members that are not in the checkpoint. Raises ValueError for one of other data."""
+    _require_sklearn()
+    from backprop.estimators.ended import VERSION, OtherTraining, read
+
+    known = read(checkpoint)
+    if "fit" not in known.notes:
+        raise refusal(checkpoint, "a checkpoint of backprop fit", "one that a program of your own has saved")
+    plan = Plan.from_notes(known.notes["fit"], checkpoint, "a checkpoint of backprop fit")
+    tell(f"Going on. Members that have ended: {len(known.members)}.")
+    try:
+        return _fit(replace(plan, max_time=None), data, out, checkpoint, as_json)
+    except OtherTraining as error:
+        if error.name == VERSION:
+            advice = "Fit anew, or install that version."
+            raise refusal(checkpoint, f"one of version {error.got}", f"one of {error.expected}", advice) from None
+        advice = "For new rows fit anew, with the old ones."
+        raise refusal(data, f"the data that {checkpoint} was trained on", "other data", advice) from None
+
+
+def _fit(plan: Plan, data: Path, out: Path, checkpoint: Path | None, as_json: bool) -> int | None:
     from backprop.training.data import Examples
 
     found = plan.found(data, None, first=lambda frame: advise(plan, frame, data))
@@ -33,7 +62,7 @@ def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
     groups = None if plan.group is None else found.frame[plan.group].take(rows.training).to_pylist()
     train = frame.take(rows.training)
     frames = {"training": train, "validation": _of_known_classes(train, frame.take(rows.held), plan, table)}
-    model = _trained(plan, table, frames["training"], groups)
+    model = _trained(plan, table, frames["training"], groups, checkpoint)
     net, own = model.as_network()
     own = bp.Table.from_state(own.state() | {"unknown": "ignore"})  # of categories that only the rows held out have
     parts = {name: (own.transform(part), own.targets(part)) for name, part in frames.items() if len(part)}
@@ -43,6 +72,8 @@ def fit(plan: Plan, data: Path, out: Path, as_json: bool) -> int | None:
     tell(model.report_.replace(type(model).__name__, "The tabular network", 1))
     if model.stopped_ == CTRL_C:
         tell("Stopped by Ctrl-C: the best so far.")
+    if model.stopped_ and checkpoint is not None:
+        tell("To go on: " + shlex.join(["backprop", "resume", str(checkpoint), str(data), "--out", str(out)]))
     tell(f"Model saved to {out}.")
     worth = {name: measures(own, net.predict(X), y) for name, (X, y) in parts.items()}
     counts = {name: len(X) for name, (X, _) in parts.items()}
@@ -61,12 +92,13 @@ def _require_sklearn() -> None:
         raise ImportError(f"{needs}, or train the plain one: --model plain.") from error
 
 
-def _trained(plan: Plan, table: Table, frame: Any, groups: list[Any] | None) -> Any:
+def _trained(plan: Plan, table: Table, frame: Any, groups: list[Any] | None, checkpoint: Path | None) -> Any:
     """The estimator of the task, fitted to a frame with its target; with a progress bar where somebody looks at it."""
     from backprop import estimators
 
     kind = estimators.TabularRegressor if table.classes is None else estimators.TabularClassifier
     settings: dict[str, Any] = {"members": plan.members, "max_time": plan.max_time, "random_state": plan.seed}
+    settings["checkpoint"] = checkpoint
     model = kind(
         missing=plan.missing, unknown=plan.unknown, verbose="bar" if sys.stderr.isatty() else False, **settings
     )

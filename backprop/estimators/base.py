@@ -25,7 +25,7 @@ from backprop.tables import Table
 from backprop.tables.frame import listing
 from backprop.training.watch import described
 
-OWN = ("callbacks", "native", "threads", "verbose")  # parameters that each rank may have as it likes
+OWN = ("callbacks", "native", "threads", "verbose")  # parameters that change no bit, or are told otherwise
 AS_NUMBERS = {"accept_sparse": ("csr", "csc"), "dtype": (np.float64, np.float32)}  # how scikit-learn is to take X
 
 
@@ -171,6 +171,21 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
         if self._made_by("scale_targets"):
             targets = self._scaled_targets(targets, w)
         return self._scaled(examples.X, w, dtype), targets, w
+
+    def _facts(self, train: Examples, held_out: Examples | None, groups: Array | None) -> dict[str, Any]:
+        """What tells this training from others: parameters, names and labels; of numbers in plenty their SHA-256."""
+        found: dict[str, Any] = {name: value for name, value in self.get_params(deep=False).items() if name not in OWN}
+        found["seed from random_state"] = self._course.seed
+        found["callbacks"] = [
+            described(callback) for callback in self.callbacks or () if not getattr(callback, "writes", False)
+        ]
+        found["columns"] = getattr(self, "feature_names_in_", np.empty(0)).tolist()
+        found["classes"] = getattr(self, "classes_", np.empty(0)).tolist()
+        for kind, examples in (("", train), ("validation ", held_out)):
+            of = (None, None, None) if examples is None else (examples.X, examples.y, examples.w)
+            for name, array in zip("Xyw", of, strict=True):
+                found[f"SHA-256 of {kind}{name}"] = data.digest(array)
+        return found | {"SHA-256 of groups": data.digest(groups)}
 
     def _stratify(self, examples: Examples, size: int) -> Array | None:
         """What is to be held out in the same shares, if anything."""
@@ -319,21 +334,6 @@ class BaseMLP(BaseModel):
         else:
             solvers.Descent(self, train, held_out, groups, team).run(epochs, incremental)
         return self
-
-    def _facts(self, train: Examples, held_out: Examples | None, groups: Array | None) -> dict[str, Any]:
-        """What the ranks of a team have to have alike: parameters, names and labels; of numbers in plenty their SHA-256."""
-        found: dict[str, Any] = {name: value for name, value in self.get_params(deep=False).items() if name not in OWN}
-        found["seed from random_state"] = self._course.seed
-        found["callbacks"] = [
-            described(callback) for callback in self.callbacks or () if not getattr(callback, "writes", False)
-        ]
-        found["columns"] = getattr(self, "feature_names_in_", np.empty(0)).tolist()
-        found["classes"] = getattr(self, "classes_", np.empty(0)).tolist()
-        for kind, examples in (("", train), ("validation ", held_out)):
-            of = (None, None, None) if examples is None else (examples.X, examples.y, examples.w)
-            for name, array in zip("Xyw", of, strict=True):
-                found[f"SHA-256 of {kind}{name}"] = data.digest(array)
-        return found | {"SHA-256 of groups": data.digest(groups)}
 
     def _begin(self, features: int, targets: Array, dtype: Any) -> None:
         """New weights, a new optimizer, empty curves."""

@@ -37,7 +37,7 @@ SPELLINGS: dict[str, tuple[type, Any]] = {  # objects that are labels, as words 
     "time": (datetime.time, datetime.time.fromisoformat),
     "Decimal": (decimal.Decimal, decimal.Decimal),
 }
-NOT_DATA = ("callbacks", "random_state")  # what is of one run
+NOT_DATA = ("callbacks", "checkpoint", "random_state")  # what is of one run
 
 
 def save(model: Any, path: PathLike) -> None:

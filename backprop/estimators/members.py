@@ -22,6 +22,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.engine.threads import blas_threads, cores
+from backprop.estimators.ended import Ended, Job, Known
 from backprop.estimators.hooks import EpochTasks
 from backprop.layers import (
     FanOut,
@@ -157,6 +158,7 @@ class Course:
     epochs: int
     batch_size: int
     until: float
+    ended: Ended
     callbacks: Sequence[Callback]
     native: bool | str
     say: Callable[[str], None]
@@ -196,6 +198,22 @@ class Member:
         if loss < self.best or self.phi is None:
             self.best, self.epoch, self.phi = loss, record.epoch, phi.copy()
 
+    def whole(self, epochs: int) -> bool:
+        """Whether it has ended by itself, of so many epochs: then it would never be another one."""
+        last = len(self.losses)
+        return not self.cut and self.error is None and (last >= epochs or last - self.epoch >= PATIENCE)
+
+    def recall(self, known: Known) -> None:
+        """Be one that has ended before."""
+        (self.losses, self.validation), self.answers = known.curves.tolist(), list(known.answers)
+        self.best, self.epoch, self.phi = self.validation[known.epoch - 1], known.epoch, known.phi
+
+    def conclude(self) -> None:
+        """Go to the best epoch."""
+        self.ended = True
+        if self.phi is not None:
+            self.net.phi = self.phi
+
 
 def batch_of(n: int) -> int:
     """Examples of a batch, for n in all: small tables get many steps, and large ones do not take for ever."""
@@ -232,38 +250,46 @@ def train(
     """Train the members, as many at a time as there are cores: member m on all rows but part m, or on all, judged by `judges`.
 
     Each is the same whatever the others do; a progress `bar` of all their epochs shows how far they are. With few rows, or fewer
-    than inputs, gentle ones come after. Returns those that are `chosen`, and whether Ctrl-C was pressed. Raises KeyboardInterrupt
-    where no member has anything to show yet, FloatingPointError where numbers are not finite from the start.
+    than inputs, gentle ones come after. Those that have ended before are as they were. Returns those that are `chosen`, and
+    whether Ctrl-C was pressed. Raises KeyboardInterrupt where no member has anything to show yet, FloatingPointError where
+    numbers are not finite from the start.
     """
     stop, begun, jobs = Event(), list[Member](), jobs_of(course, rows)
+    left = [job for job in jobs if job not in course.ended.members]
 
     def one(place: int) -> Member | None:
-        if stop.is_set() or (place and time.perf_counter() > course.until):
+        if stop.is_set() or ((place or len(left) < len(jobs)) and time.perf_counter() > course.until):
             return None  # the first one is always there
-        m, gentle = jobs[place]
-        inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
-        member = Member(_network(course, inside, m, gentle), m, gentle)
+        m, gentle = job = left[place]
+        member, inside, outside = _new(course, job, rows, part, judges)
         begun.append(member)
-        now, rounds = time.perf_counter(), math.ceil((len(jobs) - place) / workers)
+        now, rounds = time.perf_counter(), math.ceil((len(left) - place) / workers)
         _train(course, member, inside, outside, stop, now + (course.until - now) / rounds)
-        member.ended = True
+        member.conclude()
+        if member.phi is not None and member.whole(course.epochs):
+            curves, answers = np.array([member.losses, member.validation]), np.stack(member.answers)
+            course.ended.add(job, Known(member.phi, curves, answers, member.epoch))
         best = f"best epoch {member.epoch} of {len(member.losses)}, validation loss {member.best:.6g}"
         course.say(f"Member {m + 1} of {course.members}{', gently' if gentle else ''}: {best}")
         return member
 
     # Callbacks are told of one member after another, and need not know of threads.
-    workers = 1 if course.callbacks else min(len(jobs), cores())
+    workers = 1 if course.callbacks else max(1, min(len(left), cores()))
     with blas_threads(1), interrupts() as pressed, ThreadPoolExecutor(workers) as pool:
-        trained = [pool.submit(one, place) for place in range(len(jobs))]
+        made = [_recalled(course, job, jobs, rows, part, judges) for job in course.ended.members]
+        begun += made
+        trained = [pool.submit(one, place) for place in range(len(left))]
+        for job in trained:
+            job.add_done_callback(lambda job: stop.set() if job.exception() else None)
         while wait(trained, timeout=0.05).not_done:
             _show(bar, course, begun, len(jobs))
             if pressed:
                 stop.set()
         _show(bar, course, begun, len(jobs))
-        made = [member for job in trained if (member := job.result()) is not None]
+        made += [member for job in trained if (member := job.result()) is not None]
         for _ in range(course.members):
             tasks.end(tasks.begin()) if tasks.fit else None
-    done = [member for member in made if member.phi is not None]
+    done = sorted((member for member in made if member.phi is not None), key=lambda one: (one.gentle, one.part))
     if pressed and not done:
         raise KeyboardInterrupt
     if not done:
@@ -277,6 +303,26 @@ def jobs_of(course: Course, rows: Rows) -> list[tuple[int, bool]]:
     return [
         (m, gentle) for gentle in ((False, True) if n <= max(FEW, inputs) else (False,)) for m in range(course.members)
     ]
+
+
+def _new(course: Course, job: Job, rows: Rows, part: Array | None, judges: Rows) -> tuple[Member, Rows, Rows]:
+    """A member, the rows that it is trained on, and those that it is stopped by."""
+    m, gentle = job
+    inside, outside = (rows, judges) if part is None else (rows.at(part != m), rows.at(part == m))
+    return Member(_network(course, inside, m, gentle), m, gentle), inside, outside
+
+
+def _recalled(course: Course, job: Job, jobs: list[Job], rows: Rows, part: Array | None, judges: Rows) -> Member:
+    """A member that has ended before. Raises FileFormatError for one that is none of these."""
+    known = course.ended.members[job]
+    if job not in jobs:
+        course.ended.refuse(job)
+    member, _, outside = _new(course, job, rows, part, judges)
+    if len(known.phi) != member.net.size or known.answers.shape[1:] != (len(outside.X), course.outputs):
+        course.ended.refuse(job)
+    member.recall(known)
+    member.conclude()
+    return member
 
 
 def _show(bar: Any, course: Course, begun: list[Member], members: int) -> None:
@@ -375,8 +421,6 @@ def _train(course: Course, member: Member, inside: Rows, outside: Rows, stop: Ev
             seconds = time.perf_counter() - began
             speed = rule.t * batch_size / seconds
             member.note(Epoch(1, mean, seconds, speed, rule.learning_rate, validation={"loss": of_outside}), outside)
-    if member.phi is not None:
-        net.phi = member.phi
 
 
 def _look(course: Course, member: Member, steps: int) -> None:

@@ -22,14 +22,17 @@ from backprop.estimators.answers import Classes, Quantities
 from backprop.estimators.base import BaseModel
 from backprop.estimators.course import Course, built, unchanged_if_refused
 from backprop.estimators.data import Examples
+from backprop.estimators.ended import Ended
 from backprop.estimators.hooks import EpochTasks, warn, with_callbacks
 from backprop.estimators.solvers import NOT_FINITE
 from backprop.losses import BinaryCrossEntropy, CrossEntropy, LeastSquares, Loss
+from backprop.training.callbacks import path_of
 from backprop.training.native import choice
 from backprop.training.watch import NoBar, check_callbacks, progress_bar
 
 SHARPEST = math.log(1.25)  # rows that are all told right would ask for ever more
 ROUNDING = 1e-9  # by which sums of equal shares are off
+NO_FACTS = ("checkpoint", "max_time", "random_state")  # of which the seed tells
 MEANS = {"softmax": "softmax", "logistic": "sigmoid", "identity": "values"}
 
 
@@ -56,10 +59,12 @@ class BaseTabular(BaseModel):
         """Train on rows X (N, D) and targets y, anew with each call.
 
         X may be an array or a frame of any columns; `y` may be the name of the target's column in it. Each member is trained on
-        the rows without a part of its own, which chooses its best epoch: by chance, with `groups` (N,) whole groups. With
-        `X_val` and `y_val`, or `validation_data`, all members are trained on all rows and judged by those. Ctrl-C, and the end
-        of `max_time`, leave the best that there is by then. Raises TypeError or ValueError for data or parameters that do not
-        fit; the model is then as it was.
+        the rows without a part of its own, which chooses its best epoch: by chance, with `groups` (N,) whole groups. With `X_val`
+        and `y_val`, or `validation_data`, all members are trained on all rows and judged by those. Ctrl-C, and the end of
+        `max_time`, leave the best that there is by then; with the same data and settings, the next `fit` with the same
+        `checkpoint` goes on, and ends in the same bits as if nothing had been between. Raises TypeError or ValueError for
+        data or parameters that do not fit, or another training's `checkpoint`, OSError where that cannot be written; the
+        model is then as it was.
         """
         began = time.perf_counter()
         self._check_parameters()
@@ -112,6 +117,8 @@ class BaseTabular(BaseModel):
         checks.integer(who, "members", self.members)
         if self.max_time is not None:
             checks.number(who, "max_time", self.max_time, above=0)
+        if self.checkpoint is not None:
+            path_of(f"{who}(checkpoint=…)", self.checkpoint)
         check_callbacks(who, self.callbacks or ())
         choice(who, self.native)
         if isinstance(self.verbose, str):
@@ -139,7 +146,7 @@ class BaseTabular(BaseModel):
         else:
             X, targets, w = self._for_network(held_out, np.float32)
             judges = members.Rows(before.of(X), targets, w)
-        course = self._plan(len(train.X), part, began)
+        course = self._plan(len(train.X), part, began, self._ended(train, held_out, groups))
         tasks = EpochTasks(self, course.members, train)
         epochs = course.epochs * len(members.jobs_of(course, rows))
         with progress_bar(epochs, "epoch") if self.verbose == "bar" else nullcontext(NoBar()) as bar:
@@ -167,7 +174,15 @@ class BaseTabular(BaseModel):
         key = train.targets if train.targets.ndim == 1 else train.targets[:, 0]
         return members.parts(min(max(self.members, 5), of), key, groups, np.random.default_rng(self._course.seed))
 
-    def _plan(self, n: int, part: Array | None, began: float) -> members.Course:
+    def _ended(self, train: Examples, held_out: Examples | None, groups: Array | None) -> Ended:
+        """The members that have ended in an earlier `fit` of the same training."""
+        if self.checkpoint is None:
+            return Ended()
+        table = None if self.table_ is None else self.table_.state()
+        facts = {"class": self._who} | self._facts(train, held_out, groups) | {"table": table}
+        return Ended.of(self.checkpoint, {name: facts[name] for name in facts if name not in NO_FACTS})
+
+    def _plan(self, n: int, part: Array | None, began: float, ended: Ended) -> members.Course:
         batch_size = members.batch_of(n)
         return members.Course(
             loss=self._loss_function,
@@ -178,6 +193,7 @@ class BaseTabular(BaseModel):
             epochs=members.epochs_of(n, batch_size),
             batch_size=batch_size,
             until=math.inf if self.max_time is None else began + self.max_time,
+            ended=ended,
             callbacks=self.callbacks or (),
             native=self.native,
             say=self._say,
@@ -248,13 +264,14 @@ def _counted_among(present: int, n: int) -> Iterator[None]:
 class TabularClassifier(Classes, BaseTabular):
     """A strong classifier for tables, without a setting: k networks, each stopped by rows of its own, that answer as one.
 
-    Frames of numbers, booleans and words with holes go in as they are; probabilities come out. What predicts is one
-    `Sequential`, `network_`. `members` are how many networks; up to 500 rows, or where there are fewer than inputs, as many
-    that learn gently are tried too. `max_time` are the seconds that `fit` may take, with which a faster machine gives other bits;
+    Frames of numbers, booleans and words with holes go in as they are; probabilities come out. What predicts is one `Sequential`,
+    `network_`. `members` are how many networks; up to 500 rows, or where there are fewer than inputs, as many that learn
+    gently are tried too. `max_time` are the seconds that `fit` may take, with which a faster machine gives other bits;
     `class_weight` as in scikit-learn; `callbacks` are told of every epoch of each member, one member after another; `verbose`
     prints what each has come to, and as "bar" draws how far they are, on standard error. `missing` and `unknown` are those of
-    `Table`. After `fit` there are `report_`, a text of what was done, `stopped_`, what ended training early ("Ctrl-C", "max_time"
-    or ""), `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
+    `Table`. `checkpoint` is the path of a file that keeps each member that has ended: a `fit` that was interrupted goes on
+    there. After `fit` there are `report_`, a text of what was done, `stopped_`, what ended training early ("Ctrl-C",
+    "max_time" or ""), `classes_`, and `loss_curve_` and `validation_loss_curve_`, means over members.
 
     Probabilities are calibrated by one number, for the rows that members were not trained on, of which each says there what it
     says at the epoch that the others have chosen.
@@ -276,6 +293,7 @@ class TabularClassifier(Classes, BaseTabular):
         random_state: Any = 0,
         verbose: bool | str = False,
         class_weight: Any = None,
+        checkpoint: Any = None,
         callbacks: Any = None,
         missing: str = "indicate",
         unknown: str = "ignore",
@@ -329,6 +347,7 @@ class TabularRegressor(Quantities, BaseTabular):
         max_time: float | None = None,
         random_state: Any = 0,
         verbose: bool | str = False,
+        checkpoint: Any = None,
         callbacks: Any = None,
         missing: str = "indicate",
         unknown: str = "ignore",

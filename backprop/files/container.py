@@ -32,6 +32,7 @@ KINDS = {
     "network": "Sequential.load",
     "estimator": "MLPClassifier.load or MLPRegressor.load",
     "checkpoint": "Trainer.resume",
+    "members": "TabularClassifier or TabularRegressor with checkpoint=, or backprop resume,",
 }  # and what opens them
 CODES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "U64": "<u8", "I32": "<i4", "U32": "<u4", "U8": "|u1"}
 TYPES = {name: np.dtype(code) for name, code in CODES.items()}

@@ -188,13 +188,13 @@ def check_data(who: str, expected: Mapping[str, Any], examples: Examples) -> Non
             raise ValueError(checks.message(who, f"{name} {value}, as in the file", f"{found.get(name)}", advice))
 
 
-def check_machine(path: str, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+def check_machine(who: str, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     """Warn of the first thing that may change bits."""
     for name in {**expected, **found}:
         if expected.get(name) != found.get(name):
             advice = "Training goes on, but its last bits may not be those of a run that never stopped."
             wanted = f"{name} {expected.get(name, 'missing')}, as where it was saved"
-            text = checks.message(f"Trainer.resume({path!r})", wanted, found.get(name, "none"), advice)
+            text = checks.message(who, wanted, found.get(name, "none"), advice)
             warnings.warn(text, stacklevel=3)
             return
 

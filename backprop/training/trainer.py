@@ -539,5 +539,5 @@ class Trainer:
         if checks.boolean("Trainer.resume", "other_data", other_data):
             trainer._data = None
             trainer.epochs_done = trainer.epochs_done  # which begins the next one anew
-        checkpoint.check_machine(os.fspath(path), machine, checkpoint.machine())
+        checkpoint.check_machine(f"Trainer.resume({os.fspath(path)!r})", machine, checkpoint.machine())
         return trainer
