@@ -18,6 +18,7 @@ import faulthandler
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,7 +112,7 @@ class Guard(AbstractContextManager["Guard"]):
         self._mark.touch()
         who = f"rank {self.rank} of {self.size} (process {self.process} on {HOST})"
         told = f"{who} has died without a word: killed, out of memory, or os._exit"
-        command: list[str | Path] = ["/bin/sh", "-c", WITNESS, self._mark, told, self.folder / "died"]
+        command: list[str | Path] = [shutil.which("sh") or "sh", "-c", WITNESS, self._mark, told, self.folder / "died"]
         if os.name == "posix":
             self._witness = subprocess.Popen(command, stdin=subprocess.PIPE, env={}, start_new_session=True)
 
