@@ -619,6 +619,35 @@ class TestLooking:
             "virginica",
         ]
 
+    def test_of_a_class_that_is_rare(self, tmp_path, monkeypatch):
+        """All predictions are "no", which is said, beside what that is worth; importance goes by probabilities."""
+        from sklearn.metrics import average_precision_score, roc_auc_score
+
+        monkeypatch.chdir(tmp_path)
+        rng = np.random.default_rng(0)
+        noise, x = rng.standard_normal((2, 900))
+        answer = np.where(rng.random(900) < 1 / (1 + np.exp(3.2 - x)), "yes", "no")
+        lines = [f"{a:.3f},{b:.3f},{c}" for a, b, c in zip(noise, x, answer, strict=True)]
+        Path("rare.csv").write_text("\n".join(["noise,x,y", *lines]))
+        fit = succeeds("fit", "rare.csv", "--target", "y", "-o", "m.safetensors", "--epochs", 3, "--hidden", 4)
+        assert "share of the most frequent class" in fit.stdout
+        told = succeeds("evaluate", "m.safetensors", "rare.csv")
+        for result in (fit, told):
+            assert "note: every prediction is 'no'" in result.stderr
+            assert "Average precision is of 'yes'." in result.stderr
+        worth = json.loads(succeeds("evaluate", "m.safetensors", "rare.csv", "--json").stdout)
+        assert worth["share_of_the_most_frequent_class"] == worth["accuracy"] == np.mean(answer == "no")
+        p = succeeds("predict", "m.safetensors", "rare.csv", "--probabilities", "--format", "jsonl").stdout
+        p = [json.loads(line)["y=yes"] for line in p.splitlines()]
+        assert worth["roc_auc"] == pytest.approx(roc_auc_score(answer == "yes", p))
+        assert worth["average_precision"] == pytest.approx(average_precision_score(answer == "yes", p))
+        figure, _ = drawn(monkeypatch, "m.safetensors", "rare.csv")
+        importance = next(ax for ax in figure.axes if "shuffled" in ax.get_xlabel())
+        dependence = next(ax for ax in figure.axes if ax.get_ylabel() == "mean probability")
+        assert "log-loss" in importance.get_xlabel()
+        assert importance.get_yticklabels()[0].get_text() == dependence.get_xlabel() == "x"
+        assert importance.patches[0].get_width() > 1e-3
+
     def test_of_two_columns_also_the_plane(self, folder, monkeypatch):  # noqa: F811
         rng = np.random.default_rng(0)
         np.savez("plane.npz", X=rng.standard_normal((60, 2)), y=rng.choice(["a", "b"], 60))

@@ -94,6 +94,25 @@ def test_installs_this_project_and_no_other(page):
     assert not re.search(r"pip install backprop(?!-mlp)", page.read_text("utf-8"))
 
 
+NEEDS = {r"^import (pandas) as": "", r"^import (polars) as": "", r"^.*bp\.to_(onnx)\(": r"backprop-mlp\[[a-z,]*"}
+
+
+@every_page
+def test_says_what_its_blocks_need_beside_this_project(page):
+    text = page.read_text("utf-8")
+    for line, before in NEEDS.items():
+        for name in {*re.findall(line, "".join(code for code, _ in BLOCK.findall(text)), re.MULTILINE)}:
+            assert re.search(rf"pip install [^`\n]*{before}{name}", text), f"{page.name} does not say what has {name}"
+
+
+def test_a_program_that_is_a_file_has_its_imports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "train" / "many_machines.md"
+    folder, program = (code for code, _ in BLOCK.findall(page.read_text("utf-8"))[:2])
+    for code in (folder, program):
+        exec(compile(code, str(page), "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
 @every_page
 def test_relative_links_resolve(page):
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)

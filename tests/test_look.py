@@ -55,6 +55,9 @@ WRONG = {  # a column, and what is said of it
     "holes only": ([""] * N, "nothing but missing values"),
     "an odd cell": (with_far(X, "?"), "expected numbers, got '?' at row 0"),
     "dates": ([f"{1 + k % 28}.6.2020" for k in range(N)], "--dates c makes numbers"),
+    "few numbers with a unit": ((["5 kg", "10 kg", "2.5 kg"] * N)[:N], "such as '5 kg', which are taken for names"),
+    "few numbers with a sign": ((["<5", "~5", "5 m2"] * N)[:N], "or --categories c if they are names"),
+    "odd cells of a kind": (["5 €", "6 €"] * (N // 2), f"got '5 €' at row 0 (the first of {N} such rows)"),
     "normal numbers": (X, ""),
     "heavy tails": (np.exp(RNG.normal(0, 2, N)).round(3), None),
     "true and false": ((["true", "false", "true"] * N)[:N], ""),
@@ -159,6 +162,9 @@ class TestLines:
         assert "400 rows, 2 columns; left out: 'note' (--drop), '@1' (no name, and another value" in result.stderr
 
 
+FIT = ("fit", "a.csv", "--target", "y", "-o", "a.safetensors", "--members", "2", "--max-time", "0.1")
+
+
 class TestFit:
     def test_says_it_shortly(self):
         towns = (["Ulm", "Bonn", "Ulm", "Ulm"] * N)[:N]
@@ -171,6 +177,22 @@ class TestFit:
             "note: Column 'id' numbers the rows: --drop id.",
             "The target 'y' holds numbers: regression.",
         ]
+
+    def test_hints_can_be_followed(self):
+        """A point belongs to a name; groups are advised where rows are held out by chance; many words are cut by default."""
+        persons, words = WRONG["numbers of persons"][0], WRONG["words that occur once"][0]
+        write("a.csv", {"Nr.": range(N), "patient": persons, "free": words, "x": X[::-1], "y": Y})
+        assert "numbers the rows: --drop 'Nr.'." in succeeds(*FIT).stderr
+        told = succeeds(*FIT, "--time", "x").stderr
+        assert "--group" not in told
+        assert "categories that repeat" not in told
+        assert "Column 'free' has words of which most occur once: --drop free." in told
+
+    def test_days_with_holes_are_not_what_rows_are_held_out_by(self):
+        days = [f"2020-01-{1 + k % 28:02d}" for k in range(N)]
+        for cells, advised in ((days, True), (["", *days[1:]], False)):  # and days without --dates are refused
+            write("a.csv", {"since": cells, "x": X[::-1], "y": Y})
+            assert ("--time since" in run(*FIT).stderr) == advised
 
     def test_of_many_columns_a_part(self):
         write("a.csv", {f"c{j}": range(j, j + N) for j in range(40)} | {"x": X, "y": Y})

@@ -124,8 +124,12 @@ class Column:
         """The refusal of a cell that is not what its column is, with the options that help."""
         import pyarrow.compute as pc
 
+        from backprop.tables.words import form
+
         cell = values[row].as_py()
-        n = pc.sum(pc.equal(values, cell)).as_py()
+        fits = self.how.notation.fits(values)
+        alike = counts(values.filter(pc.equal(fits, fits[row])))
+        n = sum(often for other, often in alike.items() if form(other) == form(cell))
         got = f"{short(cell)} at row {row}" + (f" (the first of {n} such rows)" if n > 1 else "")
         ways = [_advice(cell.strip(), values, self.name, self.how.na or ())]
         if not self.learnt:

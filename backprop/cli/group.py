@@ -121,8 +121,11 @@ def option(name: str, *values: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A word as one types it in a shell."""
-    return f'"{text}"' if text == "'" else shlex.quote(text)
+    """A word as one types it in a shell; a point at its end is seen to belong to it, and not to a sentence."""
+    if text == "'":
+        return f'"{text}"'
+    plain = shlex.quote(text)
+    return f"'{text}'" if plain == text and text[1:].endswith(".") else plain
 
 
 def refusal(who: object, expected: str, got: str, advice: str = "") -> ValueError:

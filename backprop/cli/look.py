@@ -14,7 +14,7 @@ from backprop.cli.data import Reading
 from backprop.cli.group import Command, answer, option, quoted, refusal, short, tell
 from backprop.cli.holdout import moment
 from backprop.cli.reading import Known, Read, as_categories, naming, read, source
-from backprop.cli.remarks import ONE_VALUE, REMARKS, Seen
+from backprop.cli.remarks import ONE_VALUE, REMARKS, Seen, repeated
 from backprop.cli.words import spoken
 
 if TYPE_CHECKING:
@@ -181,8 +181,13 @@ def features(n: int) -> str:
     return "1 feature" if n == 1 else f"{n} features"
 
 
-def look_at(found: Read, target: str | None, task: str = "auto") -> Iterator[Line]:
-    """A line for each column of what was read. Raises ValueError for a target that is not there and for no rows."""
+def look_at(
+    found: Read, target: str | None, task: str = "auto", *, most: int | None = None, by_chance: bool = True
+) -> Iterator[Line]:
+    """A line for each column of what was read; `most` categories of a column are kept, and rows are held out `by_chance` or not.
+
+    Raises ValueError for a target that is not there and for no rows.
+    """
     from backprop.tables.frame import Frame, require_names
 
     frame = as_categories(found.frame, codes=[target] if target and task == "classification" else ())
@@ -197,7 +202,7 @@ def look_at(found: Read, target: str | None, task: str = "auto") -> Iterator[Lin
             text = spoken(str(of)).partition(f"column {name!r}: ")
             yield Line(name, "?", frame[name].null_count, becomes="refused", remarks=(text[2] or text[0],))
         else:
-            yield _line(Seen(of, name in dates, name == target), answers)
+            yield _line(Seen(of, name in dates, name == target), answers, most, by_chance)
 
 
 def _values(rows: Any, name: str) -> Any:
@@ -208,7 +213,7 @@ def _values(rows: Any, name: str) -> Any:
         return error
 
 
-def _line(column: Seen, answers: Seen | None) -> Line:
+def _line(column: Seen, answers: Seen | None, most: int | None, by_chance: bool) -> Line:
     """What a column is; what becomes of it is what a table learns of it."""
     import numpy as np
 
@@ -217,13 +222,14 @@ def _line(column: Seen, answers: Seen | None) -> Line:
     values = column.values
     kind = "dates" if column.dates else {"text": "words", "booleans": "true or false"}.get(values.kind, values.kind)
     with np.errstate(all="ignore"):  # of the largest numbers there are
-        remarks = [remark for check in REMARKS if column.different and (remark := check(column, answers))]
+        checks = (*REMARKS, repeated) if by_chance else REMARKS
+        remarks = [remark for check in checks if column.different and (remark := check(column, answers))]
     try:
         if column.target:
             classes = Target.learn(values, scale=True).classes
             becomes = f"target: {len(classes)} classes" if classes else "target"
         else:
-            becomes = features(len(learn(values, scale=True).feature_names))
+            becomes = features(len(learn(values, scale=True, most=most).feature_names))
     except (TypeError, ValueError) as error:
         becomes, remarks = "refused", [*remarks, spoken(str(error)).removeprefix("look: ")]
     return Line(column.name, kind, int(values.missing.sum()), column.different, _range(column), becomes, tuple(remarks))

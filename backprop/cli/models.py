@@ -257,6 +257,11 @@ def default_loss(table: Table, outputs: int | None) -> Loss:
     return bp.CrossEntropy() if outputs == len(table.classes) else bp.BinaryCrossEntropy()
 
 
+def log_loss(table: Table, f: Array, y: Array) -> float:
+    """The mean of −log of the probability that outputs f (N, K) give to the classes y (N,)."""
+    return default_loss(table, f.shape[1]).forward(f.T, y if f.shape[1] > 1 else y[None])
+
+
 def measures(table: Table, f: Array, y: Array) -> dict[str, float]:
     """What outputs f (N, K) are worth against the targets y (N,) of `table.targets`, in units of the target."""
     import numpy as np
@@ -264,10 +269,37 @@ def measures(table: Table, f: Array, y: Array) -> dict[str, float]:
     loss = default_loss(table, f.shape[1])
     own = loss.metrics(f.T, loss.from_rows("evaluate", y, f.shape[1], len(f)))
     if table.classes is not None:
-        return {**own, "loss": loss.forward(f.T, y if f.shape[1] > 1 else y[None])}
+        often = np.bincount(y)
+        usual = {"share_of_the_most_frequent_class": float(often.max() / len(y))}
+        return {**own, **usual, **_ranking(loss, f, y), "loss": log_loss(table, f, y)}
     difference = table.values(f) - table.values(y[:, None])
     rms = float(np.sqrt(np.mean(difference**2)))
     return {**own, "root_mean_squared_error": rms, "mean_absolute_error": float(np.abs(difference).mean())}
+
+
+def _ranking(loss: Loss, f: Array, y: Array) -> dict[str, float]:
+    """How well outputs tell two classes apart, whatever probability one cuts at; nothing where one of them is not there."""
+    from backprop.training.metrics import score
+
+    if len(y) == 0 or f.shape[1] > 2 or y.min() == y.max():
+        return {}
+    targets = loss.from_rows("evaluate", y, f.shape[1], len(f))
+    try:
+        return {name: score(loss, name, f.T, targets, None) for name in ("roc_auc", "average_precision")}
+    except ImportError:  # of scikit-learn, which a plain network can do without
+        return {}
+
+
+def tell_one_answer(table: Table, f: Array, y: Array) -> None:
+    """Tell where a model of classes gives one answer to all rows, which have others; and which class the measures are of."""
+    if table.classes is None or len(f) == 0 or y.min() == y.max():
+        return
+    labels, classes = table.labels(f), table.classes.tolist()
+    if (labels == labels[0]).all():
+        always = f"note: every prediction is {labels.tolist()[0]!r}, as if it always answered that."
+        tell(f"{always} backprop predict --probabilities tells the rows apart.")
+    if len(classes) == 2:
+        tell(f"Average precision is of {classes[1]!r}.")
 
 
 def by_part(worth: Mapping[str, Mapping[str, float]]) -> str:

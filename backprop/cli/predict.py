@@ -22,6 +22,7 @@ from backprop.cli.models import (
     seen_before,
     shown,
     task,
+    tell_one_answer,
     tell_unknown,
 )
 
@@ -113,8 +114,10 @@ def predictions(table: Table | None, f: Array, with_probabilities: bool) -> dict
 def evaluate(model: Path, data: Path, target: str | None, as_json: bool, **how: Any) -> None:
     """Measure how well MODEL predicts the target of DATA, a file like that of fit, or -.
 
-    Of classes: the accuracy and the cross-entropy. Of numbers: R², the root mean squared and the mean absolute error, in units of
-    the target. Where DATA are those that fit was given, the rows that it held out are measured by themselves, too.
+    Of classes: the accuracy, and beside it the share of the most frequent class, which is what always answering that would give;
+    the cross-entropy; and of two classes the ROC AUC and the average precision, where scikit-learn is there.
+    Of numbers: R², the root mean squared and the mean absolute error, in units of the target. Where DATA are those that fit was
+    given, the rows that it held out are measured by themselves, too.
 
     \b
     Examples:
@@ -125,6 +128,7 @@ def evaluate(model: Path, data: Path, target: str | None, as_json: bool, **how: 
     f = loaded.net.predict(rows.X)
     numbers = measures(table, f, rows.y)
     tell(f"{len(f):,} rows, {task(table)} of {rows.target!r}.")
+    tell_one_answer(table, f, rows.y)
     result: dict[str, Any] = {"task": task(table), "rows": len(f), **numbers}
     text = shown(numbers)
     held = held_out(loaded, table, rows)

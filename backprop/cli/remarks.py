@@ -102,7 +102,8 @@ def _directions(there: list[Any]) -> tuple[Any, Any]:
     return (a <= b for a, b in pairwise(there)), (a >= b for a, b in pairwise(there))
 
 
-def _repeated(column: Seen, answers: Seen | None) -> str:
+def repeated(column: Seen, answers: Seen | None) -> str:
+    """Rows that come in groups, where those that are held out are drawn by chance."""
     n, k = len(column.there), column.different
     even = k >= 2 * ENOUGH and len(set(column.often)) == 1 and column.whole
     named = k >= ENOUGH and NAMES_SOMEBODY.search(column.name) and (column.words or column.whole)
@@ -155,6 +156,22 @@ def _spelling(column: Seen, answers: Seen | None) -> str:
     return ""
 
 
+def _measured(column: Seen, answers: Seen | None) -> str:
+    """Few words that are numbers with a unit or a sign throughout, and may be names: "5 kg" and "10 kg" of packets."""
+    from backprop.tables.words import form
+
+    if column.values.kind != "text" or column.values.declared or column.target:
+        return ""
+    forms = {word: form(word) for word in column.words}
+    if "unit" not in forms.values() or not {*forms.values()} <= {"unit", "number", "another"}:
+        return ""
+    word = next(word for word in forms if forms[word] == "unit")
+    return (
+        f"has numbers with a unit or a sign, such as {short(word)}, which are taken for names: write the numbers alone, "
+        f"or {option('--categories', column.name)} if they are names"
+    )
+
+
 REMARKS: tuple[Callable[[Seen, Seen | None], str], ...] = (
-    *(_constant, _index, _copy, _sorted, _repeated, _outliers, _dates, _spelling),
+    *(_constant, _index, _copy, _sorted, _outliers, _dates, _spelling, _measured),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import backprop as bp
 from backprop.cli.group import INTERRUPTED, answer, refusal, tell
-from backprop.cli.models import by_part, default_loss, measures, task
+from backprop.cli.models import by_part, default_loss, measures, task, tell_one_answer
 from backprop.cli.training import Plan, advise, prepare
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _fit(plan: Plan, data: Path, out: Path, checkpoint: Path | None, as_json: bo
     if model.stopped_ and checkpoint is not None:
         tell("To go on: " + shlex.join(["backprop", "resume", str(checkpoint), str(data), "--out", str(out)]))
     tell(f"Model saved to {out}.")
+    X, y = parts.get("validation", parts["training"])
+    tell_one_answer(own, net.predict(X), y)
     worth = {name: measures(own, net.predict(X), y) for name, (X, y) in parts.items()}
     counts = {name: len(X) for name, (X, _) in parts.items()}
     result = {"model": str(out), "task": task(own), "features": len(own.feature_names), "rows": counts}

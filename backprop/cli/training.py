@@ -20,7 +20,7 @@ from backprop.cli.group import INTERRUPTED, answer, option, refusal, tell
 from backprop.cli.holdout import HoldOut, advice
 from backprop.cli.kind import PLAIN, TABULAR
 from backprop.cli.look import MOST_STORED, Line, look_at, outside, shortly
-from backprop.cli.models import SEEN, by_part, measures, seen_before, task, tell_unknown
+from backprop.cli.models import SEEN, by_part, measures, seen_before, task, tell_one_answer, tell_unknown
 from backprop.cli.reading import Known, Read, naming, read, source
 
 if TYPE_CHECKING:
@@ -82,13 +82,17 @@ class Plan(Reading):
 
     def table(self) -> Table:
         """The table that learns what the columns are."""
-        most = None
-        if self.model == TABULAR:
-            from backprop.estimators.tabular import BaseTabular
+        settings: dict[str, Any] = {"missing": self.missing, "unknown": self.unknown}
+        return bp.Table(self.target, scale_target=True, most_categories=self.most_categories, **settings)
 
-            most = BaseTabular.most_categories
-        settings: dict[str, Any] = {"missing": self.missing, "unknown": self.unknown, "most_categories": most}
-        return bp.Table(self.target, scale_target=True, **settings)
+    @property
+    def most_categories(self) -> int | None:
+        """How many categories of a column the network keeps: all, or the most frequent ones."""
+        if self.model != TABULAR:
+            return None
+        from backprop.estimators.tabular import BaseTabular
+
+        return BaseTabular.most_categories
 
     def hold_out(self, frame: Any) -> HoldOut:
         """Which rows of a frame are held out."""
@@ -125,7 +129,8 @@ def advise(plan: Plan, frame: Any, data: Path) -> None:
         with suppress(TypeError, ValueError):  # a column may have been dropped because it cannot be read
             whole = replace(plan, drop=())
             frame = read(data, whole, whole.wanted(), new=whole).frame
-    for line in advice(frame, plan.target):
+    whole = [name for name in frame.column_names if not frame[name].null_count]  # a row is held out by a value
+    for line in advice(frame.select(whole), plan.target):
         tell(line)
 
 
@@ -147,7 +152,9 @@ def prepare(plan: Plan, found: Read, data: Path, known: Table | None = None) -> 
     if plan.task == "regression" and table.classes is not None:
         raise ValueError(f"--task regression needs numbers in column {plan.target!r}, which holds classes.")
     if known is None:
-        lines = [*look_at(replace(found, frame=frame), plan.target, plan.task)]
+        by_chance = bool(plan.validation) and plan.group is None and plan.time is None
+        columns = replace(found, frame=frame)
+        lines = [*look_at(columns, plan.target, plan.task, most=plan.most_categories, by_chance=by_chance)]
         kept = {"columns": [asdict(line) for line in lines]} if len(lines) <= MOST_STORED else {}
         table.notes = {"reading": found.reading.choices(), **kept}
         _require_storable(table)
@@ -269,6 +276,8 @@ def finish(
         tell(f"Stopped after epoch {history[-1].epoch}: the validation loss no longer improved. Best weights kept.")
     tell(f"Model saved to {out}.")
     worth = {name: measures(table, net.predict(X), y) for name, (X, y) in parts.items()}
+    X, y = parts.get("validation", parts["training"])
+    tell_one_answer(table, net.predict(X), y)
     worth |= {"before": before} if before else {}
     rows = {name: len(X) for name, (X, _) in parts.items()}
     result = {"model": str(out), "task": task(table), "features": len(table.feature_names), "rows": rows}

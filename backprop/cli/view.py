@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from backprop.cli.group import refusal
-from backprop.cli.models import default_loss
+from backprop.cli.models import default_loss, log_loss
 from backprop.cli.predict import held_out
 
 if TYPE_CHECKING:
@@ -44,13 +44,12 @@ class View:
         return self.table.values(f) if self.table.classes is None else probabilities(f)
 
     def error(self, X: Array) -> float:
-        """Of some of the rows: of numbers the root mean squared error, of classes the share that is wrong."""
+        """Of some of the rows: of numbers the root mean squared error, of classes the log-loss."""
         import numpy as np
 
-        found = self.answers(X)
-        if self.table.classes is None:
-            return float(np.sqrt(np.mean((found - self.true[self.some]) ** 2)))
-        return float(np.mean(found.argmax(axis=1) != self.y[self.some]))
+        if self.table.classes is not None:
+            return log_loss(self.table, self.net.predict(X), self.y[self.some])
+        return float(np.sqrt(np.mean((self.answers(X) - self.true[self.some]) ** 2)))
 
     @cached_property
     def true(self) -> Array:
@@ -69,8 +68,8 @@ class View:
 
         if self.given is not None:
             return self.given
-        growths = importances(self.error, self.X[self.some], self.table.places, repeats=1)
-        return max(growths, key=lambda name: growths[name][0])
+        growths = importances(self.error, self.X[self.some], self.table.places)
+        return max(growths, key=lambda name: growths[name].mean())
 
     def _predictions(self, ax: Any) -> Any:
         from backprop import plots
@@ -93,11 +92,7 @@ class View:
         from backprop.plots.canvas import shortened
 
         ax = plots.column_importance(self.error, self.X[self.some], self.table.places, ax=ax)
-        what = (
-            f"root mean squared error of {shortened(self.name)}"
-            if self.table.classes is None
-            else "share of wrong classes"
-        )
+        what = f"root mean squared error of {shortened(self.name)}" if self.table.classes is None else "log-loss"
         ax.set_xlabel(f"growth of the {what}\nwhen the column is shuffled", parse_math=False)
         return ax
 

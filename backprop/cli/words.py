@@ -16,7 +16,7 @@ PHRASES = {  # a pattern of what an error or a warning of the library says, and 
     r"Remove such rows, or fill them with missing='impute'\.": "Remove such rows, or fill them with fit --missing impute.",
     r"unknown='ignore' encodes such values as zeros\.": "fit --unknown ignore encodes such values as zeros.",
     r"Leave the column out, or keep the most frequent ones: Table\(most_categories=50\)\.": (
-        "--drop leaves the column out, and fit --model tabular keeps its most frequent ones."
+        "--drop leaves the column out, and the tabular network keeps its most frequent ones."
     ),
     r"Leave (?:them|the column|it) out\.": "--drop leaves columns out.",
     r"Leave the column out, or make numbers or text of it\.": "--drop leaves the column out.",
