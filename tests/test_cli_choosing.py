@@ -629,7 +629,7 @@ class TestLooking:
         answer = np.where(rng.random(900) < 1 / (1 + np.exp(3.2 - x)), "yes", "no")
         lines = [f"{a:.3f},{b:.3f},{c}" for a, b, c in zip(noise, x, answer, strict=True)]
         Path("rare.csv").write_text("\n".join(["noise,x,y", *lines]))
-        fit = succeeds("fit", "rare.csv", "--target", "y", "-o", "m.safetensors", "--epochs", 3, "--hidden", 4)
+        fit = succeeds("fit", "rare.csv", "--target", "y", "-o", "m.safetensors", "--epochs", 20, "--hidden", 8)
         assert "share of the most frequent class" in fit.stdout
         told = succeeds("evaluate", "m.safetensors", "rare.csv")
         for result in (fit, told):

@@ -10,6 +10,7 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from numpy.testing import assert_allclose
@@ -18,6 +19,7 @@ from test_exports import run_numpy
 import backprop as bp
 from backprop.formats.folding import folded
 from backprop.formats.plan import Plan
+from backprop.formats.verify import _rows
 
 pa = pytest.importorskip("pyarrow")
 
@@ -306,3 +308,34 @@ class TestBadInput:
         with pytest.raises(ValueError, match="lift"):
             export(target, net, tmp_path, table=table, X=pa.table({"other": [1.0]}))
         assert not list(tmp_path.iterdir())
+
+
+class TestNarrowPieces:
+    """A skewed column is cut into pieces that are narrower than the distance of two numbers in float32."""
+
+    def skewed(self):
+        rng = np.random.default_rng(0)
+        frame = pd.DataFrame({"town": rng.choice(["Ulm", "Bonn"], 400), "x": np.exp(rng.normal(0, 3, 400))})
+        frame["y"] = np.log(frame["x"])
+        table = bp.Table("y", scale_target=True, dtype="float64")
+        X, _ = table.fit(frame)
+        cut = bp.Quantiles.learned(X)
+        assert min(cut.high - cut.low) < 1e-7
+        net = bp.Sequential(cut, bp.Linear(X.shape[1], 4, seed=0), bp.Tanh(), bp.Linear(4, 1, seed=1), dtype="float64")
+        return frame, table, net, X
+
+    def test_are_compared_one_by_one(self):
+        _, table, net, _ = self.skewed()
+        X = _rows(Plan("to_onnx", net, None, "float32", table))[1]
+        _, plain = _rows(Plan("to_onnx", net, None, "float32"))
+        for rows in (X, plain):
+            h = rows[:, table.feature_names.index("x")]
+            low, high = (net[0]._by_row(each)[table.feature_names.index("x")] for each in (net[0].low, net[0].high))
+            assert ((h[:, None] >= low) & (h[:, None] <= high)).any(axis=0).all()
+
+    def test_are_cut_in_float64_by_onnx(self, tmp_path):
+        frame, table, net, _ = self.skewed()
+        report = bp.to_onnx(net, tmp_path / "m.onnx", table=table)
+        assert report.rows > 200
+        assert report.largest_difference < 1e-5
+        assert bp.to_onnx(net, tmp_path / "m.onnx", table=table, X=frame).largest_difference < 1e-5

@@ -98,6 +98,18 @@ class TestWorld:
         run = self.run(program, BACKPROP_RANKS="2")
         assert 'pip install "backprop-mlp[mpi]"' in run.stderr.splitlines()[-1]
 
+    def test_without_mpi4py_no_rank_is_started(self, tmp_path):
+        (tmp_path / "program.py").write_text("")
+        arguments = ["launch", "--run", str(tmp_path / "run"), "-n", "2", str(tmp_path / "program.py")]
+        start = (
+            f"import sys; sys.modules['mpi4py'] = None; from backprop.__main__ import main; sys.exit(main({arguments}))"
+        )
+        run = self.run(start)
+        assert run.returncode == 1
+        (line,) = run.stderr.splitlines()
+        assert line.startswith("backprop launch: several ranks: expected mpi4py")
+        assert 'pip install "backprop-mlp[mpi]"' in line
+
     def test_ranks_that_mpi_does_not_know_are_refused(self):
         needs_mpi()
         run = self.run("import backprop as bp; bp.distributed.team()", BACKPROP_RANKS="2")

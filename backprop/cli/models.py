@@ -187,7 +187,10 @@ def _target(table: Table, features: Any, given: str | None, in_order: bool) -> s
 def require_column(option: str, name: str, frame: Any) -> None:
     """Refuse the name of a column that is not there."""
     if name not in frame.column_names:
-        raise refusal(option, f"one of the columns {frame.column_names}", repr(name))
+        from backprop.tables.frame import close_to
+
+        advice = close_to(name, frame.column_names)
+        raise refusal(option, f"one of the columns {frame.column_names}", repr(name), advice)
 
 
 def load(path: Path, layers: Sequence[str | type] = ()) -> Model:

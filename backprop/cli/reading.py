@@ -108,7 +108,7 @@ def found_in(columns: Columns, path: Path, how: Reading, known: Known, new: Read
     _require_single_names(found, columns)
     for name, of in (("--categories", new.categories), ("--dates", new.dates)):
         if absent := [each for each in of if each not in found.frame.column_names]:
-            raise refusal(name, f"columns {short(absent)}", f"columns {short(found.frame.column_names, 300)}")
+            raise _absent(name, absent, found.frame.column_names)
     if not known.learnt:
         found.notes += [
             f"Column {short(name)} has numbers that begin with 0, such as {cell}: {option('--categories', name)}, "
@@ -125,9 +125,16 @@ def _drop(found: Read, columns: Columns, strictly: Sequence[str]) -> None:
     for each in found.reading.drop:
         places = columns.places(each) if each in {*strictly, *columns.names, *columns.called} else []
         if not places and each in strictly:
-            raise refusal("--drop", f"columns {short([each])}", f"columns {short(columns.called, 300)}")
+            raise _absent("--drop", [each], columns.called)
         found.leave_out(places, "--drop")
     found.reading = replace(found.reading, drop=tuple(map(columns.lasting, found.reading.drop)))
+
+
+def _absent(option: str, names: Sequence[str], found: Sequence[str]) -> ValueError:
+    """The refusal of names that an option was given and no column has."""
+    from backprop.tables.frame import close_to
+
+    return refusal(option, f"columns {short(names)}", f"columns {short(found, 300)}", close_to(names[0], found))
 
 
 def _leave_out(found: Read, columns: Columns, known: Known) -> None:

@@ -20,7 +20,16 @@ from backprop.cli.group import INTERRUPTED, answer, option, refusal, tell
 from backprop.cli.holdout import HoldOut, advice
 from backprop.cli.kind import PLAIN, TABULAR
 from backprop.cli.look import MOST_STORED, Line, look_at, outside, shortly
-from backprop.cli.models import SEEN, by_part, measures, seen_before, task, tell_one_answer, tell_unknown
+from backprop.cli.models import (
+    SEEN,
+    by_part,
+    measures,
+    require_column,
+    seen_before,
+    task,
+    tell_one_answer,
+    tell_unknown,
+)
 from backprop.cli.reading import Known, Read, naming, read, source
 
 if TYPE_CHECKING:
@@ -120,17 +129,17 @@ def advise(plan: Plan, frame: Any, data: Path) -> None:
 
     Raises ValueError for columns that the plan names and that are not there.
     """
-    for name, column in (("--group", plan.group), ("--time", plan.time)):
-        if column is not None and column not in frame.column_names:
-            raise refusal(name, f"one of the columns {frame.column_names}", repr(column))
+    for name, column in (("--target", plan.target), ("--group", plan.group), ("--time", plan.time)):
+        if column is not None:
+            require_column(name, column, frame)
     if not plan.validation or plan.group is not None or plan.time is not None:
         return
     if plan.drop and str(data) != "-":
         with suppress(TypeError, ValueError):  # a column may have been dropped because it cannot be read
             whole = replace(plan, drop=())
             frame = read(data, whole, whole.wanted(), new=whole).frame
-    whole = [name for name in frame.column_names if not frame[name].null_count]  # a row is held out by a value
-    for line in advice(frame.select(whole), plan.target):
+    full = [name for name in frame.column_names if not frame[name].null_count]  # a row is held out by a value
+    for line in advice(frame.select(full), plan.target):
         tell(line)
 
 

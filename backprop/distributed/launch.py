@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from backprop import checks
@@ -93,6 +94,9 @@ class Launcher:
         rank = [sys.executable, "-m", "backprop.distributed.rank", *self.program]
         if n == 1:
             return rank
+        if find_spec("mpi4py") is None:
+            advice = 'Install it: pip install "backprop-mlp[mpi]"'
+            raise RuntimeError(checks.message("several ranks", "mpi4py, by which they speak", "none", advice))
         beside = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
         mpiexec = shutil.which("mpiexec", path=beside)
         if mpiexec is None:

@@ -10,6 +10,8 @@ import numpy as np
 from backprop import layers
 from backprop.layers import Layer
 
+PIECES = "pieces"  # of a step that says how far a number has come through each of its pieces
+
 
 def _select(plan: Any, layer: layers.Select, h: int, key: str) -> int:
     return _rows(plan, h, key, layer.rows)
@@ -30,7 +32,7 @@ def _pieces(plan: Any, layer: layers.PiecewiseLinear | layers.Quantiles, h: int,
     rows = np.repeat(np.arange(len(layer.pieces)), layer.pieces)
     cut, low, scale = len(rows), layer.buffers["low"], 1 / (layer.buffers["high"] - layer.buffers["low"])
     h = _rows(plan, h, key, rows)
-    h = plan.add("BatchNorm", (h,), cut, f"{key}.pieces", "pieces", {"mean": low, "scale": scale, "beta": 0 * low})
+    h = plan.add("BatchNorm", (h,), cut, f"{key}.pieces", PIECES, {"mean": low, "scale": scale, "beta": 0 * low})
     return int(plan.add("Cut", (h,), cut, key, layer.label))
 
 

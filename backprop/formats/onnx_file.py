@@ -10,6 +10,7 @@ import numpy as np
 
 from backprop.checks import Array
 from backprop.files.atomic import write_atomically
+from backprop.formats.lowering import PIECES
 from backprop.formats.onnx_members import SEVERAL
 from backprop.formats.onnx_table import FLOAT, STRING, Graph, TableGraph
 from backprop.formats.plan import Plan, Step, extra
@@ -66,9 +67,19 @@ def _model(plan: Plan) -> Any:
     graph = Graph(plan) if plan.preparation is None else TableGraph(plan, plan.preparation)
     names = [graph.begin, *(f"h{k}" for k in range(1, len(plan.steps))), graph.end]
     nodes, tensors = list[Any](), list[Any]()
+    exact = {graph.begin} if graph.is_exact else set[str]()  # values in float64: pieces of numbers, until they are cut
     for step, name in zip(plan.steps, names[1:], strict=True):
-        nodes += _nodes(step, [names[k] for k in step.inputs], name)
-        tensors += [numpy_helper.from_array(array, f"{step.key}.{own}") for own, array in step.arrays.items()]
+        given, dtype = [names[k] for k in step.inputs], plan.dtype
+        if not exact.isdisjoint(given) and (step.kind == "Select" or step.text == PIECES):
+            exact.add(name)
+            dtype = np.dtype("float64")
+        for h in exact.intersection(given) if name not in exact else ():
+            single = f"{h}.for.{name}"
+            nodes.append(helper.make_node("Cast", [h], [single], to=FLOAT))
+            given = [single if each == h else each for each in given]
+        nodes += _nodes(step, given, name)
+        arrays = {f"{step.key}.{own}": array.astype(dtype) for own, array in step.arrays.items()}
+        tensors += [numpy_helper.from_array(array, key) for key, array in arrays.items()]
     inputs, outputs = (
         [helper.make_tensor_value_info(name, kind, ["N", width]) for name, kind, width in several]
         for several in (graph.inputs, graph.outputs)

@@ -18,6 +18,7 @@ class Graph:
     """What is around the nodes of a network: here only its input and output. Each is (name, kind, width)."""
 
     begin, end = "X", "f"
+    is_exact = False  # whether the inputs of the network are in float64
 
     def __init__(self, plan: Plan) -> None:
         self.inputs, self.outputs = [("X", FLOAT, plan.inputs)], [("f", FLOAT, plan.outputs)]
@@ -39,6 +40,9 @@ class TableGraph(Graph):
         self.table, n, w = table, len(table.numbers), len(table.words)
         self.inputs = [(name, kind, k) for name, kind, k in (("X", DOUBLE, n), ("words", STRING, w)) if k]
         self.outputs = [("f", DOUBLE if table.scales else FLOAT, plan.outputs)]
+        # Pieces may be narrower than the distance of two numbers in float32: a network in float64 cuts them in that.
+        self.is_exact = plan.net.phi.dtype == np.float64 and bool(plan.knots())
+        self.kind = DOUBLE if self.is_exact else FLOAT
         self.unusable: list[str] = []  # (N, 1), true where a row has no prediction
         self.arrays["table.last"] = np.array([-1])
         self._features()
@@ -93,10 +97,10 @@ class TableGraph(Graph):
         missing = self._add(
             "IsNaN", [self._add("Gather", ["X", places], "indicated.given", axis=1)], "indicated.missing"
         )
-        return self._add("Cast", [missing], "indicated", to=FLOAT)
+        return self._add("Cast", [missing], "indicated", to=self.kind)
 
     def _scaled(self, columns: list[Column]) -> str:
-        """(x − shift) · factor in float64, and then as float32."""
+        """(x − shift) · factor in float64, and then as the network takes it."""
         places = [self.table.numbers.index(column) for column in columns]
         x = self._add("Gather", ["X", self._array("scaled.places", places)], "scaled.given", axis=1)
         fills = any(column.fill is not None for column in columns)
@@ -107,7 +111,7 @@ class TableGraph(Graph):
         self.unusable.append(self._any(self._add("IsNaN", [zero], "scaled.not_finite"), "scaled.unusable"))
         shifted = self._add("Sub", [x, self._array("shift", [[c.shift for c in columns]])], "scaled.shifted")
         scaled = self._add("Mul", [shifted, self._array("factor", [[c.factor for c in columns]])], "scaled.doubles")
-        return self._add("Cast", [scaled], "scaled", to=FLOAT)
+        return self._add("Cast", [scaled], "scaled", to=self.kind)
 
     def _one_of(self, name: str, column: Column) -> str:
         """1 at the place of the value, 0 elsewhere."""
@@ -127,7 +131,7 @@ class TableGraph(Graph):
             flags = self._add("Or", [flags, self._add("And", [missing, fill], f"{name}.filled")], f"{name}.flags")
         elif missing and column.fill is None and (self.table.ignores or column.other):
             self.unusable.append(missing)
-        return self._add("Cast", [self._beside(name, column, flags, missing)], name, to=FLOAT)
+        return self._add("Cast", [self._beside(name, column, flags, missing)], name, to=self.kind)
 
     def _beside(self, name: str, column: Column, flags: str, missing: str) -> str:
         """The flags of the categories, and behind them those of others and of missing ones; rows without any are unusable."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from backprop import checks, layers
 from backprop.checks import Array
-from backprop.formats.lowering import SEVERAL
+from backprop.formats.lowering import PIECES, SEVERAL
 from backprop.formats.preparation import Preparation, taken
 from backprop.layers import Layer
 from backprop.layers.normalization import FrozenBatchNorm
@@ -98,6 +98,22 @@ class Plan:
         self.steps.append(Step(kind, inputs, width, key, text, known, **rest))
         self.widths.append(width)
         return len(self.steps)
+
+    def knots(self) -> dict[int, Array]:
+        """By input the edges of the pieces that it is cut into, and the middles between them: where a network may be steep."""
+        comes_from, found = {0: tuple(range(self.inputs))}, dict[int, list[Array]]()
+        for k, step in enumerate(self.steps, start=1):
+            own = comes_from.get(step.inputs[0])
+            if own is None:
+                continue
+            if step.kind == "Select":
+                comes_from[k] = tuple(own[row] for row in step.rows)
+            elif step.text == PIECES:
+                low, width = step.arrays["mean"].astype(float), 1 / step.arrays["scale"].astype(float)
+                for j in {*own}:
+                    cut = np.array(own) == j
+                    found.setdefault(j, []).extend(low[cut] + share * width[cut] for share in (0, 0.5, 1))
+        return {j: np.unique(np.concatenate(several)) for j, several in found.items()}
 
     def _lower(self, layer: Layer, h: int, key: str) -> int:
         """Append the steps of a layer that takes value h; return the index of its own value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,17 @@ class Preparation:
                 ):  # else no format tells it from a missing one
                     values[generator.random(ROWS) < 0.05, j] = None if column.is_word else np.nan
         return [numbers, words] if self.words else [numbers]
+
+    def at_knots(self, inputs: list[Array], knots: Mapping[int, Array]) -> list[Array]:
+        """More of such rows, whose numbers are those that make the features `knots`."""
+        more = [values[np.arange(max(map(len, knots.values()))) % len(values)] for values in inputs]
+        at = 0
+        for column in self.columns:
+            if at in knots and not column.categories and column.factor:
+                own = column.shift + np.resize(knots[at], len(more[0])) / column.factor
+                more[0][:, self.numbers.index(column)] = own
+            at += column.width
+        return more
 
     def given(self, X: Any) -> list[Array]:
         """The same of a frame of the caller's."""

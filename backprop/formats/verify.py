@@ -89,15 +89,27 @@ def _expected(plan: Plan) -> tuple[list[Array], Array, Array]:
 
 
 def _rows(plan: Plan) -> tuple[list[Array], Array]:
-    """Generated rows and the caller's, as the export takes them, and as inputs of the network."""
+    """Generated rows and the caller's, as the export takes them, and as inputs of the network.
+
+    Where numbers are cut into pieces, there are rows at every edge and in every piece, however narrow it is.
+    """
+    knots = plan.knots()
     if plan.preparation is not None:
         inputs = plan.preparation.generated()
+        if knots:
+            more = plan.preparation.at_knots(inputs, knots)
+            inputs = [np.concatenate(pair) for pair in zip(inputs, more, strict=True)]
         X = plan.preparation.features(plan.who, *inputs)
         if plan.X is None:
             return inputs, X
         both = zip(inputs, plan.inputs_given, strict=True)
         return [np.concatenate(pair) for pair in both], np.concatenate([X, np.asarray(plan.X[:])])
     X = generated(plan.inputs)
+    if knots:
+        steep = X[np.arange(max(map(len, knots.values()))) % ROWS]
+        for j, own in knots.items():
+            steep[:, j] = np.resize(own, len(steep))
+        X = np.concatenate([X, steep])
     if plan.X is not None:
         X = np.concatenate([X, np.asarray(plan.X[:]).astype(plan.net.phi.dtype)])
     return [X], X

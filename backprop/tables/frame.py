@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -118,11 +118,19 @@ def require_names(who: str, names: list[str], found: list[str]) -> None:
     """Refuse names that are not among those found, with names that are close."""
     absent = [name for name in names if name not in found]
     if absent:
-        others = [name for name in found if name not in names]
-        same = [name for name in others if name.strip().casefold() == absent[0].strip().casefold()]
-        close = same or get_close_matches(absent[0], others)
-        advice = f"Close to it: {', '.join(map(repr, close))}." if close else ""
+        advice = close_to(absent[0], [name for name in found if name not in names])
         raise ValueError(checks.message(who, f"columns {listing(absent)}", f"columns {listing(found)}", advice))
+
+
+def close_to(absent: str, found: Sequence[str]) -> str:
+    """Advice with the names that one which is not among those found may stand for.
+
+    >>> close_to("Size", ["size", "floor"])
+    "Close to it: 'size'."
+    """
+    same = [name for name in found if name.strip().casefold() == absent.strip().casefold()]
+    close = same or get_close_matches(absent, found)
+    return f"Close to it: {', '.join(map(repr, close))}." if close else ""
 
 
 def listing(values: Any, most: int = 20) -> str:
