@@ -279,7 +279,7 @@ class _Builder:
         if not (isinstance(name, str) and isinstance(arguments, dict) and isinstance(children, dict)):
             raise _error("class, arguments and layers", data)
         if name not in self.classes:
-            advice = "Pass a class of your own when loading: Sequential.load(path, classes=[MyLayer])."
+            advice = "Pass a class of your own when loading: classes=[MyClass]."
             raise _error("a class of the library, or one that was passed", name, advice)
         return self.classes[name], {key: self.value(value) for key, value in arguments.items()}, children
 

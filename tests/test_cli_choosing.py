@@ -648,6 +648,15 @@ class TestLooking:
         assert importance.get_yticklabels()[0].get_text() == dependence.get_xlabel() == "x"
         assert importance.patches[0].get_width() > 1e-3
 
+    def test_dates_are_dates_on_an_axis(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        days = np.datetime64("2020-01-01") + np.arange(60)
+        Path("a.csv").write_text("\n".join(["since,y", *(f"{day},{k % 7}" for k, day in enumerate(days))]))
+        succeeds("fit", "a.csv", "--target", "y", "-o", "m.safetensors", "--epochs", 1, "--dates", "since")
+        figure, _ = drawn(monkeypatch, "m.safetensors", "a.csv", "--column", "since")
+        assert figure.axes[0].get_xticklabels()[0].get_text().startswith("20")
+        assert "-01" in figure.axes[0].get_xticklabels()[1].get_text()
+
     def test_of_two_columns_also_the_plane(self, folder, monkeypatch):  # noqa: F811
         rng = np.random.default_rng(0)
         np.savez("plane.npz", X=rng.standard_normal((60, 2)), y=rng.choice(["a", "b"], 60))

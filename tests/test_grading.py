@@ -124,6 +124,11 @@ def test_the_title_leaves_out_what_is_not_known():
     assert str(grade(Sized(4, 3), H)).startswith("Sized(): ")
 
 
+def test_one_number_has_no_place_whatever_its_shape():
+    for right in (2.4, [2.4], [[2.4]]):
+        assert [mark.where for mark in grade({"a": 3.0}, {"a": np.array(right)}).marks] == [""]
+
+
 def test_what_is_not_written_is_not_called_wrong():
     for gradient in (lambda x: ..., NotEither().dL_dh):
         assert [mark.where for mark in grade(gradient, square, X).marks] == ["not answered"]

@@ -1207,6 +1207,15 @@ class TestCompiled:
             assert_allclose(net.compiled(rows)(X[:rows]), expected[:rows], **tolerance)
         assert_allclose(net.compiled()(X[3]), expected[3], **tolerance)
 
+    def test_float64_is_cast_and_refused_as_it_was_given(self):
+        net = bp.Sequential(bp.Linear(3, 2), seed=0)
+        f, x = net.compiled(), np.array([0.1, -2.0, 3.0])
+        for given in (x, x[None], np.asfortranarray(np.array([x, x]))[1], x[::-1][::-1]):
+            assert_array_equal(f(given), f(given.astype("f")))
+        for wrong, said in ((1e300, "1e\\+300 at row 0, column 1. It is too large for float32"), (np.nan, "got nan")):
+            with pytest.raises(ValueError, match=said):
+                f(np.array([0.0, wrong, 0.0]))
+
     def test_it_is_a_copy_of_the_network_as_it_was(self):
         net = bp.Sequential(bp.Linear(3, 2), bp.LeakyReLU(), seed=0)
         f, x = net.compiled(), np.ones(3, "f")

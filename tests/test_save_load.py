@@ -302,7 +302,7 @@ class TestLayersOfOnesOwn:
     @pytest.mark.parametrize("missing", OWN)
     def test_are_refused_by_name_otherwise(self, missing, path):
         own().save(path)
-        with pytest.raises(bp.FileFormatError, match=rf"net\.safetensors: .*'{missing.__name__}'.*classes=\[MyLayer\]"):
+        with pytest.raises(bp.FileFormatError, match=rf"net\.safetensors: .*'{missing.__name__}'.*classes=\[MyClass\]"):
             bp.Sequential.load(path, classes=[kind for kind in OWN if kind is not missing])
 
     @pytest.mark.parametrize("case", REFUSED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from backprop.cli.data import Reading
 from backprop.cli.group import refusal
 from backprop.cli.models import default_loss, log_loss
 from backprop.cli.predict import held_out
@@ -108,6 +109,10 @@ class View:
             self.answers, self.X[self.some], places, np.asarray(values), at, classes=classes, ax=ax
         )
         ax.set_xlabel(shortened(self.column, 48), parse_math=False)
+        if self.column in Reading.of(self.table).dates:
+            ax.xaxis_date()  # which counts days since 1970, too
+            for label in ax.get_xticklabels():
+                label.set(rotation=30, horizontalalignment="right")
         if not classes:
             ax.set_ylabel(f"predicted {shortened(self.name)}", parse_math=False)
         return ax

@@ -30,7 +30,7 @@ PHRASES = {  # a pattern of what an error or a warning of the library says, and 
         "Lower --learning-rate; backprop look shows what is odd about the data."
     ),
     r"Trainer\.resume\(…, other_data=True\) allows others\.": "for others, fit anew.",
-    r"Pass a class of your own when loading: Sequential\.load\(path, classes=\[MyLayer\]\)\.": (
+    r"Pass a class of your own when loading: classes=\[MyClass\]\.": (
         "A layer of your own is named: --layer module:Class."
     ),
     r"scale the data, or use dtype='float64'\.": "scale the data.",

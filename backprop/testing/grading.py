@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -158,7 +159,7 @@ def _open(error: BaseException) -> str:
 
 def _places(flat: Any, shape: tuple[int, ...]) -> str:
     """The first places of wrong entries, in the shape of the array; "" for one number."""
-    if not shape or not len(flat):
+    if math.prod(shape) == 1 or not len(flat):
         return ""
     places = [tuple(int(i) for i in np.unravel_index(place, shape)) for place in flat[:4]]
     shown = ", ".join(str(place[0]) if len(place) == 1 else str(place) for place in places)

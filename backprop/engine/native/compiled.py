@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from threading import Lock
 from types import FunctionType
 from typing import Any
@@ -40,7 +40,7 @@ def compiled(net: Layer, dtype: np.dtype[Any], D: int, rows: int) -> Function:
     bound = inference(who, net, dtype, D, rows)[0]
     slowly = Slowly(who, (rows, D), dtype)
     natively = _natively(bound, slowly, Compiled) if _may_play() else None
-    slowly.play = natively or _by_numpy(bound)
+    slowly.play, slowly.natively = natively or _by_numpy(bound), natively
     return natively or slowly
 
 
@@ -68,12 +68,16 @@ class Slowly(Unpickled):
     """A function of what is no array of this very shape, type and order, once it is one. Raises ValueError or TypeError."""
 
     play: Function
+    natively: Function | None = None
 
     def __init__(self, who: str, shape: tuple[int, int], dtype: Any) -> None:
         self.who, self.shape, self.dtype = who, shape, dtype
 
     def __call__(self, given: Any, /) -> Array:
-        """F (rows, K), or (K,) for one row alone."""
+        """F (rows, K), or (K,) for one row alone. An array in float64 is cast first, and looked at where it does not fit."""
+        if self.natively is not None and type(given) is np.ndarray and given.dtype == "d" != self.dtype:
+            with suppress(ValueError, RuntimeWarning, FloatingPointError):  # what is said of it below
+                return self.natively(given.astype(self.dtype, "C"))
         x, shape = np.asarray(given), self.shape
         one = shape[0] == 1 and x.shape == shape[1:]
         if x.shape != shape and not one:
