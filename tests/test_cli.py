@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -932,6 +933,21 @@ class TestHelp:
     def test_help_needs_nothing_heavy(self):
         program = "import sys, backprop.cli; print([m for m in sys.modules if m in ('numpy', 'pyarrow', 'scipy')])"
         assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+    def test_ctrl_c_while_it_starts(self):
+        program = """
+            import sys
+            class Stop:
+                def find_spec(name, *rest):
+                    if name == "click":
+                        raise KeyboardInterrupt
+            sys.meta_path.insert(0, Stop)
+            from backprop.__main__ import main
+            sys.exit(main(["--version"]))
+        """
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (130, "")
+        assert done.stderr == "backprop: interrupted; no result was written\n"
 
     @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
     def test_completion(self, name):
