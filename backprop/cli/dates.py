@@ -43,10 +43,17 @@ def days(name: str, values: Any, format: str | None) -> Any:
 
 
 def is_words(column: Any) -> bool:
-    """Whether a column is text."""
+    """Whether a column is text, which is of one kind in all that was read."""
     from pyarrow import types
 
-    return types.is_string(column.type) or types.is_large_string(column.type)
+    return bool(types.is_string(column.type))
+
+
+def decoded(column: Any) -> Any:
+    """The values themselves of a column that a file calls categories."""
+    from pyarrow import types
+
+    return column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
 
 
 def date_format(name: str, values: Any) -> str | None:

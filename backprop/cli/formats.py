@@ -53,9 +53,26 @@ def _csv(file: BinaryIO, dialect: Dialect, texts: Sequence[str], delimiter: str 
 
 def _typed(frame: Any, index: Sequence[str] = ()) -> Columns:
     """A table whose columns have kinds already."""
+    for j, field in enumerate(frame.schema):
+        if (kind := _usual(field.type)) != field.type:
+            frame = frame.set_column(j, field.name, frame.column(j).cast(kind))
     columns = Columns(frame.column_names, index=list(index), typed=True)
     columns.frame = frame.rename_columns(columns.names)
     return columns
+
+
+def _usual(kind: Any) -> Any:
+    """The kind of Arrow that such values usually have, of the several that hold the same: that of a CSV, where it has one."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _usual(kind.value_type), kind.ordered)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    return pa.float32() if types.is_float16(kind) else kind
 
 
 def of_arrow(frame: Any) -> Columns:

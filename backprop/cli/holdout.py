@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from backprop.cli.group import refusal
+from backprop.cli.dates import decoded, is_words
+from backprop.cli.group import refusal, short
 
 if TYPE_CHECKING:
     from backprop.checks import Array
@@ -86,13 +87,13 @@ def units(frame: Any, name: str, option: str) -> Array:
     who = f"{option} {name}"
     if frame.column_names.count(name) != 1:
         raise refusal(option, f"one of the columns {frame.column_names}", repr(name))
-    column = frame[name]
+    column = decoded(frame[name])
+    if pa.types.is_nested(column.type):
+        raise refusal(who, "names, numbers or dates", f"{short(column[0].as_py())} of kind {column.type}")
     row = compute.index(compute.is_null(column, nan_is_null=True), True).as_py()
     if row >= 0:
         raise refusal(who, "a value in each row", f"none at row {row}", "Remove such rows.")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) and option == "--time":
+    if is_words(column) and option == "--time":
         column = moments(who, column)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
@@ -136,7 +137,10 @@ def parsed(column: Any) -> Iterator[Any]:
 
 def advice(frame: Any, target: str) -> Iterator[str]:
     """What to tell of columns whose values come again, or are dates, before rows are held out by chance."""
+    import pyarrow as pa
+
     others = [name for name in frame.column_names if name != target and frame.column_names.count(name) == 1]
+    frame = pa.table({name: decoded(frame[name]) for name in others})
     for name in others:
         if _is_time(name, frame[name]):
             yield (
@@ -165,7 +169,7 @@ def _is_time(name: str, column: Any) -> bool:
     kind = column.type
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return True
-    if pa.types.is_string(kind):
+    if is_words(column):
         there = column.drop_null().slice(0, ENOUGH)
         return len(there) > 0 and next(parsed(there), None) is not None
     return bool(pa.types.is_integer(kind) and TIMES.search(name.lower()))
@@ -200,7 +204,7 @@ def _may_name(column: Any) -> bool:
     """Whether these are words or whole numbers, without holes."""
     import pyarrow as pa
 
-    return not column.null_count and bool(pa.types.is_string(column.type) or pa.types.is_integer(column.type))
+    return not column.null_count and (is_words(column) or bool(pa.types.is_integer(column.type)))
 
 
 def _numbers(column: Any) -> Array | None:
@@ -213,7 +217,7 @@ def _numbers(column: Any) -> Array | None:
         return None
     if _is_number(column) or pa.types.is_boolean(column.type):
         x = np.asarray(column.to_numpy(), float)
-    elif pa.types.is_string(column.type):
+    elif is_words(column):
         x = compute.rank(column.combine_chunks(), tiebreaker="dense").to_numpy().astype(float)
     else:
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -71,7 +72,8 @@ def seen_before(notes: Mapping[str, Any]) -> bool:
 class Rows:
     """Rows of a file as a model takes them: X (N, D), and y (N,) where the file has the target.
 
-    `read` are all columns of the file, `features` those that the table takes, `target` the name of the target if it is known.
+    `read` are all columns and rows of the file, `features` those that the table takes, `target` the name of the target if it is
+    known. `places` (N,) say which rows of the file these are, where fit could not measure its model on all; else None.
     """
 
     read: Any
@@ -79,6 +81,7 @@ class Rows:
     X: Array
     y: Any
     target: str | None
+    places: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,13 @@ class Model:
         if table is None:
             return Rows(read, read, np.column_stack([column.to_numpy() for column in read.columns]), None, target)
         features = read if plan is None else plan.features(read)
+        places = self._measured(read, features) if answers else None
+        features = features if places is None else features.take(places)
         target = _target(table, features, target, self.in_order)
         y = None
         if target is not None and target in features.column_names and table.state()["answers"] is not None:
             if answers:
-                codes = [target] if table.classes is not None and table.classes.dtype.kind in "iuf" else []
-                coded = as_categories(features, codes=codes)
+                coded = _coded(table, features, target)
                 with naming(data):
                     y = table.targets(coded if table.target else coded[target])
             features = features.drop_columns([target])
@@ -156,7 +160,40 @@ class Model:
         if self.estimator:
             features = _flags_as_numbers(features, table)
         with naming(data):
-            return Rows(read, features, table.transform(features), y, target)
+            return Rows(read, features, table.transform(features), y, target, places)
+
+    def _measured(self, read: Any, features: Any) -> Array | None:
+        """Which rows fit has trained on or measured, if these are its data and it has left some unmeasured; else None."""
+        import numpy as np
+
+        table, plan = self.table, self.plan()
+        if table is None or plan is None or table.target not in features.column_names:
+            return None
+        frame = _coded(table, features, table.target)
+        known = answerable(table, frame)
+        if known.all():
+            return None
+        with suppress(TypeError, ValueError):  # of other data, which are refused by row and column
+            training = plan.hold_out(read).training
+            own = frame.take(training)
+            own = _flags_as_numbers(own, table) if self.estimator else own
+            if known[training].all():
+                seen = fingerprint(self.net, table, table.transform(own), table.targets(own))
+                return np.flatnonzero(known) if seen == self.notes.get("data") else None
+        return None
+
+
+def fingerprint(net: Sequential, table: Table, X: Array, y: Array) -> dict[str, Any]:
+    """What tells the rows that a network is trained on from others."""
+    from backprop.training.data import Examples
+
+    return Examples("fit", net, default_loss(table, net.out_features), X, y).fingerprint()
+
+
+def _coded(table: Table, frame: Any, target: str | None) -> Any:
+    """The frame with a target of classes that are numbers as categories."""
+    coded = table.classes is not None and table.classes.dtype.kind in "iuf"
+    return as_categories(frame, codes=[target] if coded and target else [])
 
 
 def _flags_as_numbers(features: Any, table: Table) -> Any:
@@ -231,6 +268,8 @@ def load_with_targets(
         if model.table.target is not None:
             model.table.targets(found.read)  # which says what is close
         raise refusal(data, "the column of the target", f"columns {names}", "Name it: --target COLUMN.")
+    if found.places is not None:
+        tell_unmeasured(len(found.read) - len(found.places))
     tell_unknown(model.table, found.features)
     return model, model.table, found
 
@@ -239,13 +278,47 @@ def tell_unknown(table: Table | None, frame: Any) -> None:
     """Tell of categories that a model does not know, where it takes them for none."""
     if table is None or table.unknown != "ignore":
         return
-    for each in table.state()["columns"]:
-        name, known = each["name"], each.get("categories")
-        if known is not None and not each.get("other") and name in frame.column_names:
-            new = [value for value in frame[name].unique().to_pylist() if value is not None and value not in known]
-            if new:
-                what = ", ".join(map(repr, new[:5]))
-                tell(f"Column {name!r}: the model does not know {what}; it takes them for none.")
+    for name, new in new_categories(table, frame).items():
+        what = ", ".join(map(repr, new[:5]))
+        tell(f"Column {name!r}: the model does not know {what}; it takes them for none.")
+
+
+def new_categories(table: Table, frame: Any) -> dict[str, list[Any]]:
+    """The categories of each column that a table does not know, where there are such, and no feature stands for them."""
+    columns = [each for each in table.state()["columns"] if "categories" in each and not each.get("other")]
+    found = {each["name"]: _others(frame, each["name"], each["categories"]) for each in columns}
+    return {name: new for name, new in found.items() if new}
+
+
+def _others(frame: Any, name: str, known: Collection[Any]) -> list[Any]:
+    """The values of a column that are not among those known, but for holes; none of a column that cannot have them."""
+    from pyarrow import types
+
+    if name not in frame.column_names or types.is_nested(frame[name].type):
+        return []
+    known = {None, *known}
+    return [value for value in frame[name].unique().to_pylist() if value not in known]
+
+
+def answerable(table: Table, frame: Any) -> Array:
+    """Whether a model can be measured on each row (N,): it knows the class, and the categories if it refuses others."""
+    import numpy as np
+
+    new = new_categories(table, frame) if table.unknown == "refuse" else {}
+    if table.classes is not None and table.target is not None:
+        new[table.target] = _others(frame, table.target, table.classes.tolist())
+    known = np.ones(len(frame), bool)
+    for name, values in new.items():
+        if unknown := set(values):
+            known &= [value not in unknown for value in frame[name].to_pylist()]
+    return known
+
+
+def tell_unmeasured(n: int) -> None:
+    """Tell of rows held out on which a model cannot be measured."""
+    tell(
+        f"Held out are {n:,} rows of classes or categories that no row trained on has: the model is not measured on them."
+    )
 
 
 def task(table: Table) -> str:

@@ -15,7 +15,7 @@ from backprop.cli.models import (
     Model,
     Rows,
     by_part,
-    default_loss,
+    fingerprint,
     load,
     load_with_targets,
     measures,
@@ -148,8 +148,8 @@ def evaluate(model: Path, data: Path, target: str | None, as_json: bool, **how: 
 
 def held_out(model: Model, table: Table, rows: Rows) -> Array | None:
     """The places of the rows that fit held out, if these are the data that it was given; else None."""
-    found, seen = _trained_on(model, table, rows)
-    return found.held if seen is not None and seen == model.notes.get("data") else None
+    held, seen = _trained_on(model, table, rows)
+    return held if seen is not None and seen == model.notes.get("data") else None
 
 
 def seen_earlier(model: Model, table: Table, rows: Rows) -> bool:
@@ -158,8 +158,8 @@ def seen_earlier(model: Model, table: Table, rows: Rows) -> bool:
 
 
 def _trained_on(model: Model, table: Table, rows: Rows) -> tuple[Any, dict[str, Any] | None]:
-    """How the plan of a model cuts these rows, and the fingerprint of those that it trains on; None where it cannot."""
-    from backprop.training.data import Examples
+    """Which of these rows the plan of a model holds out, and the fingerprint of those that it trains on; None where it cannot."""
+    import numpy as np
 
     plan = model.plan()
     if plan is None or not isinstance(model.notes.get("data"), dict):
@@ -168,6 +168,7 @@ def _trained_on(model: Model, table: Table, rows: Rows) -> tuple[Any, dict[str, 
         found = plan.hold_out(rows.read)
     except ValueError:  # later data may lack the column
         return None, None
-    X, y = rows.X[found.training], rows.y[found.training]
-    loss = default_loss(table, model.net.out_features)
-    return found, Examples("evaluate", model.net, loss, X, y).fingerprint()
+    at = np.full(len(rows.read), -1)
+    at[slice(None) if rows.places is None else rows.places] = np.arange(len(rows.X))
+    training, held = (at[part][at[part] >= 0] for part in (found.training, found.held))
+    return held, fingerprint(model.net, table, rows.X[training], rows.y[training])

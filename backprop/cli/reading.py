@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backprop.cli.columns import Column, is_numeric
-from backprop.cli.dates import date_format, is_words
+from backprop.cli.dates import date_format, decoded, is_words
 from backprop.cli.formats import columns_of
 from backprop.cli.group import option, refusal, short
 from backprop.cli.text import Columns
@@ -184,6 +184,7 @@ def _understand(found: Read, path: Path, known: Known, typed: bool) -> None:
         if (is_numeric(found.frame[name]) or name in known.aside) and name not in dates:
             continue
         values = found.frame[name].combine_chunks()
+        values = decoded(values) if name in dates else values
         try:
             with naming(path):
                 if name in dates and is_words(values) and values.null_count < len(values):

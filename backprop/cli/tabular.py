@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import backprop as bp
 from backprop.cli.group import INTERRUPTED, answer, refusal, tell
-from backprop.cli.models import by_part, default_loss, measures, task, tell_one_answer
+from backprop.cli.models import (
+    answerable,
+    by_part,
+    fingerprint,
+    measures,
+    task,
+    tell_one_answer,
+    tell_unmeasured,
+)
 from backprop.cli.training import Plan, advise, prepare
 
 if TYPE_CHECKING:
+    from backprop.cli.holdout import HoldOut
     from backprop.tables import Table
 
 CTRL_C = "Ctrl-C"
@@ -54,19 +63,21 @@ def resume(checkpoint: Path, data: Path, out: Path, as_json: bool) -> int | None
 
 
 def _fit(plan: Plan, data: Path, out: Path, checkpoint: Path | None, as_json: bool) -> int | None:
-    from backprop.training.data import Examples
+    import numpy as np
 
     found = plan.found(data, None, first=lambda frame: advise(plan, frame, data))
     table, _ = prepare(plan, found, data)
     rows, frame = plan.hold_out(found.frame), _of_task(plan.features(found.frame), plan, table)
-    groups = None if plan.group is None else found.frame[plan.group].take(rows.training).to_pylist()
-    train = frame.take(rows.training)
-    frames = {"training": train, "validation": _of_known_classes(train, frame.take(rows.held), plan, table)}
-    model = _trained(plan, table, frames["training"], groups, checkpoint)
+    groups = None if plan.group is None else _groups(plan.group, found.frame, rows)
+    train, held = plan.rows(frame, rows.training), frame.take(rows.held)
+    model = _trained(plan, table, train, groups, checkpoint)
     net, own = model.as_network()
-    own = bp.Table.from_state(own.state() | {"unknown": "ignore"})  # of categories that only the rows held out have
+    known = answerable(own, held)
+    if not known.all():
+        tell_unmeasured(len(held) - int(known.sum()))
+    frames = {"training": train, "validation": held.take(np.flatnonzero(known))}
     parts = {name: (own.transform(part), own.targets(part)) for name, part in frames.items() if len(part)}
-    seen = Examples("fit", net, default_loss(own, net.out_features), *parts["training"]).fingerprint()
+    seen = fingerprint(net, own, *parts["training"])
     model.table_.notes = table.notes | {"fit": asdict(plan), "data": seen}
     model.save(out)
     tell(model.report_.replace(type(model).__name__, "The tabular network", 1))
@@ -112,13 +123,17 @@ def _trained(plan: Plan, table: Table, frame: Any, groups: list[Any] | None, che
     return model.set_params(verbose=False)
 
 
-def _of_known_classes(train: Any, held: Any, plan: Plan, table: Table) -> Any:
-    """The rows held out without those of a class that no row of the training has, of which nothing can be learnt."""
-    known = set(train[plan.target].to_pylist())
-    there = [table.classes is None or value in known for value in held[plan.target].to_pylist()]
-    if not all(there):
-        tell(f"Held out are {there.count(False)} rows of classes that no other row has: the model will not know them.")
-    return held.filter(there)
+def _groups(name: str, frame: Any, rows: HoldOut) -> list[Any]:
+    """The groups of the rows trained on. Raises ValueError for a single one."""
+    groups: list[Any] = frame[name].take(rows.training).to_pylist()
+    if len(set(groups)) < 2:
+        expected = "two groups to train on, since each member of the tabular network is stopped by groups of its own"
+        held = len(frame[name].unique()) - 1
+        advice = (
+            f"Hold out fewer: {'--validation, or ' * (held > 1)}a file of more groups. --model plain trains on one."
+        )
+        raise refusal(f"--group {name}", expected, f"{groups[0]!r} alone, the other {held} held out", advice)
+    return groups
 
 
 def _of_task(frame: Any, plan: Plan, table: Table) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +17,11 @@ import click
 
 import backprop as bp
 from backprop.cli.data import Reading, as_categories
+from backprop.cli.dates import decoded
 from backprop.cli.group import INTERRUPTED, answer, option, refusal, tell
 from backprop.cli.holdout import HoldOut, advice
 from backprop.cli.kind import PLAIN, TABULAR
-from backprop.cli.look import MOST_STORED, Line, look_at, outside, shortly
+from backprop.cli.look import MOST_STORED, Line, features, look_at, outside, shortly
 from backprop.cli.models import (
     SEEN,
     by_part,
@@ -119,6 +121,14 @@ class Plan(Reading):
         beside = [name for name in (self.group, self.time) if name is not None]
         return Known([self.target, *beside], aside=beside)
 
+    def rows(self, frame: Any, places: Array) -> Any:
+        """Some rows of a frame; categories of which only its options say that they are such are those of these rows."""
+        frame = frame.take(places)
+        for j, name in enumerate(frame.column_names):
+            if name in (self.target, *self.categories) and frame[name].type != decoded(frame[name]).type:
+                frame = frame.set_column(j, name, decoded(frame[name]).dictionary_encode())
+        return frame
+
     def features(self, frame: Any) -> Any:
         """The frame without the columns that only say what is held out."""
         return frame.drop_columns([name for name in (self.group, self.time) if name in frame.column_names])
@@ -144,8 +154,16 @@ def advise(plan: Plan, frame: Any, data: Path) -> None:
 
 
 def prepare(plan: Plan, found: Read, data: Path, known: Table | None = None) -> tuple[Table, Parts]:
-    """Fit a table to what was read, or take the one known, and hold some rows out. The same plan and rows give the same parts."""
-    rows, frame = plan.hold_out(found.frame), plan.features(found.frame)
+    """Fit a table to what was read, or take the one known, and hold some rows out. The same plan and rows give the same parts.
+
+    The table of the plain network is of all rows; that of the tabular one, and what it keeps of the columns, of those trained on.
+    """
+    import numpy as np
+
+    rows = plan.hold_out(found.frame)
+    if plan.model == TABULAR:
+        _leave_out_the_unseen(plan, found, rows)
+    frame = plan.features(found.frame)
     if known is not None:
         table = bp.Table.from_state(known.state() | {"unknown": plan.unknown})
         tell_unknown(table, frame)
@@ -162,12 +180,15 @@ def prepare(plan: Plan, found: Read, data: Path, known: Table | None = None) -> 
         raise ValueError(f"--task regression needs numbers in column {plan.target!r}, which holds classes.")
     if known is None:
         by_chance = bool(plan.validation) and plan.group is None and plan.time is None
-        columns = replace(found, frame=frame)
-        lines = [*look_at(columns, plan.target, plan.task, most=plan.most_categories, by_chance=by_chance)]
-        kept = {"columns": [asdict(line) for line in lines]} if len(lines) <= MOST_STORED else {}
-        table.notes = {"reading": found.reading.choices(), **kept}
+        looking = partial(look_at, target=plan.target, task=plan.task, most=plan.most_categories, by_chance=by_chance)
+        lines = own = [*looking(replace(found, frame=frame))]
+        if plan.model == TABULAR and len(rows.held):
+            trained_on = plan.rows(frame, np.sort(rows.training))
+            own = [*looking(replace(found, frame=trained_on))]
+            table = _learnt(plan, trained_on, data)
+        table.notes = {"reading": found.reading.choices(), **_kept(own, table)}
         _require_storable(table)
-        _describe(plan, table, frame, data, X, found.left_out, lines)
+        _describe(plan, table, frame, data, found.left_out, lines)
     if rows.words:
         tell(rows.words)
     if plan.validation and not len(rows.held):
@@ -176,13 +197,49 @@ def prepare(plan: Plan, found: Read, data: Path, known: Table | None = None) -> 
     return table, {"training": (X[rows.training], y[rows.training]), **held}
 
 
+def _leave_out_the_unseen(plan: Plan, found: Read, rows: HoldOut) -> None:
+    """Leave out, here and in later data, the columns that have values, but none in the rows that are trained on.
+
+    Where there are no others all stay, to be refused.
+    """
+    import pyarrow.compute as pc
+
+    names = [name for name in plan.features(found.frame).column_names if name != plan.target]
+    there = {name: pc.invert(pc.is_null(found.frame[name], nan_is_null=True)) for name in names}
+    seen = {name for name in names if pc.any(there[name].take(rows.training)).as_py()}
+    unseen = [name for name in names if name not in seen and pc.any(there[name]).as_py()]
+    if seen:
+        found.leave_out(unseen, "it has values in rows held out alone")
+        found.reading = replace(found.reading, drop=(*found.reading.drop, *unseen))
+
+
+def _learnt(plan: Plan, frame: Any, data: Path) -> Table:
+    """The table of the rows that are trained on, of a file all of which has been looked at, and warned of."""
+    table = plan.table()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            table.fit(frame)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{source(data)}, the {len(frame):,} rows that are trained on: {error}") from error
+    return table
+
+
+def _kept(lines: Sequence[Line], table: Table) -> dict[str, Any]:
+    """What a model keeps of the columns that it was trained on, unless they are very many."""
+    if len(lines) > MOST_STORED:
+        return {}
+    made = {name: features(len(places)) for name, places in table.places.items()}
+    return {"columns": [asdict(line) | {"becomes": made.get(line.column, line.becomes)} for line in lines]}
+
+
 def _describe(
-    plan: Plan, table: Table, frame: Any, data: Path, X: Array, left_out: dict[str, str], lines: Sequence[Line]
+    plan: Plan, table: Table, frame: Any, data: Path, left_out: dict[str, str], lines: Sequence[Line]
 ) -> None:
     """Tell what was read, which column became what, what looks wrong, and what the target makes of it."""
     what = "numbers" if table.classes is None else f"{len(table.classes)} classes"
-    made = f"{len(table.columns)} columns make {X.shape[1]} features"
-    tell(f"Read {len(X):,} rows from {source(data)}: {made}{outside(left_out)}.")
+    made = f"{len(table.columns)} columns make {len(table.feature_names)} features"
+    tell(f"Read {len(frame):,} rows from {source(data)}: {made}{outside(left_out)}.")
     for line in shortly([line for line in lines if line.column != plan.target], lines):
         tell(line)
     tell(f"The target {plan.target!r} holds {what}: {task(table)}.")
