@@ -11,7 +11,7 @@ test: .venv/dev
 
 # The benchmarks once, small, the pages and the site, a class, the examples, pictures, Dask, planted faults, what scikit-learn asks
 # of estimators, tables, ranks and how they die (BACKPROP_TEAM=1 tries all their cases).
-SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class deaths docs estimators_sklearn estimators_tabular \
+SLOWER := $(addprefix tests/test_,$(addsuffix .py,benchmarks class cli_held_out deaths docs estimators_resuming estimators_sklearn estimators_tabular \
 	estimators_tabular_checks estimators_theirs examples launch migrate mutants notes_pages partitions plots ranks site))
 
 # What is slower: these, many more random programs, all odd files, tens of millions of rows, and what needs PyTorch or Dask.
