@@ -18,6 +18,7 @@ from numpy.testing import assert_array_equal
 from test_bad_input import assert_refused
 
 import backprop as bp
+from backprop.engine import native
 from backprop.files import container
 from backprop.training import checkpoint
 from backprop.training.data import BLOCK_BYTES
@@ -574,12 +575,14 @@ class TestData:
 
 
 class TestMachine:
-    @pytest.mark.parametrize("name", ["numpy", "backprop", "vector instructions"])
+    @pytest.mark.parametrize("name", ["numpy", "backprop", "threads", "vector instructions"])
     def test_the_first_difference_is_told(self, name, tmp_path, monkeypatch):
+        if name == "threads":
+            monkeypatch.setattr(native, "player", None)  # with which they do not count
         trainer = trainer_of()
         trainer.save(tmp_path / "run")
-        there = checkpoint.machine()
-        monkeypatch.setattr(checkpoint, "machine", lambda: there | {name: "0.0"})
+        there = checkpoint.machine(trainer.settings)
+        monkeypatch.setattr(checkpoint, "machine", lambda settings: there | {name: "0.0"})
         with pytest.warns(UserWarning, match=f"{name} {there[name]}, as where it was saved, got 0.0") as caught:
             bp.Trainer.resume(tmp_path / "run")
         assert caught[0].filename == __file__
@@ -590,6 +593,11 @@ class TestMachine:
         assert blas
         assert all(len(value.split()) == 3 for value in blas if value.startswith("openblas"))
         assert found["backprop"] == bp.__version__
+
+    @pytest.mark.parametrize(("player", "deterministic"), [(None, True), (object(), False)])
+    def test_threads_do_not_matter_where_bits_do_not_depend_on_them(self, player, deterministic, monkeypatch):
+        monkeypatch.setattr(native, "player", player)
+        assert "threads" not in checkpoint.machine(trainer_of(deterministic=deterministic).settings)
 
 
 def swish(v):

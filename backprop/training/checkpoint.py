@@ -28,7 +28,7 @@ import numpy as np
 from backprop import checks, notation
 from backprop.architecture import build, describe, require_finite, tensors, with_classes
 from backprop.checks import Array
-from backprop.engine import threads
+from backprop.engine import native, threads
 from backprop.files import container
 from backprop.files.atomic import PathLike
 from backprop.layers import Layer
@@ -62,7 +62,7 @@ def save(state: State, path: PathLike) -> None:
         "generators": {name: as_lists(g.bit_generator.state) for name, g in generators(state.net)},
         "position": dataclasses.asdict(state.position),
         "data": state.data,
-        "machine": machine(),
+        "machine": machine(state.settings),
         "notes": state.notes,
         "callbacks": [],
     }
@@ -166,8 +166,8 @@ def as_lists(state: Any) -> Any:
     return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
 
 
-def machine() -> dict[str, str]:
-    """What else decides the last bits: versions, the BLAS and its kernels."""
+def machine(settings: Settings | None = None) -> dict[str, str]:
+    """What else decides the last bits: versions, the BLAS and its kernels, and, unless it is all the same, threads."""
     import scipy
 
     version = import_module("backprop").__version__  # an import would go up the floors
@@ -176,6 +176,9 @@ def machine() -> dict[str, str]:
         name = f"BLAS of {os.path.basename(library['filepath'])}"
         found[name] = " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture"))
     found["vector instructions"] = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", []))
+    in_shards = settings is None or (not isinstance(settings.shards, str) and settings.shards > 1)
+    if settings is not None and not (settings.deterministic or in_shards or native.player is not None):
+        found["threads"] = str(threads.cores() if settings.threads == "auto" else settings.threads)
     return found
 
 

@@ -19,11 +19,12 @@ from backprop.around import boundary
 from backprop.around.nesting import views
 from backprop.checks import Array
 from backprop.constraints import Constraint
+from backprop.engine import native
 from backprop.engine.native.program import Played, Steps
 from backprop.engine.planning import Shape
 from backprop.engine.step import Batch, Engine, automatic_shards
 from backprop.engine.team import ALONE, Team
-from backprop.engine.threads import Pool, blas_threads, cores
+from backprop.engine.threads import BLAS_FLOPS, Pool, blas_threads, cores
 from backprop.functions import all_finite
 from backprop.losses import Loss
 from backprop.optimizers import Optimizer
@@ -33,6 +34,9 @@ from backprop.training.data import Examples
 from backprop.training.native import Native
 from backprop.training.projections import Projection, projections
 from backprop.training.state import Position, Settings
+
+LONG = 1 << 17  # parameters from which on a second thread pays for the update of φ by Adam and its like …
+FEW = 64  # … and examples up to which it pays more there than in the products
 
 
 class _Training:
@@ -55,7 +59,7 @@ class Descent:
         self._busy = threading.Lock()
         self._training = ref(_Training())  # what is training, and is no more
         self._cores: ExitStack | None = None  # while a whole `fit` holds them
-        self._held = 0
+        self._held: tuple[int, int] = (0, 0)
 
     def serve(self, net: Sequential, loss: Loss, optimizer: Optimizer) -> None:
         """Train these from here on."""
@@ -295,7 +299,7 @@ class Descent:
     @contextmanager
     def at_work(self, batch: Batch, settings: Settings, *, hold: bool = False) -> Iterator[None]:
         """Cores for steps of this kind; with `hold` until the end of this block, whatever epochs come."""
-        wanted = batch.useful_threads
+        wanted = cores_for(batch, settings.threads, settings.deterministic)
         if self._cores is not None:
             if wanted != self._held:  # a setting has changed since
                 self._cores.close()
@@ -311,7 +315,7 @@ class Descent:
             finally:
                 self._cores, self._pool = None, None
 
-    def _take_cores(self, stack: ExitStack, wanted: int) -> None:
+    def _take_cores(self, stack: ExitStack, wanted: tuple[int, int]) -> None:
         self._held = wanted
         self._pool = stack.enter_context(at_work(wanted))
 
@@ -433,14 +437,28 @@ def most(threads: int | str) -> int:
     return cores() if isinstance(threads, str) else threads
 
 
-@contextmanager
-def at_work(threads: int) -> Iterator[Pool | None]:
-    """So many threads of our own, which share shards and the parts of products, and one of BLAS.
+def cores_for(batch: Batch, threads: int | str, deterministic: bool = False) -> tuple[int, int]:
+    """Threads for BLAS, and of our own: never both, for BLAS's spin between products, on the cores that ours would need.
 
-    Never both: BLAS's spin between products, on the cores that ours would need, and their bits depend on how many they are.
+    Where there is the native player, ours share the parts of a product, whoever plays them. Where Python alone would hand parts
+    over, BLAS's own threads are quicker.
     """
+    if native.player is not None:
+        return 1, batch.useful_threads
+    size, n = batch.net.size, batch.shape.n
+    long_update = size >= LONG and batch.update.plan is not None
+    if not batch.whole or (long_update and (deterministic or n <= FEW)):
+        return 1, most(threads)
+    pays = 6.0 * size * n >= BLAS_FLOPS or not isinstance(threads, str)
+    return (most(threads) if pays and not deterministic else 1), 1
+
+
+@contextmanager
+def at_work(wanted: tuple[int, int]) -> Iterator[Pool | None]:
+    """These numbers of threads for BLAS and of our own."""
+    blas, mine = wanted
     # Numbers that are not finite are found and named.
-    with np.errstate(all="ignore"), blas_threads(1), Pool(threads) if threads > 1 else nullcontext() as pool:
+    with np.errstate(all="ignore"), blas_threads(blas), Pool(mine) if mine > 1 else nullcontext() as pool:
         yield pool
 
 

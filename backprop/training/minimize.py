@@ -36,7 +36,7 @@ from backprop.sequential import Sequential
 from backprop.training.advice import Advisor
 from backprop.training.callbacks import Callback
 from backprop.training.data import Examples
-from backprop.training.descent import at_work, fill, first_bad, interrupts, most
+from backprop.training.descent import at_work, cores_for, fill, first_bad, interrupts, most
 from backprop.training.history import Epoch, History
 from backprop.training.metrics import Metrics, check_metrics, measure
 from backprop.training.native import Native, choice
@@ -246,8 +246,8 @@ class Search:
         from scipy import optimize
 
         self.watch, self._passes, self._start = watch, 0, time.perf_counter()
-        threads = self.objective.batch.useful_threads
-        with interrupts() as self._interrupted, at_work(threads) as self._pool, suppress(Finished):
+        cores = cores_for(self.objective.batch, self.objective.threads)
+        with interrupts() as self._interrupted, at_work(cores) as self._pool, suppress(Finished):
             self._accepted = self._latest = self._first()
             self._check_limits()
             self._curvature = self.curvature() if self.curvature else None

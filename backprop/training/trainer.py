@@ -90,8 +90,8 @@ class Trainer:
     thread. "auto" takes 1 for small steps. `threads` is "auto" (what the step is worth, at most the cores there are) or a
     number. The same seed and setting give the same bits. Many steps are played in one call without Python, with the same bits,
     where the package was installed with a C compiler; `native=False`, or BACKPROP_NATIVE=0 in the environment, plays all by
-    NumPy, `native=True` refuses what cannot be played natively; `player` says who played. Bits never depend on the number of
-    threads: what `deterministic` once asked for always holds, and it is kept for programs that say it.
+    NumPy, `native=True` refuses what cannot be played natively; `player` says who played. Bits then never depend on the number
+    of threads; without a compiler they do not with `deterministic=True`.
 
     `team` are the processes that train together, `bp.distributed.team()`: each rank makes the same calls and computes its own of
     the `shards`, of which there are at least as many as ranks; all bits are those of one process. Rank 0 writes and shows.
@@ -539,5 +539,5 @@ class Trainer:
         if checks.boolean("Trainer.resume", "other_data", other_data):
             trainer._data = None
             trainer.epochs_done = trainer.epochs_done  # which begins the next one anew
-        checkpoint.check_machine(f"Trainer.resume({os.fspath(path)!r})", machine, checkpoint.machine())
+        checkpoint.check_machine(f"Trainer.resume({os.fspath(path)!r})", machine, checkpoint.machine(state.settings))
         return trainer
