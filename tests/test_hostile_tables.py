@@ -97,7 +97,7 @@ LINES = {  # the bytes, and the columns that are learnt, or what is said of them
     "a quotation mark at the last word": (changed(N, 1, '"p'), "CSV parse error"),
     "a quotation mark in the names": (text().replace("a,b", 'a,"b', 1), "a"),
     "quotation marks everywhere": (text([[f'"{cell}"' for cell in row] for row in GOOD]), AB),
-    "single quotation marks": (text([[f"'{cell}'" for cell in row] for row in GOOD]), "expected columns ['y']"),
+    "single quotation marks": (text([[f"'{cell}'" for cell in row] for row in GOOD]), "--target: expected one of the columns"),
     "a line end in a word": (changed(5, 1, '"p\nq"'), AB),
     "a line end in a name": (text().replace("a,b,y", 'a,"b\nb",y'), ("a", "b\nb")),
     "a note before": ("Exported on Monday\n" + text(), "CSV parse error"),
@@ -108,7 +108,7 @@ LINES = {  # the bytes, and the columns that are learnt, or what is said of them
     "a line of stars": (text([*GOOD, ["***", "***", "***"]]), "'***' at row 24"),
     "dashes below the names": (text([GOOD[0], ["---", "---", "---"], *GOOD[1:]]), "'---' at row 0"),
     "Excel's first line": ("sep=;\n" + text(delimiter=";"), AB),
-    "no names": (text(GOOD[1:]), "expected columns ['y']"),
+    "no names": (text(GOOD[1:]), "--target: expected one of the columns"),
     "a table of numbers": ("1,2\n3,4\n", "--no-header"),
     "many columns": (text([[f"c{j}" for j in range(300)] + ["y"], *(["1.5"] * 300 + [y] for y in ANSWERS)]), "fits"),
     "JSON": ('{"a": [1, 2], "y": [3, 4]}', "refused"),
@@ -116,7 +116,7 @@ LINES = {  # the bytes, and the columns that are learnt, or what is said of them
     "HTML": ("<html><table><tr><td>a</td></tr></table></html>", "refused"),
     "markdown": ("| a | y |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n", "refused"),
     "a log": ("2024-01-01 INFO start\n2024-01-02 INFO stop\n", "refused"),
-    "fixed widths": ("a    b    y\n" + "".join(f"{a:5}{b:5}{y}\n" for a, b, y in GOOD[1:]), "expected columns ['y']"),
+    "fixed widths": ("a    b    y\n" + "".join(f"{a:5}{b:5}{y}\n" for a, b, y in GOOD[1:]), "--target: expected one of the columns"),
 }
 BYTES = {
     "a spreadsheet": (zipped(), "Save the sheet as CSV"),
@@ -229,14 +229,14 @@ NAMES = {
     "a name twice": (text().replace("a,b", "a,a", 1), "'a' as columns 1 and 2"),
     "the target twice": (text().replace("a,b", "a,y", 1), "'y' as columns 2 and 3"),
     "no name": (text().replace("a,b", ",b", 1), ("@1", "b")),
-    "no names at all": (text().replace("a,b,y", ",,", 1), "expected columns ['y']"),
+    "no names at all": (text().replace("a,b,y", ",,", 1), "--target: expected one of the columns"),
     "names with spaces": (text().replace("a,b,y", " a , b , y ", 1), AB),
     "names with commas": (text().replace("a,", '"a,a",', 1), ("a,a", "b")),
     "names with signs": (text().replace("a,", "a=%$#*;,", 1), ("a=%$#*;", "b")),
     "a name like a place": (text().replace("a,", "@2,", 1), ("@2", "b")),
     "a name like another's place": (text().replace("a,b", "@2,", 1), "fits"),
     "the target in capitals": (text().replace("y", "Y", 1), "Close to it"),
-    "no target": (text([row[:2] for row in GOOD]), "expected columns ['y']"),
+    "no target": (text([row[:2] for row in GOOD]), "--target: expected one of the columns"),
     "nothing but the target": (text([row[2:] for row in GOOD]), "beside the target"),
     "names of rows": (text([["", *GOOD[0]], *([f"row {k}", *row] for k, row in enumerate(GOOD[1:]))]), AB),
     "numbers of rows": (text([["", *GOOD[0]], *([str(k), *row] for k, row in enumerate(GOOD[1:]))]), AB),
@@ -244,7 +244,7 @@ NAMES = {
 }
 MARKS = {
     **{f"separated by {mark!r}": (text(delimiter=mark), AB) for mark in (";", "\t", "|", " ")},
-    **{f"separated by {mark!r}": (text(delimiter=mark), "expected columns ['y']") for mark in (":", "~")},
+    **{f"separated by {mark!r}": (text(delimiter=mark), "--target: expected one of the columns") for mark in (":", "~")},
     "separated by comma and space": (text(delimiter=", "), AB),
     "separated by comma and spaces": (text(delimiter=" , "), AB),
     "semicolons, and commas in the words": (
