@@ -97,7 +97,10 @@ LINES = {  # the bytes, and the columns that are learnt, or what is said of them
     "a quotation mark at the last word": (changed(N, 1, '"p'), "CSV parse error"),
     "a quotation mark in the names": (text().replace("a,b", 'a,"b', 1), "a"),
     "quotation marks everywhere": (text([[f'"{cell}"' for cell in row] for row in GOOD]), AB),
-    "single quotation marks": (text([[f"'{cell}'" for cell in row] for row in GOOD]), "--target: expected one of the columns"),
+    "single quotation marks": (
+        text([[f"'{cell}'" for cell in row] for row in GOOD]),
+        "--target: expected one of the columns",
+    ),
     "a line end in a word": (changed(5, 1, '"p\nq"'), AB),
     "a line end in a name": (text().replace("a,b,y", 'a,"b\nb",y'), ("a", "b\nb")),
     "a note before": ("Exported on Monday\n" + text(), "CSV parse error"),
@@ -116,7 +119,10 @@ LINES = {  # the bytes, and the columns that are learnt, or what is said of them
     "HTML": ("<html><table><tr><td>a</td></tr></table></html>", "refused"),
     "markdown": ("| a | y |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n", "refused"),
     "a log": ("2024-01-01 INFO start\n2024-01-02 INFO stop\n", "refused"),
-    "fixed widths": ("a    b    y\n" + "".join(f"{a:5}{b:5}{y}\n" for a, b, y in GOOD[1:]), "--target: expected one of the columns"),
+    "fixed widths": (
+        "a    b    y\n" + "".join(f"{a:5}{b:5}{y}\n" for a, b, y in GOOD[1:]),
+        "--target: expected one of the columns",
+    ),
 }
 BYTES = {
     "a spreadsheet": (zipped(), "Save the sheet as CSV"),
@@ -244,7 +250,9 @@ NAMES = {
 }
 MARKS = {
     **{f"separated by {mark!r}": (text(delimiter=mark), AB) for mark in (";", "\t", "|", " ")},
-    **{f"separated by {mark!r}": (text(delimiter=mark), "--target: expected one of the columns") for mark in (":", "~")},
+    **{
+        f"separated by {mark!r}": (text(delimiter=mark), "--target: expected one of the columns") for mark in (":", "~")
+    },
     "separated by comma and space": (text(delimiter=", "), AB),
     "separated by comma and spaces": (text(delimiter=" , "), AB),
     "semicolons, and commas in the words": (
