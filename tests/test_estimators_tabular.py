@@ -787,3 +787,17 @@ def test_commands_refuse_its_model_in_one_line_of_their_own_words(shell, case):
     assert text in last
     assert not any(word in last for word in ("table=", "X[", "to_c", "to_numpy", "partial_fit"))
     assert sorted(shell.iterdir()) == before
+
+
+def test_the_weekend_and_the_hour_are_seen_in_dates(tmp_path):
+    """Days alone explain nothing of it; without a setting."""
+    draw = np.random.default_rng(0)
+    when = pd.Series(pd.Timestamp("2021-01-01") + pd.to_timedelta(draw.integers(0, 3 * 365 * 24, 600), unit="h"))
+    y = (when.dt.day_of_week >= 5) * 2 + np.cos(2 * np.pi * when.dt.hour / 24)
+    frame = pd.DataFrame({"when": when})
+    model = TabularRegressor(members=2).fit(frame[:500], y[:500])
+    assert model.score(frame[500:], y[500:]) > 0.9
+    model.save(tmp_path / "m.safetensors")
+    assert_array_equal(load_any(tmp_path / "m.safetensors").predict(frame), model.predict(frame))
+    with pytest.raises(TypeError, match="days since"):
+        MLPRegressor().fit(frame, y)

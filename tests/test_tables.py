@@ -1093,3 +1093,80 @@ class TestIndicateAndMost:
     def test_other_settings_are_refused(self, wrong):
         with pytest.raises((TypeError, ValueError), match="Table: expected"):
             bp.Table(**wrong)
+
+
+class TestDates:
+    """dates="cycles": days as a number, and their places in the week, the year and the day."""
+
+    DAYS = (
+        datetime.date(1970, 1, 1),
+        datetime.date(1970, 1, 8),
+        datetime.date(1971, 7, 2),
+    )  # Thursday, Thursday, Friday
+    HOURS = (datetime.datetime(2024, 2, 29, 6), datetime.datetime(2024, 3, 7, 18, 30), None)
+
+    def fitted(self, values, **settings):
+        table = bp.Table(dates="cycles", **settings)
+        return table, table.fit(pd.DataFrame({"when": values}))[0]
+
+    def test_by_hand(self):
+        table, X = self.fitted(self.DAYS, scale=False, dtype="float64")
+        assert table.feature_names == [
+            "when",
+            *(f"when in the {period}, {of}" for period in ("week", "year") for of in ("cos", "sin")),
+        ]
+        days = np.array([0, 7, 547])
+        angle = 2 * np.pi * days / 365.2425
+        assert_allclose(X[:, 0], days)
+        assert_allclose(X[:, 1:3], [[1, 0], [1, 0], [np.cos(2 * np.pi / 7), np.sin(2 * np.pi / 7)]], atol=1e-12)
+        assert_allclose(X[:, 3:], np.stack([np.cos(angle), np.sin(angle)], axis=1), atol=1e-12)
+
+    def test_a_clock_and_a_hole(self):
+        table, X = self.fitted(self.HOURS, missing="indicate", dtype="float64")
+        assert table.feature_names[-3:] == ["when in the day, cos", "when in the day, sin", "when is missing"]
+        assert_allclose(
+            X[:, 5:7], [[0, 1], [np.cos(1.5 * np.pi + np.pi / 24), np.sin(1.5 * np.pi + np.pi / 24)], [0, 0]], atol=1e-9
+        )
+        assert X[:, -1].tolist() == [0, 0, 1]
+        assert X[2, 0] == 0  # the mean
+        with pytest.raises(ValueError, match="no missing values in column 'when', got a missing value at row 2"):
+            self.fitted(self.HOURS)
+
+    def test_whatever_a_library_calls_them(self):
+        """Dates of pandas, polars and pyarrow, objects, other units, and moments by the clock of their place."""
+        import polars as pl
+        import pyarrow as pa
+
+        moments = pd.Series(pd.to_datetime(["2024-02-29 06:00", "2024-03-07 18:30", None]))
+        table, X = self.fitted(moments, missing="impute")
+        alike = [
+            moments.astype("datetime64[s]"),
+            moments.astype(object),
+            moments.dt.tz_localize("Europe/Berlin"),
+            moments.astype("timestamp[us][pyarrow]"),
+        ]
+        for when in alike:
+            assert_array_equal(table.transform(pd.DataFrame({"when": when})), X)
+        assert_array_equal(table.transform(pl.DataFrame({"when": self.HOURS})), X)
+        assert_array_equal(table.transform(pa.table({"when": list(self.HOURS)})), X)
+
+    def test_state_comes_back(self):
+        table, X = self.fitted(self.HOURS, missing="indicate")
+        again = bp.Table.from_state(json.loads(json.dumps(table.state())))
+        assert again.dates == "cycles"
+        assert_array_equal(again.transform(pd.DataFrame({"when": self.HOURS})), X)
+        with pytest.raises(ValueError, match=r"what Table\.state returned"):
+            bp.Table.from_state(table.state() | {"columns": [table.state()["columns"][0] | {"clock": "yes"}]})
+
+    def test_what_is_refused(self):
+        table, X = self.fitted(self.DAYS)
+        with pytest.raises(TypeError, match="expected dates in column 'when', as in fit, got numbers"):
+            table.transform(pd.DataFrame({"when": [1.0]}))
+        with pytest.raises(TypeError, match="days since"):
+            bp.Table("when", dates="cycles").fit(pd.DataFrame({"when": self.DAYS, "x": [1, 2, 3]}))
+        with pytest.raises(ValueError, match=r"Table: expected dates"):
+            bp.Table(dates="yes")
+        with pytest.raises(ValueError, match="export: expected a table without dates, got dates in column 'when'"):
+            bp.to_numpy(bp.Sequential(bp.Linear(X.shape[1], 1)), "net.py", table=table)
+        with pytest.raises(TypeError, match="values of one kind"):
+            self.fitted([self.DAYS[0], 3])

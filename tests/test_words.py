@@ -31,6 +31,7 @@ NOT_SAID = {  # what a text begins with, and why no command says it
     "Use X.reshape(": "commands hand over tables with rows and columns",
     "Sum over the wrong axis?": "of layers of one's own, which `check` tests in the words of Python",
     "help(bp.": "of `autodiff`",
+    "Make numbers of it: days since a date. Table": "commands make numbers of dates before a table sees them",
     "Convert it first: module.float()": "of modules of PyTorch, which no command reads",
     "Pass y.ravel()": "commands hand over targets of one column",
     "Call optimizer.": "of optimizers by hand",

@@ -35,6 +35,7 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
     network_: Sequential
     table_: Table | None = None
     most_categories: int | None = None  # of a column
+    dates: str = "refuse"  # of a frame
     n_features_in_: int
     n_iter_: int
     n_layers_: int
@@ -110,7 +111,7 @@ class BaseModel(CallbackSupportMixin, BaseEstimator):
         values = data.answers(who, X, y)
         if reset and data.needs_table(X, y, self.missing):
             settings = {"missing": self.missing, "unknown": self.unknown, "scale": self.scale_inputs}
-            settings["most_categories"] = self.most_categories
+            settings |= {"most_categories": self.most_categories, "dates": self.dates}
             table = Table(y if isinstance(y, str) else None, dtype="float64", **settings)
             X, _ = table.fit(X)
             self.table_, self.n_features_in_ = table, len(table.columns)

@@ -41,6 +41,7 @@ class BaseTabular(BaseModel):
 
     scale_inputs = True
     most_categories = 255  # of a column; all others count as one
+    dates = "cycles"
 
     @unchanged_if_refused
     @with_callbacks

@@ -168,6 +168,9 @@ def taken(who: str, net: Any, table: Any) -> tuple[Any, Any]:
 
 def _column(entry: dict[str, Any], fills: bool) -> Column:
     name, kind = entry["name"], entry["kind"]
+    if "clock" in entry:
+        advice = "Make numbers of the dates before the table, days since one of them: Table() refuses dates."
+        raise ValueError(checks.message("export", "a table without dates", f"dates in column {name!r}", advice))
     more: dict[str, Any] = {each: bool(entry.get(each, False)) for each in ("other", "indicator")}
     if "categories" in entry:
         fill = entry["most_frequent"] if fills else None

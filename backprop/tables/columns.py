@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from backprop import checks
 from backprop.checks import Array
-from backprop.tables.frame import BOOLEANS, CATEGORIES, NOTHING, NUMBERS, TEXT, Values, listing
+from backprop.tables.frame import BOOLEANS, CATEGORIES, DATES, NOTHING, NUMBERS, TEXT, Values, listing
 from backprop.tables.words import disguise
 
 STATE = "Table.from_state"  # its name in errors
@@ -67,6 +67,61 @@ class Numbers:
         infinite = ~np.isfinite(X[:, 0])
         if infinite.any():
             raise values.refuse(f"numbers within the range of {X.dtype}", infinite, advice="Scale or clip the column.")
+
+
+@dataclass(frozen=True)
+class Dates:
+    """A column of dates or moments: a number, and where each stands in the week, in the year, and in the day if it has a clock.
+
+        d ↦ (d − shift) · factor                      of days d since 1970-01-01
+            cos 2πd/p, sin 2πd/p                      p = 7, 365.2425, and 1 where moments in `fit` had a time of day
+            1 where d is missing, else 0              with `indicator`
+
+    A missing d is the mean, and stands nowhere: its cosines and sines are 0.
+    """
+
+    name: str
+    mean: float
+    shift: float
+    factor: float
+    clock: bool
+    indicator: bool = False
+    kind: str = DATES
+
+    def __post_init__(self) -> None:
+        checks.choice(STATE, "kind", self.kind, [DATES])
+        for name in ("clock", "indicator"):
+            checks.boolean(STATE, name, getattr(self, name))
+        for name in ("mean", "shift", "factor"):
+            checks.number(STATE, name, getattr(self, name))
+
+    @classmethod
+    def learn(cls, values: Values, scale: bool, indicate: bool = False) -> Dates:
+        """From the dates that are there."""
+        of_numbers, d = Numbers.learn(replace(values, kind=NUMBERS), scale, indicate), values.data[~values.missing]
+        learnt = of_numbers.mean, of_numbers.shift, of_numbers.factor
+        return cls(values.name, *learnt, bool((d != np.floor(d)).any()), of_numbers.indicator)
+
+    @property
+    def periods(self) -> dict[str, float]:
+        """Days after which it begins again."""
+        return {"week": 7.0, "year": 365.2425} | ({"day": 1.0} if self.clock else {})
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The column's own, its cycles, and the indicator."""
+        cycles = [f"{self.name} in the {period}, {of}" for period in self.periods for of in ("cos", "sin")]
+        return [self.name, *cycles, *([f"{self.name} is missing"] if self.indicator else [])]
+
+    def encode(self, values: Values, X: Array, ignore_unknown: bool) -> None:
+        """Write the features into X (N, K)."""
+        d = np.where(values.missing, self.mean, as_numbers(values))
+        X[:, -1] = values.missing
+        X[:, 0] = (d - self.shift) * self.factor
+        for k, period in enumerate(self.periods.values()):
+            angle = 2 * np.pi * (d % period) / period
+            X[:, 2 * k + 1] = np.where(values.missing, 0, np.cos(angle))
+            X[:, 2 * k + 2] = np.where(values.missing, 0, np.sin(angle))
 
 
 @dataclass(frozen=True)
@@ -166,6 +221,8 @@ class Target:
     def learn(cls, values: Values, scale: bool) -> Target:
         """From all values: none may be missing; classes are at least two, and fewer than the rows."""
         values.require("Remove such rows: a target cannot be made up.")
+        if values.kind == DATES:
+            raise refused(values, "numbers or classes", "Make numbers of it: days since a date.")
         if values.kind == NUMBERS:
             mean, sigma = moments(values.data) if scale else (0.0, 1.0)
             return cls(values.name, NUMBERS, mean=mean, sigma=sigma or 1.0)
@@ -197,17 +254,29 @@ class Target:
         return codes
 
 
-Column = Numbers | Categories
+Column = Numbers | Dates | Categories
 
 
-def learn(values: Values, scale: bool, most: int | None = None, indicate: bool = False) -> Column:
-    """What is to be known of a column. Raises ValueError if no value is there."""
+def learn(values: Values, scale: bool, most: int | None = None, indicate: bool = False, dates: bool = False) -> Column:
+    """What is to be known of a column. Raises ValueError if no value is there, TypeError for dates without `dates`."""
     if values.kind == NOTHING:
         expected = f"values in column {values.name!r}"
         raise ValueError(checks.message(values.who, expected, NOTHING, "Leave the column out."))
+    if values.kind == DATES:
+        if not dates:
+            advice = (
+                "Make numbers of it: days since a date. Table(dates='cycles') does, and adds places in week, year, day."
+            )
+            raise refused(values, "numbers, text or categories", advice)
+        return Dates.learn(values, scale, indicate)
     if values.kind in (NUMBERS, BOOLEANS):
         return Numbers.learn(values, scale, indicate)
     return Categories.learn(values, most, indicate)
+
+
+def refused(values: Values, expected: str, advice: str) -> TypeError:
+    """The error for a column of a kind that cannot be used."""
+    return TypeError(checks.message(values.who, f"{expected} in column {values.name!r}", values.kind, advice))
 
 
 def require_names_of_categories(values: Values, counts: Mapping[Any, int]) -> None:
@@ -243,7 +312,8 @@ def require_kind(learnt: Column | Target, values: Values) -> None:
     """
     if UNDERLYING.get(values.kind, values.kind) not in (UNDERLYING.get(learnt.kind, learnt.kind), NOTHING):
         expected = f"{learnt.kind} in column {learnt.name!r}, as in fit"
-        raise TypeError(checks.message(values.who, expected, values.kind, "Convert the column first."))
+        advice = "Make numbers of it: days since a date." if values.kind == DATES else "Convert the column first."
+        raise TypeError(checks.message(values.who, expected, values.kind, advice))
 
 
 def as_numbers(values: Values) -> Array:

@@ -15,7 +15,8 @@ import numpy as np
 from backprop import arrays, checks
 from backprop.checks import Array
 
-NUMBERS, BOOLEANS, TEXT, NOTHING = "numbers", "booleans", "text", "nothing but missing values"
+NUMBERS, BOOLEANS, TEXT, DATES, NOTHING = "numbers", "booleans", "text", "dates", "nothing but missing values"
+DAY = 86_400_000_000  # microseconds
 CATEGORIES = {NUMBERS: "categories that are numbers", BOOLEANS: "categories that are booleans"}
 
 
@@ -32,9 +33,10 @@ def narwhals() -> Any:
 class Values:
     """One column as it was read.
 
-    `kind` says what the values are, `data` holds them: float64 with nan where missing for numbers and booleans, else a list with
-    None where missing. `first_row` is the row of the whole data set at which this piece of it starts; `declared` says that the
-    frame itself calls the values categories, `levels` which ones its dtype lists, whether they are there or not.
+    `kind` says what the values are, `data` holds them: float64 with nan where missing for numbers, booleans, and dates, which are
+    days since 1970-01-01, else a list with None where missing. `first_row` is the row of the whole data set at which this piece
+    of it starts; `declared` says that the frame itself calls the values categories, `levels` which ones its dtype lists, whether
+    they are there or not.
     """
 
     who: str
@@ -177,6 +179,8 @@ def inspect(
         advice = "Convert the column first."
         raise TypeError(checks.message(who, f"values of one kind in column {name!r}", got or "several", advice))
     kind = next(iter(kinds), NOTHING)
+    if kind == DATES:
+        return _numbers(who, name, kind, _days(data), first_row)
     if kind in (NUMBERS, BOOLEANS):
         numbers = _numbers(who, name, kind, np.array([math.nan if v is None else _float(v) for v in data]), first_row)
         if levels is None:
@@ -205,6 +209,13 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def _days(data: list[Any]) -> Array:
+    """Dates and moments, these by the clock of their place, as days since 1970-01-01; NaN where one is missing."""
+    moments = [None if v is None else v.replace(tzinfo=None) if hasattr(v, "tzinfo") else v for v in data]
+    exact = np.array(moments, "datetime64[us]")
+    return np.where(np.isnat(exact), np.nan, exact.astype(np.int64) / DAY)
+
+
 def _float(value: float) -> float:
     try:
         return float(value)
@@ -214,10 +225,11 @@ def _float(value: float) -> float:
 
 def _kind(who: str, name: str, of: type) -> str:
     """The kind of a Python type. Raises TypeError for what is neither number nor category."""
-    for kind, types in ((NOTHING, type(None)), (TEXT, str), (BOOLEANS, bool), (NUMBERS, (int, float))):
+    known = ((NOTHING, type(None)), (TEXT, str), (BOOLEANS, bool), (NUMBERS, (int, float)), (DATES, datetime.date))
+    for kind, types in known:
         if issubclass(of, types):
             return kind
     advice = "Leave the column out, or make numbers or text of it."
-    if issubclass(of, datetime.date | datetime.time | datetime.timedelta):
+    if issubclass(of, datetime.time | datetime.timedelta):
         advice = "Make numbers of it: days since a date, or columns for the month, the weekday, the hour."
     raise TypeError(checks.message(who, f"numbers, text or categories in column {name!r}", f"a {of.__name__}", advice))

@@ -13,7 +13,18 @@ from backprop import checks, notation
 from backprop.checks import Array
 from backprop.files import container
 from backprop.files.atomic import PathLike
-from backprop.tables.columns import STATE, Categories, Column, Numbers, Target, constant, learn, plain, require_kind
+from backprop.tables.columns import (
+    STATE,
+    Categories,
+    Column,
+    Dates,
+    Numbers,
+    Target,
+    constant,
+    learn,
+    plain,
+    require_kind,
+)
 from backprop.tables.frame import Frame, Values, inspect, listing, narwhals, read, require_names
 
 
@@ -22,6 +33,8 @@ class Table:
 
         numbers, booleans    one feature     (x − mean) / σ; with scale=False x
         text, categories     one feature for each category, sorted: 1 where it is the value, else 0
+        dates, moments       with dates="cycles" days since 1970-01-01 as numbers are, and cosine and sine of their places in
+                             the week, in the year, and, where there are times of day in `fit`, in the day; else refused
         target               numbers as they are, (y − mean) / σ with scale_target; anything else becomes labels 0 … K − 1
 
     Columns are matched by name, in any order; the target may be absent from later frames. `missing` is "refuse", or "impute"
@@ -51,6 +64,7 @@ class Table:
         missing: str = "refuse",
         unknown: str = "refuse",
         most_categories: int | None = None,
+        dates: str = "refuse",
         scale: bool = True,
         scale_target: bool = False,
         dtype: Any = "float32",
@@ -63,6 +77,7 @@ class Table:
         self.most_categories = most_categories
         if most_categories is not None:
             self.most_categories = checks.integer("Table", "most_categories", most_categories)
+        self.dates = checks.choice("Table", "dates", dates, ["refuse", "cycles"])
         self.scale = checks.boolean("Table", "scale", scale)
         self.scale_target = checks.boolean("Table", "scale_target", scale_target)
         self.dtype = checks.dtype("Table", dtype)
@@ -83,8 +98,8 @@ class Table:
         if not names:
             raise ValueError(checks.message(who, "columns beside the target", listing(rows.names)))
         values = [rows.column(name) for name in names]
-        indicate = self.missing == "indicate"
-        columns = tuple(learn(column, self.scale, self.most_categories, indicate) for column in values)
+        how = {"indicate": self.missing == "indicate", "dates": self.dates == "cycles"}
+        columns = tuple(learn(column, self.scale, self.most_categories, **how) for column in values)
         X = self._encode(columns, values)
         encoded = target.encode(answers, self.dtype) if target and answers else None
         same = [column.name for column in values if constant(column)]
@@ -183,6 +198,7 @@ class Table:
         columns, answers = [plain(column) for column in self._columns], plain(self._target) if self._target else None
         notes: dict[str, Any] = {"notes": copy.deepcopy(self.notes)} if self.notes else {}
         settings |= {} if self.most_categories is None else {"most_categories": self.most_categories}
+        settings |= {} if self.dates == "refuse" else {"dates": self.dates}
         return settings | {"dtype": self.dtype.name, "columns": columns, "answers": answers} | notes
 
     @classmethod
@@ -288,4 +304,4 @@ def _room(values: list[Values], widths: list[int], dtype: Any) -> Array:
 def _column(entry: dict[str, Any]) -> Column:
     if "categories" in entry:
         return Categories(**entry | {"categories": tuple(entry["categories"])})
-    return Numbers(**entry)
+    return Dates(**entry) if "clock" in entry else Numbers(**entry)
